@@ -1,0 +1,57 @@
+/* device: what one piece of hardware offers, as a table of functions. Networks are written once against it.
+ *
+ * A device knows memory, streams and the ops of ops.h; nothing of jobs, models or files. There are three: `ref` (plain C,
+ * f32: the judge, always built), `cpu` (oneDNN, f32) and `cuda`.
+ *
+ * Memory   pointers from memory_alloc are the device's: on ref and cpu the host may read them, on cuda not
+ * Threads  a device may be shared by threads; a stream belongs to one thread at a time
+ */
+#ifndef WEIR_KERNELS_DEVICE_H
+#define WEIR_KERNELS_DEVICE_H
+
+#include "proto/status.h"
+
+#include <stdbool.h>
+
+enum weir_dtype { WEIR_F32, WEIR_BF16, WEIR_F16, WEIR_I32, WEIR_U8, WEIR_DTYPE_COUNT };
+size_t weir_dtype_bytes(enum weir_dtype dtype);
+
+struct weir_device;
+struct weir_stream;
+struct weir_ops; /* ops.h */
+
+#define WEIR_NUMERICS_CLASS_MAX 128
+#define WEIR_ALIGNMENT 64 /* of every allocation, arena offset and packed weight, in bytes */
+
+struct weir_device_table {
+    const char *name; /* "ref", "cpu", "cuda" */
+    void (*close)(struct weir_device *device);
+    /* NO_MEMORY in words with the bytes wanted. Contents undefined. Aligned to WEIR_ALIGNMENT. */
+    enum weir_status (*memory_alloc)(struct weir_device *device, size_t bytes, void **out, struct weir_error *error);
+    void (*memory_free)(struct weir_device *device, void *memory);
+    /* Queued on the stream; host memory must stay until stream_sync. */
+    enum weir_status (*upload)(struct weir_stream *stream, void *to, const void *host, size_t bytes);
+    enum weir_status (*download)(struct weir_stream *stream, void *host, const void *from, size_t bytes);
+    enum weir_status (*stream_create)(struct weir_device *device, struct weir_stream **out, struct weir_error *error);
+    void (*stream_destroy)(struct weir_stream *stream);
+    /* Waits until all that was queued is done. DEVICE when any of it failed. */
+    enum weir_status (*stream_sync)(struct weir_stream *stream, struct weir_error *error);
+};
+
+/* The head of every device's own struct. */
+struct weir_device {
+    const struct weir_device_table *table;
+    const struct weir_ops *ops;
+    /* What output bytes depend on beside the job and the model: device kind, instruction set or SM version, library
+     * versions, precision: "cpu-avx512-onednn2.6.3-f32". */
+    char numerics_class[WEIR_NUMERICS_CLASS_MAX];
+    uint64_t memory_bytes; /* what may be planned for: installed memory, less what the system keeps */
+};
+
+/* Opens "ref", "cpu", "cuda", or "auto" = the best that is built and present.
+ * threads  how many threads the device's own pool uses (ref: 1 always; cuda: ignored); 0 = one per core
+ * Errors   UNSUPPORTED (not built in; the words list what is), DEVICE, NO_MEMORY */
+enum weir_status weir_device_open(const char *name, int threads, struct weir_device **out, struct weir_error *error);
+void weir_device_close(struct weir_device **device);
+
+#endif
