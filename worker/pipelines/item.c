@@ -1,0 +1,135 @@
+#include "worker/pipelines/item.h"
+
+#include <string.h>
+
+static const char *const sampler_names[WEIR_ITEM_SAMPLER_COUNT] = {
+#define X(symbol, name) [WEIR_ITEM_SAMPLER_##symbol] = name,
+    WEIR_ITEM_SAMPLER_TABLE(X)
+#undef X
+};
+static const char *const noise_names[WEIR_ITEM_NOISE_COUNT] = { "f32", "f16" };
+
+const char *weir_item_sampler_name(enum weir_item_sampler sampler)
+{
+    return (unsigned)sampler < WEIR_ITEM_SAMPLER_COUNT ? sampler_names[sampler] : "none";
+}
+
+const char *weir_item_noise_name(enum weir_item_noise noise)
+{
+    return (unsigned)noise < WEIR_ITEM_NOISE_COUNT ? noise_names[noise] : "none";
+}
+
+static enum weir_status check_int(const char *flag, int64_t value, int64_t min, int64_t max, struct weir_error *error)
+{
+    if (value < min)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "%s is %lld; the least is %lld", flag, (long long)value,
+                         (long long)min);
+    if (value > max)
+        return weir_fail(error, WEIR_TOO_LARGE, "%s is %lld; the most is %lld", flag, (long long)value,
+                         (long long)max);
+    return WEIR_OK;
+}
+
+static enum weir_status check_size(const char *side, int64_t value, uint32_t multiple, struct weir_error *error)
+{
+    enum weir_status status = check_int(side, value, multiple, WEIR_ITEM_SIZE_MAX, error);
+    if (status == WEIR_OK && value % multiple != 0)
+        status = weir_fail(error, WEIR_BAD_ARGUMENT, "%s is %lld; this model wants a multiple of %u, such as %lld", side,
+                           (long long)value, multiple, (long long)(value - value % multiple));
+    return status;
+}
+
+static enum weir_status choose(const char *flag, const char *value, const char *const *names, size_t count, size_t *out,
+                               struct weir_error *error)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(value, names[i]) != 0) continue;
+        *out = i;
+        return WEIR_OK;
+    }
+    return weir_fail(error, WEIR_BAD_ARGUMENT, "%s is \"%.40s\"; it can be %s or %s", flag, value, names[0],
+                     names[count - 1]);
+}
+
+/* One set of rules for wishes and for items that arrive complete: both come here as wide integers. */
+static enum weir_status check(const struct weir_model_facts *facts, const struct weir_item_wish *w,
+                              struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const int64_t steps_max =
+        facts->train_timesteps < WEIR_ITEM_STEPS_MAX ? facts->train_timesteps : WEIR_ITEM_STEPS_MAX;
+    WEIR_TRY(check_size("--size: width", w->width, facts->size_multiple, error));
+    WEIR_TRY(check_size("--size: height", w->height, facts->size_multiple, error));
+    WEIR_TRY(check_int("--frames", w->frames, 1, WEIR_ITEM_FRAMES_MAX, error));
+    WEIR_TRY(check_int("--steps", w->steps, 1, steps_max, error));
+    WEIR_TRY(check_int("--fps", w->fps, 1, WEIR_ITEM_FPS_MAX, error));
+    if (!(w->guidance >= 0.0))
+        WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "--guidance is %g; the least is 0", w->guidance));
+    if (w->guidance > WEIR_ITEM_GUIDANCE_MAX)
+        WEIR_TRY(weir_fail(error, WEIR_TOO_LARGE, "--guidance is %g; the most is %g", w->guidance,
+                           WEIR_ITEM_GUIDANCE_MAX));
+cleanup:
+    return status;
+}
+
+enum weir_status weir_item_resolve(const struct weir_model_facts *facts, const struct weir_item_wish *wish,
+                                   struct weir_item *out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_item_wish w = *wish;
+    size_t sampler = facts->sampler, noise = WEIR_ITEM_NOISE_F32;
+
+    if (w.width == WEIR_ITEM_UNSET) w.width = facts->width;
+    if (w.height == WEIR_ITEM_UNSET) w.height = facts->height;
+    if (w.frames == WEIR_ITEM_UNSET) w.frames = facts->frames;
+    if (w.steps == WEIR_ITEM_UNSET) w.steps = facts->steps;
+    if (w.fps == WEIR_ITEM_UNSET) w.fps = facts->fps;
+    if (isnan(w.guidance)) w.guidance = facts->guidance;
+    WEIR_TRY(check(facts, &w, error));
+    if (w.sampler) WEIR_TRY(choose("--sampler", w.sampler, sampler_names, WEIR_ITEM_SAMPLER_COUNT, &sampler, error));
+    if (w.noise) WEIR_TRY(choose("--noise", w.noise, noise_names, WEIR_ITEM_NOISE_COUNT, &noise, error));
+    if (sampler >= WEIR_ITEM_SAMPLER_COUNT)
+        WEIR_TRY(weir_fail(error, WEIR_UNSUPPORTED,
+                           "--sampler is not given, and the model's own scheduler is not offered; it can be %s or %s",
+                           sampler_names[0], sampler_names[WEIR_ITEM_SAMPLER_COUNT - 1]));
+
+    *out = (struct weir_item){ .width = (uint32_t)w.width, .height = (uint32_t)w.height, .frames = (uint32_t)w.frames,
+                               .steps = (uint32_t)w.steps, .fps = (uint32_t)w.fps, .guidance = w.guidance,
+                               .sampler = (enum weir_item_sampler)sampler, .noise = (enum weir_item_noise)noise,
+                               .seed = w.seed };
+cleanup:
+    return status;
+}
+
+enum weir_status weir_item_check(const struct weir_model_facts *facts, const struct weir_item *item,
+                                 struct weir_error *error)
+{
+    const struct weir_item_wish w = { .width = item->width, .height = item->height, .frames = item->frames,
+                                      .steps = item->steps, .fps = item->fps, .guidance = item->guidance };
+    if ((unsigned)item->sampler >= WEIR_ITEM_SAMPLER_COUNT)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--sampler has the number %d, which names none", (int)item->sampler);
+    if ((unsigned)item->noise >= WEIR_ITEM_NOISE_COUNT)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--noise has the number %d, which names none", (int)item->noise);
+    return check(facts, &w, error);
+}
+
+bool weir_item_guided(const struct weir_item *item)
+{
+    return item->guidance > 1.0;
+}
+
+size_t weir_item_latent_count(const struct weir_model_facts *facts, const struct weir_item *item)
+{
+    return (size_t)facts->latent_channels * item->frames * (item->height / facts->latent_factor) *
+           (item->width / facts->latent_factor);
+}
+
+size_t weir_item_embedding_count(const struct weir_model_facts *facts, const struct weir_item *item)
+{
+    return (weir_item_guided(item) ? 2 : 1) * (size_t)facts->text_tokens * facts->text_channels;
+}
+
+size_t weir_item_frame_bytes(const struct weir_item *item)
+{
+    return (size_t)item->width * item->height * 3;
+}

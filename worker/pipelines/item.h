@@ -1,0 +1,97 @@
+/* item: one picture or clip to make, with every blank filled; and what a model says of itself so that blanks can be.
+ *
+ * A wish is what a person wrote, an item what will be computed: one seed, one size, one number of steps. A worker that
+ * has the model resolves the first into the second when it is asked for a quote, so the job row says all that its bytes
+ * depend on. Plain values without pointers: safe to copy and compare.
+ *
+ *   struct weir_item_wish wish = WEIR_ITEM_WISH_NONE;
+ *   wish.frames = 8;
+ *   WEIR_TRY(weir_item_resolve(&facts, &wish, &item, error));
+ *
+ * Order    the wish, else weir.json, else the pipeline's own default (facts hold the winner of the last two)
+ * Units    pixels, frames, steps, frames a second
+ * Errors   BAD_ARGUMENT, TOO_LARGE, UNSUPPORTED: the words name the flag, the value and the limit
+ * Threads  all functions are pure
+ */
+#ifndef WEIR_WORKER_PIPELINES_ITEM_H
+#define WEIR_WORKER_PIPELINES_ITEM_H
+
+#include "proto/status.h"
+
+#include <math.h>
+#include <stdbool.h>
+
+/* Far beyond what any network here was trained for; memory is the limit that counts. They keep products of sizes
+ * inside 64 bits. */
+#define WEIR_ITEM_SIZE_MAX 16384
+#define WEIR_ITEM_FRAMES_MAX 65536
+#define WEIR_ITEM_STEPS_MAX 1000
+#define WEIR_ITEM_FPS_MAX 240
+#define WEIR_ITEM_GUIDANCE_MAX 1000.0
+#define WEIR_ITEM_NAME_BYTES 16
+
+/* X(SYMBOL, name on the command line) ; numbers travel on the wire: append only. */
+#define WEIR_ITEM_SAMPLER_TABLE(X)                                                                                     \
+    X(DDIM, "ddim")                                                                                                    \
+    X(DPM_SOLVER, "dpm++")
+enum weir_item_sampler {
+#define X(symbol, name) WEIR_ITEM_SAMPLER_##symbol,
+    WEIR_ITEM_SAMPLER_TABLE(X)
+#undef X
+        WEIR_ITEM_SAMPLER_COUNT /* also: none is the default */
+};
+
+/* The precision the initial noise is drawn in: other numbers of the same seed, as in diffusers. */
+enum weir_item_noise { WEIR_ITEM_NOISE_F32, WEIR_ITEM_NOISE_F16, WEIR_ITEM_NOISE_COUNT };
+
+struct weir_model_facts {
+    char family[WEIR_ITEM_NAME_BYTES];        /* "modelscope" */
+    uint32_t size_multiple;                   /* width and height must be multiples of it */
+    uint32_t latent_channels, latent_factor;  /* latents are [latent_channels, frames, height / factor, width / factor] */
+    uint32_t text_tokens, text_channels;      /* the embedding of one text is f32 [text_tokens, text_channels] */
+    uint32_t train_timesteps;                 /* the most steps a sampler of it can take */
+    uint32_t width, height, frames, steps, fps; /* defaults */
+    double guidance;
+    enum weir_item_sampler sampler; /* WEIR_ITEM_SAMPLER_COUNT: the folder's own scheduler is not offered, name one */
+};
+
+/* A request as a person writes it. Integers WEIR_ITEM_UNSET, a NaN and NULL are blanks. */
+#define WEIR_ITEM_UNSET INT64_MIN
+struct weir_item_wish {
+    int64_t width, height, frames, steps, fps;
+    double guidance;
+    const char *sampler; /* "ddim", "dpm++" */
+    const char *noise;   /* "f32", "f16" */
+    uint64_t seed;
+};
+#define WEIR_ITEM_WISH_NONE                                                                                            \
+    ((struct weir_item_wish){ .width = WEIR_ITEM_UNSET, .height = WEIR_ITEM_UNSET, .frames = WEIR_ITEM_UNSET,          \
+                              .steps = WEIR_ITEM_UNSET, .fps = WEIR_ITEM_UNSET, .guidance = (double)NAN })
+
+/* What an item's pixels depend on, beside the model, the texts and the numerics class. */
+struct weir_item {
+    uint32_t width, height, frames, steps, fps;
+    double guidance; /* guidance happens above 1 */
+    enum weir_item_sampler sampler;
+    enum weir_item_noise noise;
+    uint64_t seed;
+};
+
+enum weir_status weir_item_resolve(const struct weir_model_facts *facts, const struct weir_item_wish *wish,
+                                   struct weir_item *out, struct weir_error *error);
+/* The same checks on an item that came from elsewhere (a worker does not trust a lease). */
+enum weir_status weir_item_check(const struct weir_model_facts *facts, const struct weir_item *item,
+                                 struct weir_error *error);
+
+bool weir_item_guided(const struct weir_item *item);
+/* Floats of an item's latents: latent_channels * frames * (height / factor) * (width / factor). */
+size_t weir_item_latent_count(const struct weir_model_facts *facts, const struct weir_item *item);
+/* Floats of an item's embedding: (2 when guided, else 1) * text_tokens * text_channels. */
+size_t weir_item_embedding_count(const struct weir_model_facts *facts, const struct weir_item *item);
+/* Bytes of one frame of 8-bit RGB. */
+size_t weir_item_frame_bytes(const struct weir_item *item);
+
+const char *weir_item_sampler_name(enum weir_item_sampler sampler);
+const char *weir_item_noise_name(enum weir_item_noise noise);
+
+#endif
