@@ -27,6 +27,7 @@ struct weir_config;
 #define WEIR_CONFIG_REQUIRED_INT INT64_MIN
 #define WEIR_CONFIG_REQUIRED_REAL ((double)NAN)
 #define WEIR_CONFIG_LIST_MAX 64
+#define WEIR_CONFIG_BYTES_MAX ((size_t)1 << 20)
 
 /* Reads a JSON file of at most 1 MiB, 16 levels and 50,000 values. Duplicate keys are refused; the bare words
  * -Infinity, Infinity and NaN are accepted, and read by weir_config_real as what they say (NaN is within no bounds). */

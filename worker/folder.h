@@ -16,6 +16,7 @@
 #include <stdbool.h>
 
 #define WEIR_FOLDER_ENTRIES_MAX 4096
+#define WEIR_FOLDER_LABEL_BYTES 320 /* room for weir_folder_label: messages are short */
 
 struct weir_folder {
     int root_fd;
@@ -42,7 +43,8 @@ bool weir_folder_has_file(const struct weir_folder *folder, const char *path);
 enum weir_status weir_folder_names(const struct weir_folder *folder, const char *path, char ***names, size_t *count,
                                    struct weir_error *error);
 void weir_folder_names_free(char ***names_p, size_t count);
-/* `path` as a person should read it: folder path, slash, path. At most `count` bytes with the NUL. */
+/* `path` as a person should read it: the folder's path (the end of it when it is long), slash, path; at most `count`
+ * bytes with the NUL. */
 void weir_folder_label(const struct weir_folder *folder, const char *path, char *out, size_t count);
 
 #endif

@@ -26,7 +26,8 @@ struct weir_json_limits {
 
 /* Configs, model_index.json, weir.json, tokenizer_config.json and their like. */
 #define WEIR_JSON_CONFIG_LIMITS                                                                                        \
-    ((struct weir_json_limits){ .bytes_max = 1u << 20, .depth_max = 16, .values_max = 50000, .special_words = true })
+    ((struct weir_json_limits){                                                                                        \
+        .bytes_max = (size_t)1 << 20, .depth_max = 16, .values_max = 50000, .special_words = true })
 
 /* The text must be one JSON object. `label` is the file as a person should read it. */
 enum weir_status weir_json_parse(const char *text, size_t bytes, const struct weir_json_limits *limits,
@@ -37,6 +38,10 @@ bool weir_json_is_special(const json_t *value, double *number);
 
 /* A short rendering of a value for a message, at most `count` bytes with the NUL: `"silu"`, `3`, `[1, 2, ...`. */
 void weir_json_show(const json_t *value, char *out, size_t count);
+
+/* The object of an open config, for those who walk over its keys; it belongs to the config. */
+struct weir_config;
+json_t *weir_config_root(const struct weir_config *config);
 
 /* The key of the outermost object in whose value byte `position` of the text lies, as written, into `out`; "" if none.
  */

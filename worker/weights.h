@@ -22,8 +22,6 @@
 
 #include <stdbool.h>
 
-#define WEIR_WEIGHTS_SHARDS_MAX 256
-#define WEIR_WEIGHTS_INDEX_BYTES_MAX ((size_t)16 << 20)
 #define WEIR_WEIGHTS_VARIANT_BYTES_MAX 32
 
 struct weir_weights;
@@ -33,6 +31,8 @@ struct weir_folder;
  * Most callers use weir_model_dir_weights. */
 enum weir_status weir_weights_open(const struct weir_folder *folder, const char *component, const char *variant,
                                    struct weir_weights **out, struct weir_error *error);
+/* True when the component has a set of exactly this name ("": the plain one). */
+bool weir_weights_has_variant(const struct weir_folder *folder, const char *component, const char *variant);
 /* One file that is already in memory; the bytes are borrowed. */
 enum weir_status weir_weights_parse(const void *bytes, size_t count, const char *label, struct weir_weights **out,
                                     struct weir_error *error);

@@ -1,0 +1,85 @@
+#include "worker/half.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define F32_QUIET 0x00400000u
+
+static float f32_of_bits(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Every f16 is a normal f32 but zero. A subnormal one is m * 2^-24: its bits, put behind the exponent of 2^-14, read
+ * as 2^-14 + m * 2^-24, from which 2^-14 is taken away. No f32 subnormal arises, so that flush-to-zero modes, which a
+ * maths library may have set, change nothing. */
+static float f16_value(uint16_t half)
+{
+    const uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half & 0x7c00u, rest = half & 0x7fffu;
+    uint32_t bits = (rest << 13) + (112u << 23);
+    if (exponent == 0) {
+        const float magnitude = f32_of_bits(bits + (1u << 23)) - 0x1p-14f;
+        memcpy(&bits, &magnitude, sizeof bits);
+    } else if (exponent == 0x7c00u) {
+        bits = (rest << 13) | 0x7f800000u;
+        if (half & 0x3ff) bits |= F32_QUIET;
+    }
+    return f32_of_bits(bits | sign);
+}
+
+static void f16_plain(const uint8_t *bytes, size_t count, float *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint16_t half;
+        memcpy(&half, bytes + 2 * i, sizeof half);
+        out[i] = f16_value(half);
+    }
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx,f16c"))) static size_t f16_eights(const uint8_t *bytes, size_t count, float *out)
+{
+    size_t done = 0;
+    for (; done + 8 <= count; done += 8) {
+        const __m128i halves = _mm_loadu_si128((const __m128i_u *)(const void *)(bytes + 2 * done));
+        _mm256_storeu_ps(out + done, _mm256_cvtph_ps(halves));
+    }
+    return done;
+}
+
+static size_t f16_fast(const uint8_t *bytes, size_t count, float *out)
+{
+    return __builtin_cpu_supports("f16c") ? f16_eights(bytes, count, out) : 0;
+}
+#else
+static size_t f16_fast(const uint8_t *bytes, size_t count, float *out)
+{
+    (void)bytes, (void)count, (void)out;
+    return 0;
+}
+#endif
+
+void weir_f16_to_f32(const void *bytes, size_t count, float *out)
+{
+    const size_t done = f16_fast(bytes, count, out);
+    f16_plain((const uint8_t *)bytes + 2 * done, count - done, out + done);
+}
+
+/* A bf16 is the upper half of an f32. */
+void weir_bf16_to_f32(const void *bytes, size_t count, float *out)
+{
+    const uint8_t *from = bytes;
+    for (size_t i = 0; i < count; i++) {
+        uint16_t half;
+        memcpy(&half, from + 2 * i, sizeof half);
+        uint32_t bits = (uint32_t)half << 16;
+        if ((half & 0x7f80) == 0x7f80 && (half & 0x7f)) bits |= F32_QUIET;
+        memcpy(out + i, &bits, sizeof bits);
+    }
+}
