@@ -43,6 +43,7 @@ void weir_noise_normal_f16(struct weir_noise *noise, float *out, size_t count);
  * Errors   load: BAD_FILE when the version, the position or the flag is none that save() writes; noise is as before */
 #define WEIR_NOISE_STATE_BYTES (4 + 4 * WEIR_NOISE_WORDS + 4 + 4 + 8)
 void weir_noise_save(const struct weir_noise *noise, uint8_t out[WEIR_NOISE_STATE_BYTES]);
-enum weir_status weir_noise_load(struct weir_noise *noise, const uint8_t *bytes, size_t count, struct weir_error *error);
+enum weir_status weir_noise_load(struct weir_noise *noise, const uint8_t *bytes, size_t count,
+                                 struct weir_error *error);
 
 #endif

@@ -11,7 +11,8 @@
  *
  * m is the guided network output, x the latents, x0 the picture the step believes in, x0_previous that of the step
  * before. A term whose factor (x_e, x_d) is 0 is left out, so x0_previous is not read where there is none.
- * Nothing is drawn after the initial noise: DDIM has eta 0, the solver is the deterministic one.
+ * The run starts from noise of variance 1 as it is drawn (init_noise_sigma 1). Nothing is drawn after that: DDIM has
+ * eta 0, the solver is the deterministic one.
  *
  * A run is resumed at any step from (x, x0 of the step before): that is all the state there is.
  *
@@ -76,7 +77,7 @@ const char *weir_sampler_kind_name(enum weir_sampler_kind kind);
  *             file that the asked class knows count, and its own defaults fill the rest, whatever class the file is of
  * Errors   BAD_MODEL: a key of a wrong type or out of bounds; UNSUPPORTED: a class, or a value of a key, that is not
  *          offered (thresholding, solver_order 3, flow sigmas, ...). The words name the key. */
-enum weir_status weir_sampler_config_read(struct weir_config *config, const char *class_name,
+enum weir_status weir_sampler_config_read(const struct weir_config *config, const char *class_name,
                                           const enum weir_sampler_kind *override, struct weir_sampler_config *out,
                                           struct weir_error *error);
 
@@ -91,16 +92,15 @@ struct weir_sampler_coefficients {
 
 /* Errors   BAD_ARGUMENT: steps not in 1..min(num_train_timesteps, WEIR_SAMPLER_STEPS_MAX); BAD_MODEL: bounds of the
  *          config, or numbers that leave the finite (epsilon where the signal is zero); NO_MEMORY */
-enum weir_status weir_sampler_create(const struct weir_sampler_config *config, int64_t steps,
-                                     struct weir_sampler **out, struct weir_error *error);
+enum weir_status weir_sampler_create(const struct weir_sampler_config *config, int64_t steps, struct weir_sampler **out,
+                                     struct weir_error *error);
 void weir_sampler_destroy(struct weir_sampler **sampler_p);
 
 /* The number of calls of the network; equal to `steps` but for the rare spacings that diffusers rounds otherwise. */
 uint32_t weir_sampler_step_count(const struct weir_sampler *sampler);
-/* What the network is given at step i < step_count. A whole number for both kinds here; a double since others are not. */
+/* What the network is given at step i < step_count. A whole number for both kinds here; a double since others are not.
+ */
 double weir_sampler_timestep(const struct weir_sampler *sampler, uint32_t step);
-/* The initial noise is multiplied by this. */
-float weir_sampler_noise_scale(const struct weir_sampler *sampler);
 const struct weir_sampler_coefficients *weir_sampler_coefficients(const struct weir_sampler *sampler, uint32_t step);
 
 /* What a checkpoint keeps beside x: x0 of the last step done, n floats; 0 where the kind never looks back. */
@@ -108,7 +108,7 @@ size_t weir_sampler_state_bytes(const struct weir_sampler *sampler, size_t n);
 
 /* One step in plain C, in place. `x0` holds x0_previous on entry (anything at step 0) and x0 on return; it may be NULL
  * when weir_sampler_state_bytes is 0. */
-void weir_sampler_step(const struct weir_sampler *sampler, uint32_t step, const float *model_output, float *x, float *x0,
-                       size_t n);
+void weir_sampler_step(const struct weir_sampler *sampler, uint32_t step, const float *model_output, float *x,
+                       float *x0, size_t n);
 
 #endif

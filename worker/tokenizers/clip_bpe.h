@@ -5,10 +5,10 @@
  * the 256-letter byte alphabet and merged pair by pair, lowest rank first.
  *
  * Files    as bytes, so that nothing here opens a file: vocab.json {token: id}; merges.txt, "left right" a line after a
- *          first line that may be a `#version` comment; special_tokens_map.json and tokenizer_config.json may be absent.
- * Memory   the files are borrowed for the call of open; a tokenizer owns what it keeps
- * Threads  a tokenizer is read-only after open: any number of threads may encode
- * Source   judged by transformers: tests/golden/make_clip_bpe.py, tests/golden/live_tokenizer.py
+ *          first line that may be a `#version` comment; special_tokens_map.json and tokenizer_config.json may be
+ * absent. Memory   the files are borrowed for the call of open; a tokenizer owns what it keeps Threads  a tokenizer is
+ * read-only after open: any number of threads may encode Source   judged by transformers:
+ * tests/golden/make_clip_bpe.py, tests/golden/live_tokenizer.py
  */
 #ifndef WEIR_WORKER_TOKENIZERS_CLIP_BPE_H
 #define WEIR_WORKER_TOKENIZERS_CLIP_BPE_H
@@ -31,12 +31,13 @@ struct weir_clip_bpe_bytes {
 };
 
 struct weir_clip_bpe_files {
-    struct weir_clip_bpe_bytes vocab, merges;                     /* required */
+    struct weir_clip_bpe_bytes vocab, merges;                        /* required */
     struct weir_clip_bpe_bytes special_tokens_map, tokenizer_config; /* optional */
-    const char *label; /* the folder, for the words of an error */
+    const char *label;                                               /* the folder, for the words of an error */
 };
 
-/* Errors   BAD_MODEL: a file is missing, malformed or not of this tokenizer; TOO_LARGE: over a limit above; NO_MEMORY */
+/* Errors   BAD_MODEL: a file is missing, malformed or not of this tokenizer; TOO_LARGE: over a limit above; NO_MEMORY
+ */
 enum weir_status weir_clip_bpe_open(const struct weir_clip_bpe_files *files, struct weir_clip_bpe **out,
                                     struct weir_error *error);
 void weir_clip_bpe_close(struct weir_clip_bpe **tokenizer_p);

@@ -1,0 +1,39 @@
+"""Makes samplers.json: what diffusers' schedulers do with each config of samplers_upstream.py.
+
+    python make_samplers.py      (torch, diffusers; their versions go into the file)
+
+`x` holds, a step, the bits of the first 4 of 16 values of x; x starts as randn(16) of seed = steps. The config is a text,
+since it may hold the bare word -Infinity, as scheduler_config.json does. Cases that diffusers cannot run are left out.
+"""
+import json
+import pathlib
+
+import diffusers
+import numpy as np
+import torch
+
+from samplers_upstream import CONFIGS, STEPS, run
+
+
+def main():
+    cases = []
+    for name, (config, kind) in CONFIGS.items():
+        for steps in STEPS:
+            x = torch.randn(16, generator=torch.Generator("cpu").manual_seed(steps))
+            try:
+                timesteps, rows = run(config, kind, steps, x)
+            except IndexError:
+                continue
+            if not np.isfinite(rows).all():
+                continue
+            bits = ["".join(f"{v:08x}" for v in row[:4].view(np.uint32)) for row in rows.astype(np.float32)]
+            cases.append({"name": name, "config": json.dumps(config), "kind": kind or "", "steps": steps,
+                          "timesteps": timesteps.tolist(), "x": bits})
+    head = {"made_by": "make_samplers.py", "torch": torch.__version__, "diffusers": diffusers.__version__}
+    lines = ",\n".join(json.dumps(case) for case in cases)
+    text = json.dumps(head)[:-1] + ', "cases": [\n' + lines + "\n]}\n"
+    pathlib.Path(__file__).with_name("samplers.json").write_text(text)
+    print(len(cases), "cases,", len(text), "bytes")
+
+
+main()
