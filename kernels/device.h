@@ -48,9 +48,12 @@ struct weir_device {
     uint64_t memory_bytes; /* what may be planned for: installed memory, less what the system keeps */
 };
 
+#define WEIR_DEVICE_THREADS_MAX 256
+
 /* Opens "ref", "cpu", "cuda", or "auto" = the best that is built and present.
  * threads  how many threads the device's own pool uses (ref: 1 always; cuda: ignored); 0 = one per core
- * Errors   UNSUPPORTED (not built in; the words list what is), DEVICE, NO_MEMORY */
+ * Errors   BAD_ARGUMENT (threads not in 0..WEIR_DEVICE_THREADS_MAX), UNSUPPORTED (not built in; the words list what
+ *          is), DEVICE, NO_MEMORY */
 enum weir_status weir_device_open(const char *name, int threads, struct weir_device **out, struct weir_error *error);
 void weir_device_close(struct weir_device **device);
 

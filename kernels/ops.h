@@ -190,6 +190,7 @@ enum { WEIR_GUIDANCE_X, WEIR_GUIDANCE_SCALE, WEIR_GUIDANCE_Y, WEIR_GUIDANCE_OPER
 #define WEIR_SAMPLER_COEFFICIENTS 12
 struct weir_sampler_step {
     uint32_t items, n;
+    enum weir_dtype dtype; /* WEIR_F32 always */
 };
 enum { WEIR_SAMPLER_STEP_X, WEIR_SAMPLER_STEP_M, WEIR_SAMPLER_STEP_PREVIOUS, WEIR_SAMPLER_STEP_K,
        WEIR_SAMPLER_STEP_OPERANDS };
@@ -237,6 +238,28 @@ struct weir_parameters {
     uint32_t kernel;       /* CONV2D; EMBED: positions */
     bool geglu;            /* LINEAR: will run with GEGLU */
     enum weir_dtype dtype; /* what the products read: the precision of the stage */
+    const char *name;      /* for the words of errors: "down_blocks.0.resnets.0.conv1"; or NULL */
+    /* Only the shape is kept: packed_bytes() and plan() tell the truth, run() must not be called. The values are not read
+     * (weight and bias say by not being NULL that they exist), so a network's memory is known before its weights are. */
+    bool shape_only;
+};
+
+/* The heads of every device's own structs: what shapes are checked against. */
+#define WEIR_LAYER_NAME_MAX 96 /* longer names are cut; they are only read by people */
+struct weir_packed {
+    struct weir_device *device;
+    enum weir_op op;
+    uint32_t out, in, kernel; /* as in weir_parameters */
+    bool bias, geglu;
+    enum weir_dtype dtype;
+    char name[WEIR_LAYER_NAME_MAX];
+};
+struct weir_plan {
+    struct weir_device *device;
+    enum weir_op op;
+};
+struct weir_stream {
+    struct weir_device *device;
 };
 
 struct weir_ops {

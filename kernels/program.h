@@ -105,12 +105,13 @@ void weir_program_sampler_step(struct weir_program *p, struct weir_value x, stru
                                struct weir_value previous, struct weir_value k);
 struct weir_value weir_program_to_rgb8(struct weir_program *p, struct weir_value x, bool round);
 
-/* Places all values. After it the program is read-only. */
+/* Places all values; an op may write over an operand that dies there. After it the program is read-only. A failed
+ * program may only be destroyed. Reports the first error of the builder. */
 enum weir_status weir_program_finish(struct weir_program *p, struct weir_error *error);
 
 /* Bytes of the arena (values and shared workspace), known after finish. */
 size_t weir_program_arena_bytes(const struct weir_program *p);
-/* Where an input or output lies in the arena; BAD_ARGUMENT-free: an unknown name is our own fault and asserts. */
+/* Where an input or output lies in the arena; an unknown name is our own fault and asserts. */
 size_t weir_program_offset(const struct weir_program *p, const char *name);
 size_t weir_program_bytes(const struct weir_program *p, const char *name);
 uint32_t weir_program_op_count(const struct weir_program *p);
@@ -119,7 +120,7 @@ struct weir_binding {
     const char *name;
     void *memory;
 };
-/* Enqueues all ops. `bindings` gives memory to every extern. */
+/* Enqueues all ops. `bindings` gives memory to every extern; one left out is our own fault and asserts. */
 enum weir_status weir_program_run(const struct weir_program *p, struct weir_stream *stream, void *arena,
                                   const struct weir_binding *bindings, size_t binding_count);
 

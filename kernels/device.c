@@ -1,0 +1,50 @@
+#include "kernels/device.h"
+
+#include "kernels/internal.h"
+
+#include <string.h>
+
+size_t weir_dtype_bytes(enum weir_dtype dtype)
+{
+    switch (dtype) {
+    case WEIR_F32:
+    case WEIR_I32: return 4;
+    case WEIR_BF16:
+    case WEIR_F16: return 2;
+    case WEIR_U8: return 1;
+    case WEIR_DTYPE_COUNT: break;
+    }
+    return 0;
+}
+
+#ifdef WEIR_HAVE_CPU
+#define CPU_NAME ", cpu"
+#else
+#define CPU_NAME ""
+#endif
+
+enum weir_status weir_device_open(const char *name, int threads, struct weir_device **out, struct weir_error *error)
+{
+    *out = NULL;
+    if (threads < 0 || threads > WEIR_DEVICE_THREADS_MAX) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "%d threads; 0 (one per core) to %d are possible", threads,
+                         WEIR_DEVICE_THREADS_MAX);
+    }
+#ifdef WEIR_HAVE_CPU
+    if (strcmp(name, "cpu") == 0 || strcmp(name, "auto") == 0) return weir_cpu_open(threads, out, error);
+#else
+    if (strcmp(name, "auto") == 0) return weir_ref_open(out, error);
+#endif
+    if (strcmp(name, "ref") == 0) return weir_ref_open(out, error);
+    if (strcmp(name, "cpu") == 0 || strcmp(name, "cuda") == 0) {
+        return weir_fail(error, WEIR_UNSUPPORTED, "device %s is not built in; this build has ref" CPU_NAME, name);
+    }
+    return weir_fail(error, WEIR_UNSUPPORTED, "no device is called %s; this build has auto, ref" CPU_NAME, name);
+}
+
+void weir_device_close(struct weir_device **device)
+{
+    if (!*device) return;
+    (*device)->table->close(*device);
+    *device = NULL;
+}

@@ -1,0 +1,116 @@
+/* Ops without sums: activate, concat, latents_pack, guidance, sampler_step, to_rgb8. */
+#include "kernels/ref/ref.h"
+
+#include <math.h>
+#include <string.h>
+
+#define NO_SCRATCH(op)                                                                                                 \
+    size_t weir_ref_scratch_##op(const struct weir_##op *s)                                                            \
+    {                                                                                                                  \
+        (void)s;                                                                                                       \
+        return 0;                                                                                                      \
+    }
+NO_SCRATCH(activate)
+NO_SCRATCH(concat)
+NO_SCRATCH(latents_pack)
+NO_SCRATCH(guidance)
+NO_SCRATCH(sampler_step)
+NO_SCRATCH(to_rgb8)
+
+void weir_ref_activate(const struct weir_activate *s, const struct weir_ref_packed *layer, void *const operands[],
+                       double *scratch)
+{
+    const float *x = operands[WEIR_ACTIVATE_X];
+    float *y = operands[WEIR_ACTIVATE_Y];
+    (void)layer;
+    (void)scratch;
+    for (uint64_t i = 0; i < (uint64_t)s->rows * s->tokens * s->channels; i++) {
+        y[i] = (float)weir_ref_activation(s->activation, (double)x[i]);
+    }
+}
+
+void weir_ref_concat(const struct weir_concat *s, const struct weir_ref_packed *layer, void *const operands[],
+                     double *scratch)
+{
+    const float *a = operands[WEIR_CONCAT_A], *b = operands[WEIR_CONCAT_B];
+    float *y = operands[WEIR_CONCAT_Y];
+    (void)layer;
+    (void)scratch;
+    for (uint64_t token = 0; token < (uint64_t)s->rows * s->tokens; token++) {
+        memcpy(y, a + token * s->a_channels, s->a_channels * sizeof(float));
+        memcpy(y + s->a_channels, b + token * s->b_channels, s->b_channels * sizeof(float));
+        y += s->a_channels + s->b_channels;
+    }
+}
+
+void weir_ref_latents_pack(const struct weir_latents_pack *s, const struct weir_ref_packed *layer,
+                           void *const operands[], double *scratch)
+{
+    const float *x = operands[WEIR_LATENTS_PACK_X];
+    float *y = operands[WEIR_LATENTS_PACK_Y];
+    const size_t plane = (size_t)s->frames * s->pixels;
+    (void)layer;
+    (void)scratch;
+    for (uint32_t row = 0; row < s->items * s->copies; row++) {
+        const float *item = x + (size_t)(row / s->copies) * s->channels * plane;
+        for (size_t at = 0; at < plane; at++) {
+            for (uint32_t c = 0; c < s->channels; c++) *y++ = item[c * plane + at] * s->factor;
+        }
+    }
+}
+
+void weir_ref_guidance(const struct weir_guidance *s, const struct weir_ref_packed *layer, void *const operands[],
+                       double *scratch)
+{
+    const float *x = operands[WEIR_GUIDANCE_X], *scale = operands[WEIR_GUIDANCE_SCALE];
+    float *y = operands[WEIR_GUIDANCE_Y];
+    const size_t plane = (size_t)s->frames * s->pixels;
+    (void)layer;
+    (void)scratch;
+    for (uint32_t item = 0; item < s->items; item++) {
+        const float *u = x + (size_t)item * s->copies * plane * s->channels;
+        const float *v = u + plane * s->channels;
+        for (uint32_t c = 0; c < s->channels; c++) {
+            for (size_t at = 0; at < plane; at++) {
+                const size_t from = at * s->channels + c;
+                *y++ = s->copies == 1 ? u[from] : u[from] + scale[item] * (v[from] - u[from]);
+            }
+        }
+    }
+}
+
+void weir_ref_sampler_step(const struct weir_sampler_step *s, const struct weir_ref_packed *layer,
+                           void *const operands[], double *scratch)
+{
+    float *x = operands[WEIR_SAMPLER_STEP_X], *previous = operands[WEIR_SAMPLER_STEP_PREVIOUS];
+    const float *m = operands[WEIR_SAMPLER_STEP_M], *k = operands[WEIR_SAMPLER_STEP_K];
+    (void)layer;
+    (void)scratch;
+    for (uint32_t item = 0; item < s->items; item++, k += WEIR_SAMPLER_COEFFICIENTS) {
+        for (size_t i = (size_t)item * s->n; i < (size_t)(item + 1) * s->n; i++) {
+            float x0 = k[0] * x[i] + k[1] * m[i];
+            if (k[5] > 0) x0 = fminf(fmaxf(x0, -k[5]), k[5]);
+            const float e = k[8] != 0 ? k[6] * x[i] + k[7] * m[i] : m[i];
+            x[i] = k[2] * x[i] + k[3] * x0 + k[4] * previous[i] + k[9] * e;
+            previous[i] = x0;
+        }
+    }
+}
+
+void weir_ref_to_rgb8(const struct weir_to_rgb8 *s, const struct weir_ref_packed *layer, void *const operands[],
+                      double *scratch)
+{
+    const float *x = operands[WEIR_TO_RGB8_X];
+    uint8_t *y = operands[WEIR_TO_RGB8_Y];
+    (void)layer;
+    (void)scratch;
+    for (uint64_t token = 0; token < (uint64_t)s->rows * s->tokens; token++, x += s->channels) {
+        for (uint32_t c = 0; c < 3; c++) {
+            float value = 0.5f * x[c] + 0.5f;
+            if (!(value > 0)) value = 0; /* NaN too */
+            if (value > 1) value = 1;
+            value *= 255;
+            *y++ = (uint8_t)(s->round ? rintf(value) : value);
+        }
+    }
+}

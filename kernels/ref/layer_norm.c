@@ -1,0 +1,29 @@
+#include "kernels/ref/ref.h"
+
+#include <math.h>
+
+size_t weir_ref_scratch_layer_norm(const struct weir_layer_norm *s)
+{
+    (void)s;
+    return 0;
+}
+
+void weir_ref_layer_norm(const struct weir_layer_norm *s, const struct weir_ref_packed *layer, void *const operands[],
+                         double *scratch)
+{
+    const float *x = operands[WEIR_LAYER_NORM_X];
+    float *y = operands[WEIR_LAYER_NORM_Y];
+    (void)scratch;
+
+    for (uint64_t l = 0; l < (uint64_t)s->rows * s->tokens; l++, x += s->channels, y += s->channels) {
+        double mean = 0, variance = 0;
+        for (uint32_t c = 0; c < s->channels; c++) mean += (double)x[c];
+        mean /= s->channels;
+        for (uint32_t c = 0; c < s->channels; c++) variance += ((double)x[c] - mean) * ((double)x[c] - mean);
+        variance /= s->channels;
+        const double scale = 1 / sqrt(variance + (double)s->eps);
+        for (uint32_t c = 0; c < s->channels; c++) {
+            y[c] = (float)(((double)x[c] - mean) * scale * (double)layer->weight[c] + (double)layer->bias[c]);
+        }
+    }
+}

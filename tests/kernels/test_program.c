@@ -1,0 +1,319 @@
+/* A program is a list of planned ops over one arena: values that live at the same time never share bytes, the first
+ * error sticks, and nothing is lost when memory runs out. */
+#include "tests/kernels/harness.h"
+
+#include "kernels/program.h"
+
+static struct weir_device *ref;
+
+static int begin(void **state)
+{
+    (void)state;
+    ref = open_device("ref", 0);
+    return 0;
+}
+
+static int end(void **state)
+{
+    (void)state;
+    weir_device_close(&ref);
+    return 0;
+}
+
+/* --- random programs against values that each have their own memory ------------------------------------------------ */
+
+#define VALUES_MAX 64
+#define OPS 60
+
+struct model { /* what a value must hold */
+    struct weir_value value;
+    float *content;
+    struct weir_dims dims;
+    bool external; /* lies with the caller: the extern or a view of it */
+};
+
+static size_t element_count(const struct weir_dims *d)
+{
+    return (size_t)d->rows * d->frames * d->height * d->width * d->channels;
+}
+
+/* One random op over random earlier values; the model's content is computed by the same device in memory of its own. */
+static struct model random_op(struct weir_program *p, const struct model *values, size_t count, uint64_t *seed)
+{
+    const struct model *a = &values[next_random(seed) % count], *b = &values[next_random(seed) % count];
+    struct model y = { .dims = a->dims };
+    const uint32_t tokens = a->dims.frames * a->dims.height * a->dims.width;
+    switch (next_random(seed) % 3) {
+    case 0: /* may be done in place */
+        y.value = weir_program_activate(p, a->value, WEIR_ACT_SILU);
+        y.content = random_floats(seed, element_count(&y.dims), 1);
+        run_op(ref, WEIR_OP_ACTIVATE, NULL,
+               &(struct weir_activate){ .rows = a->dims.rows, .tokens = tokens, .channels = a->dims.channels,
+                                        .activation = WEIR_ACT_SILU },
+               (void *[]){ a->content, y.content });
+        break;
+    case 1: /* a view: the same bytes under another shape */
+        y.external = a->external;
+        y.dims = (struct weir_dims){ a->dims.rows, 1, 1, 1, tokens * a->dims.channels };
+        y.value = weir_program_view(p, a->value, &y.dims);
+        y.content = random_floats(seed, element_count(&y.dims), 1);
+        memcpy(y.content, a->content, element_count(&y.dims) * sizeof(float));
+        break;
+    default:
+        if (a->dims.frames * a->dims.height * a->dims.width != b->dims.frames * b->dims.height * b->dims.width ||
+            a->dims.channels + b->dims.channels > 200) {
+            b = a;
+        }
+        y.dims.channels = a->dims.channels + b->dims.channels;
+        y.value = weir_program_concat(p, a->value, b->value);
+        y.content = random_floats(seed, element_count(&y.dims), 1);
+        run_op(ref, WEIR_OP_CONCAT, NULL,
+               &(struct weir_concat){ .rows = a->dims.rows, .tokens = tokens, .a_channels = a->dims.channels,
+                                      .b_channels = b->dims.channels },
+               (void *[]){ a->content, b->content, y.content });
+        break;
+    }
+    return y;
+}
+
+static void random_program_keeps_every_value(uint64_t seed)
+{
+    const uint64_t first_seed = seed;
+    struct weir_program *p = NULL;
+    struct weir_error error = { 0 };
+    struct weir_stream *stream = NULL;
+    struct model values[VALUES_MAX];
+    size_t count = 0, output_count = 0;
+    struct weir_dims dims = { 2, 1, 2, 3, 5 };
+    float *external = NULL;
+
+    assert_int_equal(weir_program_create(ref, WEIR_F32, &p), WEIR_OK);
+    values[count] = (struct model){ weir_program_input(p, "in", WEIR_F32, &dims),
+                                    random_floats(&seed, element_count(&dims), 1), dims, false };
+    count++;
+    dims.channels = 3;
+    external = random_floats(&seed, element_count(&dims), 1);
+    values[count] = (struct model){ weir_program_extern(p, "ext", WEIR_F32, &dims),
+                                    random_floats(&seed, element_count(&dims), 1), dims, true };
+    memcpy(values[count++].content, external, element_count(&dims) * sizeof(float));
+
+    size_t outputs[VALUES_MAX];
+    char name[32];
+    for (size_t i = 0; i < OPS; i++) {
+        values[count] = random_op(p, values, count, &seed);
+        if (element_count(&values[count].dims) > 4000) { /* views of concatenations grow: begin small again */
+            free(values[count].content);
+            continue;
+        }
+        if (!values[count].external && next_random(&seed) % 6 == 0) {
+            outputs[output_count] = count;
+            snprintf(name, sizeof name, "out%zu", output_count++);
+            weir_program_output(p, name, values[count].value);
+        }
+        count++;
+    }
+    assert_int_equal(weir_program_finish(p, &error), WEIR_OK);
+
+    const size_t arena_bytes = weir_program_arena_bytes(p);
+    void *arena = NULL;
+    assert_int_equal(ref->table->memory_alloc(ref, arena_bytes, &arena, &error), WEIR_OK);
+    memset(arena, 0xff, arena_bytes);
+    memcpy((char *)arena + weir_program_offset(p, "in"), values[0].content, weir_program_bytes(p, "in"));
+    assert_int_equal(ref->table->stream_create(ref, &stream, &error), WEIR_OK);
+    const struct weir_binding binding = { "ext", external };
+    for (int run = 0; run < 2; run++) { /* inputs survive a run: the second gives the same */
+        assert_int_equal(weir_program_run(p, stream, arena, &binding, 1), WEIR_OK);
+    }
+    for (size_t i = 0; i < output_count; i++) {
+        const struct model *wanted = &values[outputs[i]];
+        snprintf(name, sizeof name, "out%zu", i);
+        const float *got = (const float *)(const void *)((char *)arena + weir_program_offset(p, name));
+        if (memcmp(got, wanted->content, element_count(&wanted->dims) * sizeof(float)) != 0) {
+            fail_msg("seed %llu: %s lost its content", (unsigned long long)first_seed, name);
+        }
+    }
+    ref->table->stream_destroy(stream);
+    ref->table->memory_free(ref, arena);
+    for (size_t i = 0; i < count; i++) free(values[i].content);
+    free(external);
+    weir_program_destroy(&p);
+    assert_null(p);
+}
+
+static void values_that_live_at_once_never_share_bytes(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 300; seed++) random_program_keeps_every_value(seed * 0x9e3779b97f4a7c15ull);
+}
+
+/* --- memory -------------------------------------------------------------------------------------------------------- */
+
+static void a_chain_of_any_length_needs_two_values_and_in_place_ops_only_one(void **state)
+{
+    (void)state;
+    const struct weir_dims dims = { 1, 1, 1, 16, 16 }; /* 1 KiB */
+    struct weir_program *p = NULL;
+    assert_int_equal(weir_program_create(ref, WEIR_F32, &p), WEIR_OK);
+    struct weir_value x = weir_program_input(p, "x", WEIR_F32, &dims);
+    for (int i = 0; i < 20; i++) x = weir_program_activate(p, x, WEIR_ACT_SILU);
+    assert_int_equal(weir_program_finish(p, NULL), WEIR_OK);
+    assert_int_equal(weir_program_arena_bytes(p), 2 * 1024); /* the input, kept, and one that is written over */
+    assert_int_equal(weir_program_op_count(p), 20);
+    weir_program_destroy(&p);
+
+    const struct weir_dims half = { 1, 1, 1, 16, 8 };
+    assert_int_equal(weir_program_create(ref, WEIR_F32, &p), WEIR_OK);
+    x = weir_program_input(p, "x", WEIR_F32, &half);
+    for (int i = 0; i < 6; i++) { /* 0.5 K -> 1 K -> a view of it with half the tokens */
+        x = weir_program_concat(p, x, x);
+        const struct weir_dims d = weir_program_dims(p, x);
+        x = weir_program_view(p, x, &(struct weir_dims){ 1, 1, 1, d.width * 2, d.channels / 2 });
+    }
+    assert_int_equal(weir_program_finish(p, NULL), WEIR_OK);
+    /* The last two values live together: 512 * 2^6 and 512 * 2^5; all earlier ones fit in them or beside the input. */
+    assert_true(weir_program_arena_bytes(p) <= 512 * (64 + 32 + 16));
+    weir_program_destroy(&p);
+}
+
+/* --- errors -------------------------------------------------------------------------------------------------------- */
+
+static void the_first_error_sticks_and_names_op_and_layer(void **state)
+{
+    (void)state;
+    const float weight[6] = { 0 };
+    struct weir_packed *layer = pack_layer(
+        ref, &(struct weir_parameters){ .op = WEIR_OP_LINEAR, .weight = weight, .out = 2, .in = 3, .name = "mid.fc1" });
+    struct weir_program *p = NULL;
+    struct weir_error error = { 0 };
+    assert_int_equal(weir_program_create(ref, WEIR_F32, &p), WEIR_OK);
+    const struct weir_value x = weir_program_input(p, "x", WEIR_F32, &(struct weir_dims){ 1, 1, 1, 1, 4 });
+    struct weir_value y = weir_program_linear(p, layer, x, NULL); /* 4 channels into 3 */
+    assert_int_equal(y.index, 0);
+    y = weir_program_layer_norm(p, layer, y, 1e-5f); /* would be an error of its own */
+    y = weir_program_concat(p, y, y);
+    weir_program_output(p, "y", y);
+    assert_int_equal(y.index, 0);
+    assert_int_equal(weir_program_finish(p, &error), WEIR_BAD_SHAPE);
+    assert_non_null(strstr(error.words, "linear mid.fc1"));
+    assert_non_null(strstr(error.words, "4"));
+    assert_non_null(strstr(error.words, "3"));
+    weir_program_destroy(&p);
+    ref->ops->packed_destroy(layer);
+}
+
+static void wrong_shapes_are_refused(void **state)
+{
+    (void)state;
+    struct weir_error error = { 0 };
+    const struct weir_dims good = { 1, 2, 3, 4, 5 };
+    for (int fault = 0; fault < 6; fault++) {
+        struct weir_program *p = NULL;
+        assert_int_equal(weir_program_create(ref, WEIR_F32, &p), WEIR_OK);
+        const struct weir_value x = weir_program_input(p, "x", WEIR_F32, &good);
+        switch (fault) {
+        case 0: weir_program_input(p, "zero", WEIR_F32, &(struct weir_dims){ 1, 0, 3, 4, 5 }); break;
+        case 1: weir_program_input(p, "huge", WEIR_F32, &(struct weir_dims){ 1u << 30, 1u << 30, 1, 1, 1 }); break;
+        case 2: weir_program_view(p, x, &(struct weir_dims){ 1, 2, 3, 4, 6 }); break;
+        case 3: weir_program_view(p, x, &(struct weir_dims){ 2, 1, 3, 4, 5 }); break;
+        case 4: weir_program_guidance(p, x, (struct weir_value){ 0 }, 2); break;
+        default: weir_program_activate(p, x, WEIR_ACT_GEGLU); break;
+        }
+        assert_int_equal(weir_program_finish(p, &error), WEIR_BAD_SHAPE);
+        assert_true(error.words[0]);
+        weir_program_destroy(&p);
+    }
+}
+
+static void names_have_a_limit_and_both_sides_of_it_answer(void **state)
+{
+    (void)state;
+    for (int over = 0; over < 2; over++) {
+        struct weir_program *p = NULL;
+        struct weir_error error = { 0 };
+        char name[16];
+        assert_int_equal(weir_program_create(ref, WEIR_F32, &p), WEIR_OK);
+        for (int i = 0; i < WEIR_PROGRAM_NAMES_MAX + over; i++) {
+            snprintf(name, sizeof name, "x%d", i);
+            weir_program_input(p, name, WEIR_F32, &(struct weir_dims){ 1, 1, 1, 1, 1 });
+        }
+        assert_int_equal(weir_program_finish(p, &error), over ? WEIR_TOO_LARGE : WEIR_OK);
+        weir_program_destroy(&p);
+    }
+}
+
+/* --- the n-th allocation fails --------------------------------------------------------------------------------------- */
+
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t count, size_t bytes);
+void *__real_realloc(void *memory, size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__wrap_realloc(void *memory, size_t bytes);
+
+static long allocations_left = -1; /* -1: all succeed */
+
+static bool allocation_fails(void)
+{
+    if (allocations_left < 0) return false;
+    return allocations_left-- == 0;
+}
+
+void *__wrap_malloc(size_t bytes)
+{
+    return allocation_fails() ? NULL : __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+    return allocation_fails() ? NULL : __real_calloc(count, bytes);
+}
+
+void *__wrap_realloc(void *memory, size_t bytes)
+{
+    return allocation_fails() ? NULL : __real_realloc(memory, bytes);
+}
+
+/* Builds a program of some size; all that it took is given back, whatever failed. */
+static enum weir_status build_and_destroy(void)
+{
+    struct weir_program *p = NULL;
+    enum weir_status status = weir_program_create(ref, WEIR_F32, &p);
+    if (status != WEIR_OK) return status;
+    struct weir_value x = weir_program_input(p, "x", WEIR_F32, &(struct weir_dims){ 1, 1, 1, 2, 3 });
+    for (int i = 0; i < 100; i++) x = weir_program_activate(p, x, WEIR_ACT_GELU);
+    weir_program_output(p, "y", x);
+    status = weir_program_finish(p, NULL);
+    weir_program_destroy(&p);
+    return status;
+}
+
+static void each_failed_allocation_is_no_memory_and_leaks_nothing(void **state)
+{
+    (void)state;
+    for (long n = 0;; n++) {
+        assert_true(n < 1000);
+        allocations_left = n;
+        const enum weir_status status = build_and_destroy();
+        const bool used = allocations_left < 0;
+        allocations_left = -1;
+        if (!used) {
+            assert_int_equal(status, WEIR_OK);
+            assert_true(n > 100); /* a plan an op, at least */
+            break;
+        }
+        assert_int_equal(status, WEIR_NO_MEMORY);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(values_that_live_at_once_never_share_bytes),
+        cmocka_unit_test(a_chain_of_any_length_needs_two_values_and_in_place_ops_only_one),
+        cmocka_unit_test(the_first_error_sticks_and_names_op_and_layer),
+        cmocka_unit_test(wrong_shapes_are_refused),
+        cmocka_unit_test(names_have_a_limit_and_both_sides_of_it_answer),
+        cmocka_unit_test(each_failed_allocation_is_no_memory_and_leaks_nothing),
+    };
+    return cmocka_run_group_tests(tests, begin, end);
+}
