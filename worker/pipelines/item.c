@@ -25,8 +25,7 @@ static enum weir_status check_int(const char *flag, int64_t value, int64_t min, 
         return weir_fail(error, WEIR_BAD_ARGUMENT, "%s is %lld; the least is %lld", flag, (long long)value,
                          (long long)min);
     if (value > max)
-        return weir_fail(error, WEIR_TOO_LARGE, "%s is %lld; the most is %lld", flag, (long long)value,
-                         (long long)max);
+        return weir_fail(error, WEIR_TOO_LARGE, "%s is %lld; the most is %lld", flag, (long long)value, (long long)max);
     return WEIR_OK;
 }
 
@@ -34,8 +33,8 @@ static enum weir_status check_size(const char *side, int64_t value, uint32_t mul
 {
     enum weir_status status = check_int(side, value, multiple, WEIR_ITEM_SIZE_MAX, error);
     if (status == WEIR_OK && value % multiple != 0)
-        status = weir_fail(error, WEIR_BAD_ARGUMENT, "%s is %lld; this model wants a multiple of %u, such as %lld", side,
-                           (long long)value, multiple, (long long)(value - value % multiple));
+        status = weir_fail(error, WEIR_BAD_ARGUMENT, "%s is %lld; this model wants a multiple of %u, such as %lld",
+                           side, (long long)value, multiple, (long long)(value - value % multiple));
     return status;
 }
 
@@ -66,8 +65,8 @@ static enum weir_status check(const struct weir_model_facts *facts, const struct
     if (!(w->guidance >= 0.0))
         WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "--guidance is %g; the least is 0", w->guidance));
     if (w->guidance > WEIR_ITEM_GUIDANCE_MAX)
-        WEIR_TRY(weir_fail(error, WEIR_TOO_LARGE, "--guidance is %g; the most is %g", w->guidance,
-                           WEIR_ITEM_GUIDANCE_MAX));
+        WEIR_TRY(
+            weir_fail(error, WEIR_TOO_LARGE, "--guidance is %g; the most is %g", w->guidance, WEIR_ITEM_GUIDANCE_MAX));
 cleanup:
     return status;
 }
@@ -93,9 +92,14 @@ enum weir_status weir_item_resolve(const struct weir_model_facts *facts, const s
                            "--sampler is not given, and the model's own scheduler is not offered; it can be %s or %s",
                            sampler_names[0], sampler_names[WEIR_ITEM_SAMPLER_COUNT - 1]));
 
-    *out = (struct weir_item){ .width = (uint32_t)w.width, .height = (uint32_t)w.height, .frames = (uint32_t)w.frames,
-                               .steps = (uint32_t)w.steps, .fps = (uint32_t)w.fps, .guidance = w.guidance,
-                               .sampler = (enum weir_item_sampler)sampler, .noise = (enum weir_item_noise)noise,
+    *out = (struct weir_item){ .width = (uint32_t)w.width,
+                               .height = (uint32_t)w.height,
+                               .frames = (uint32_t)w.frames,
+                               .steps = (uint32_t)w.steps,
+                               .fps = (uint32_t)w.fps,
+                               .guidance = w.guidance,
+                               .sampler = (enum weir_item_sampler)sampler,
+                               .noise = (enum weir_item_noise)noise,
                                .seed = w.seed };
 cleanup:
     return status;
@@ -104,8 +108,12 @@ cleanup:
 enum weir_status weir_item_check(const struct weir_model_facts *facts, const struct weir_item *item,
                                  struct weir_error *error)
 {
-    const struct weir_item_wish w = { .width = item->width, .height = item->height, .frames = item->frames,
-                                      .steps = item->steps, .fps = item->fps, .guidance = item->guidance };
+    const struct weir_item_wish w = { .width = item->width,
+                                      .height = item->height,
+                                      .frames = item->frames,
+                                      .steps = item->steps,
+                                      .fps = item->fps,
+                                      .guidance = item->guidance };
     if ((unsigned)item->sampler >= WEIR_ITEM_SAMPLER_COUNT)
         return weir_fail(error, WEIR_BAD_ARGUMENT, "--sampler has the number %d, which names none", (int)item->sampler);
     if ((unsigned)item->noise >= WEIR_ITEM_NOISE_COUNT)

@@ -45,11 +45,12 @@ enum weir_item_sampler {
 enum weir_item_noise { WEIR_ITEM_NOISE_F32, WEIR_ITEM_NOISE_F16, WEIR_ITEM_NOISE_COUNT };
 
 struct weir_model_facts {
-    char family[WEIR_ITEM_NAME_BYTES];        /* "modelscope" */
-    uint32_t size_multiple;                   /* width and height must be multiples of it */
-    uint32_t latent_channels, latent_factor;  /* latents are [latent_channels, frames, height / factor, width / factor] */
-    uint32_t text_tokens, text_channels;      /* the embedding of one text is f32 [text_tokens, text_channels] */
-    uint32_t train_timesteps;                 /* the most steps a sampler of it can take */
+    char family[WEIR_ITEM_NAME_BYTES]; /* "modelscope" */
+    uint32_t size_multiple;            /* width and height must be multiples of it */
+    uint32_t latent_channels,
+        latent_factor;                   /* latents are [latent_channels, frames, height / factor, width / factor] */
+    uint32_t text_tokens, text_channels; /* the embedding of one text is f32 [text_tokens, text_channels] */
+    uint32_t train_timesteps;            /* the most steps a sampler of it can take */
     uint32_t width, height, frames, steps, fps; /* defaults */
     double guidance;
     enum weir_item_sampler sampler; /* WEIR_ITEM_SAMPLER_COUNT: the folder's own scheduler is not offered, name one */
@@ -65,8 +66,12 @@ struct weir_item_wish {
     uint64_t seed;
 };
 #define WEIR_ITEM_WISH_NONE                                                                                            \
-    ((struct weir_item_wish){ .width = WEIR_ITEM_UNSET, .height = WEIR_ITEM_UNSET, .frames = WEIR_ITEM_UNSET,          \
-                              .steps = WEIR_ITEM_UNSET, .fps = WEIR_ITEM_UNSET, .guidance = (double)NAN })
+    ((struct weir_item_wish){ .width = WEIR_ITEM_UNSET,                                                                \
+                              .height = WEIR_ITEM_UNSET,                                                               \
+                              .frames = WEIR_ITEM_UNSET,                                                               \
+                              .steps = WEIR_ITEM_UNSET,                                                                \
+                              .fps = WEIR_ITEM_UNSET,                                                                  \
+                              .guidance = (double)NAN })
 
 /* What an item's pixels depend on, beside the model, the texts and the numerics class. */
 struct weir_item {

@@ -3,8 +3,8 @@
  * Three levels, each made from the one before:
  *   weir_pipeline    a model folder understood: configs and tokenizer, no weights, no device. Says the model's facts
  *   its stages       weir_pipeline_load() brings a stage's weights to a device; read-only then, shared by all slots
- *   a run            weir_text, weir_denoiser, weir_decoder: one stage made ready for one shape: planned ops, an arena, a
- *                    stream. Made once, used for item after item of that shape; nothing is allocated in a step
+ *   a run            weir_text, weir_denoiser, weir_decoder: one stage made ready for one shape: planned ops, an arena,
+ * a stream. Made once, used for item after item of that shape; nothing is allocated in a step
  *
  *   WEIR_TRY(weir_pipeline_open(model, &pipeline, error));
  *   WEIR_TRY(weir_item_resolve(weir_pipeline_facts(pipeline), &wish, &item, error));
@@ -54,8 +54,9 @@ const struct weir_model_facts *weir_pipeline_facts(const struct weir_pipeline *p
 /* The folders a stage reads, for weir_model_dir_digest: NULL-terminated. */
 const char *const *weir_pipeline_components(const struct weir_pipeline *pipeline);
 
-/* The name of the cached embedding of `text`: SHA-256 over the digest of text encoder and tokenizer, the numerics class,
- * the window and the token ids. Needs no weights and no device. Reads (once, cached by the model) the files' hashes. */
+/* The name of the cached embedding of `text`: SHA-256 over the digest of text encoder and tokenizer, the numerics
+ * class, the window and the token ids. Needs no weights and no device. Reads (once, cached by the model) the files'
+ * hashes. */
 enum weir_status weir_pipeline_text_key(struct weir_pipeline *pipeline, const char *numerics_class, const char *text,
                                         char out[WEIR_SHA256_HEX_BYTES], struct weir_error *error);
 /* BAD_ARGUMENT for text that the tokenizer refuses. *real: tokens used, start and end included; *whole: what it would
@@ -71,9 +72,9 @@ struct weir_pipeline_memory {
     uint64_t host;    /* buffers in host memory, weights' files in the page cache not counted */
 };
 
-/* What a stage of that item will take, to the byte of what load and begin allocate (the allocator's own rounding aside).
- * Plans every op, so it takes a moment (a second for the largest networks), but reads no weights and keeps nothing:
- * works before load. */
+/* What a stage of that item will take, to the byte of what load and begin allocate (the allocator's own rounding
+ * aside). Plans every op, so it takes a moment (a second for the largest networks), but reads no weights and keeps
+ * nothing: works before load. */
 enum weir_status weir_pipeline_plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
                                            enum weir_pipeline_stage stage, const struct weir_item *item,
                                            struct weir_pipeline_memory *out, struct weir_error *error);

@@ -1,0 +1,353 @@
+/* Each network gives what transformers and diffusers give, on every device of this build: three tiny configs, odd
+ * sizes. The vectors and the folders are made by tests/golden/make_tiny_folders.py. */
+#include "tests/nets/golden.h"
+
+#include "worker/nets/autoencoder_kl.h"
+#include "worker/nets/clip_text.h"
+#include "worker/nets/unet3d.h"
+
+/* ---- CLIP's text model ---- */
+
+static void check_clip_text(struct weir_device *device, const char *name)
+{
+    struct weir_model_dir *model = tiny_open(name);
+    struct vectors v = vectors_open(name);
+    struct weir_config *config = NULL;
+    struct weir_weights *weights = NULL;
+    struct weir_clip_text_config c;
+    struct weir_clip_text *net = NULL;
+    struct weir_program *p = NULL;
+    char what[64];
+    OK(weir_model_dir_config(model, "text_encoder", &config, &error));
+    OK(weir_clip_text_config_read(config, &c, &error));
+    OK(weir_model_dir_weights(model, "text_encoder", &weights, &error));
+    OK(weir_clip_text_open(device, &c, weights, WEIR_F32, &net, &error));
+
+    const struct weir_weight ids = vector_find(&v, "text.ids"), wanted = vector_find(&v, "text.embedding");
+    const struct weir_dims dims = { (uint32_t)ids.shape[0], 1, 1, (uint32_t)ids.shape[1], 1 };
+    assert_int_equal(ids.dtype, WEIR_WEIGHT_I32);
+    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
+    weir_program_output(p, "y", weir_clip_text_build(net, p, weir_program_input(p, "ids", WEIR_I32, &dims)));
+    OK(weir_program_finish(p, &error));
+
+    float *y = malloc(wanted.elements * sizeof *y), *b = vector_read(&wanted);
+    void *ids_copy = malloc(ids.bytes); /* tensors of a file need not be aligned */
+    memcpy(ids_copy, ids.data, ids.bytes);
+    run_program(device, p, &(struct io){ "ids", ids_copy, ids.bytes }, 1,
+                &(struct io){ "y", y, wanted.elements * sizeof *y }, 1, NULL, 0);
+    snprintf(what, sizeof what, "net=clip_text folder=%s", name);
+    see_close(device, what, y, b, wanted.elements);
+
+    free(ids_copy), free(y), free(b);
+    weir_program_destroy(&p);
+    weir_clip_text_close(&net);
+    weir_weights_close(&weights);
+    weir_config_close(&config);
+    vectors_close(&v);
+    weir_model_dir_close(&model);
+}
+
+/* ---- UNet3D ---- */
+
+/* The keys and values of a text, as the slots of a step want them. */
+struct slots {
+    uint32_t count;
+    float *values[WEIR_PROGRAM_NAMES_MAX];
+    size_t bytes[WEIR_PROGRAM_NAMES_MAX];
+    char names[WEIR_PROGRAM_NAMES_MAX][WEIR_UNET3D_SLOT_NAME_BYTES];
+};
+
+static void prepare(struct weir_device *device, const struct weir_unet3d *net, const struct weir_weight *text,
+                    struct slots *slots)
+{
+    struct weir_program *p = NULL;
+    struct io outputs[WEIR_PROGRAM_NAMES_MAX];
+    float *values = vector_read(text);
+    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
+    weir_unet3d_build_prepare(net, p, (uint32_t)text->shape[0], (uint32_t)text->shape[1]);
+    OK(weir_program_finish(p, &error));
+    slots->count = weir_unet3d_slot_count(net);
+    for (uint32_t i = 0; i < slots->count; i++) {
+        weir_unet3d_slot_name(i, slots->names[i]);
+        slots->bytes[i] = weir_program_bytes(p, slots->names[i]);
+        slots->values[i] = malloc(slots->bytes[i]);
+        outputs[i] = (struct io){ slots->names[i], slots->values[i], slots->bytes[i] };
+    }
+    run_program(device, p, &(struct io){ "text", values, text->elements * sizeof *values }, 1, outputs, slots->count,
+                NULL, 0);
+    free(values);
+    weir_program_destroy(&p);
+}
+
+static void check_unet3d_shape(struct weir_device *device, const struct weir_unet3d *net, const char *name,
+                               const struct vectors *v, int number)
+{
+    const struct weir_weight x = vector_find(v, "unet.%d.x", number), t = vector_find(v, "unet.%d.t", number),
+                             text = vector_find(v, "unet.%d.text", number), y = vector_find(v, "unet.%d.y", number);
+    const uint32_t rows = (uint32_t)x.shape[0], channels = (uint32_t)x.shape[1], frames = (uint32_t)x.shape[2],
+                   height = (uint32_t)x.shape[3], width = (uint32_t)x.shape[4];
+    const struct weir_dims latents = { rows, channels, frames, height * width, 1 }, t_dims = { rows, 1, 1, 1, 1 };
+    const struct weir_dims packed = { rows, frames, height, width, channels };
+    struct weir_program *p = NULL;
+    struct slots slots;
+    struct weir_binding bindings[WEIR_PROGRAM_NAMES_MAX];
+    char what[96];
+
+    prepare(device, net, &text, &slots);
+    for (uint32_t i = 0; i < slots.count; i++) {
+        void *memory = NULL;
+        OK(device->table->memory_alloc(device, slots.bytes[i], &memory, &error));
+        memcpy(memory, slots.values[i], slots.bytes[i]); /* every device here computes in host memory */
+        bindings[i] = (struct weir_binding){ slots.names[i], memory };
+    }
+    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
+    const struct weir_value in = weir_program_input(p, "x", WEIR_F32, &latents);
+    const struct weir_value noise =
+        weir_unet3d_build_step(net, p, weir_program_latents_pack(p, in, 1, 1, &packed),
+                               weir_program_input(p, "t", WEIR_F32, &t_dims), (uint32_t)text.shape[1]);
+    weir_program_output(p, "y", weir_program_guidance(p, noise, (struct weir_value){ 0 }, 1));
+    OK(weir_program_finish(p, &error));
+
+    float *xs = vector_read(&x), *ts = vector_read(&t), *wanted = vector_read(&y);
+    float *ys = malloc(y.elements * sizeof *ys);
+    run_program(device, p, (struct io[]){ { "x", xs, x.elements * sizeof *xs }, { "t", ts, t.elements * sizeof *ts } },
+                2, &(struct io){ "y", ys, y.elements * sizeof *ys }, 1, bindings, slots.count);
+    snprintf(what, sizeof what, "net=unet3d folder=%s rows=%u size=%ux%ux%u", name, rows, frames, height, width);
+    see_close(device, what, ys, wanted, y.elements);
+
+    for (uint32_t i = 0; i < slots.count; i++) {
+        device->table->memory_free(device, bindings[i].memory);
+        free(slots.values[i]);
+    }
+    free(xs), free(ts), free(wanted), free(ys);
+    weir_program_destroy(&p);
+}
+
+static void check_unet3d(struct weir_device *device, const char *name)
+{
+    struct weir_model_dir *model = tiny_open(name);
+    struct vectors v = vectors_open(name);
+    struct weir_config *config = NULL;
+    struct weir_weights *weights = NULL;
+    struct weir_unet3d_config c;
+    struct weir_unet3d *net = NULL, *shapes = NULL;
+    OK(weir_model_dir_config(model, "unet", &config, &error));
+    OK(weir_unet3d_config_read(config, &c, &error));
+    OK(weir_model_dir_weights(model, "unet", &weights, &error));
+    OK(weir_unet3d_open(device, &c, weights, WEIR_F32, &net, &error));
+    for (int i = 0; i < 2; i++) check_unet3d_shape(device, net, name, &v, i);
+
+    /* What is planned from shapes alone is what loading then takes. */
+    OK(weir_unet3d_open(device, &c, NULL, WEIR_F32, &shapes, &error));
+    assert_int_equal(weir_unet3d_weight_bytes(shapes), weir_unet3d_weight_bytes(net));
+    assert_int_equal(weir_unet3d_parameter_count(shapes), weir_unet3d_parameter_count(net));
+
+    weir_unet3d_close(&shapes);
+    weir_unet3d_close(&net);
+    weir_weights_close(&weights);
+    weir_config_close(&config);
+    vectors_close(&v);
+    weir_model_dir_close(&model);
+}
+
+/* ---- the decoder of AutoencoderKL ---- */
+
+static void check_decoder_shape(struct weir_device *device, const struct weir_autoencoder_kl *net, const char *name,
+                                const struct vectors *v, int number)
+{
+    const struct weir_weight z = vector_find(v, "vae.%d.z", number), y = vector_find(v, "vae.%d.y", number);
+    const uint32_t rows = (uint32_t)z.shape[0], height = (uint32_t)z.shape[2], width = (uint32_t)z.shape[3];
+    const uint32_t factor = weir_autoencoder_kl_config_of(net)->factor;
+    const struct weir_dims latents = { rows, (uint32_t)z.shape[1], 1, height * width, 1 };
+    const struct weir_dims packed = { rows, 1, height, width, (uint32_t)z.shape[1] };
+    struct weir_program *p = NULL;
+    char what[96];
+
+    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
+    const struct weir_value in = weir_program_input(p, "z", WEIR_F32, &latents);
+    const struct weir_value picture =
+        weir_autoencoder_kl_build_decode(net, p, weir_program_latents_pack(p, in, 1, 1, &packed));
+    weir_program_output(p, "y", weir_program_guidance(p, picture, (struct weir_value){ 0 }, 1));
+    OK(weir_program_finish(p, &error));
+    assert_int_equal(y.shape[2], height * factor);
+    assert_int_equal(y.shape[3], width * factor);
+
+    float *zs = vector_read(&z), *wanted = vector_read(&y), *ys = malloc(y.elements * sizeof *ys);
+    run_program(device, p, &(struct io){ "z", zs, z.elements * sizeof *zs }, 1,
+                &(struct io){ "y", ys, y.elements * sizeof *ys }, 1, NULL, 0);
+    snprintf(what, sizeof what, "net=autoencoder_kl folder=%s rows=%u size=%ux%u", name, rows, height, width);
+    see_close(device, what, ys, wanted, y.elements);
+    free(zs), free(wanted), free(ys);
+    weir_program_destroy(&p);
+}
+
+static void check_autoencoder_kl(struct weir_device *device, const char *name)
+{
+    struct weir_model_dir *model = tiny_open(name);
+    struct vectors v = vectors_open(name);
+    struct weir_config *config = NULL;
+    struct weir_weights *weights = NULL;
+    struct weir_autoencoder_kl_config c;
+    struct weir_autoencoder_kl *net = NULL;
+    OK(weir_model_dir_config(model, "vae", &config, &error));
+    OK(weir_autoencoder_kl_config_read(config, &c, &error));
+    OK(weir_model_dir_weights(model, "vae", &weights, &error));
+    OK(weir_autoencoder_kl_open(device, &c, weights, WEIR_F32, &net, &error));
+    for (int i = 0; i < 2; i++) check_decoder_shape(device, net, name, &v, i);
+    weir_autoencoder_kl_close(&net);
+    weir_weights_close(&weights);
+    weir_config_close(&config);
+    vectors_close(&v);
+    weir_model_dir_close(&model);
+}
+
+/* ---- every device of this build ---- */
+
+static void every_tiny_on(const char *device_name, void (*check)(struct weir_device *device, const char *name))
+{
+    struct weir_device *device = NULL;
+    struct weir_error error;
+    const enum weir_status status = weir_device_open(device_name, 2, &device, &error);
+    if (status == WEIR_UNSUPPORTED) skip(); /* not in this build; the words of other failures matter */
+    if (status != WEIR_OK) fail_msg("%s: %s", device_name, error.words);
+    for (size_t i = 0; i < WEIR_COUNT(tiny_names); i++) check(device, tiny_names[i]);
+    weir_device_close(&device);
+}
+
+#define ON_DEVICE(device, check)                                                                                       \
+    static void device##_##check(void **state)                                                                         \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        every_tiny_on(#device, check);                                                                                 \
+    }
+ON_DEVICE(ref, check_clip_text)
+ON_DEVICE(ref, check_unet3d)
+ON_DEVICE(ref, check_autoencoder_kl)
+ON_DEVICE(cpu, check_clip_text)
+ON_DEVICE(cpu, check_unet3d)
+ON_DEVICE(cpu, check_autoencoder_kl)
+
+/* ---- what cannot be honoured is refused by name ---- */
+
+static void see_refused(const char *json, const char *word, enum weir_status wanted,
+                        enum weir_status (*read)(const struct weir_config *config, void *out, struct weir_error *error))
+{
+    struct weir_config *config = NULL;
+    struct weir_error refusal = { 0 };
+    union {
+        struct weir_unet3d_config unet3d;
+        struct weir_clip_text_config clip_text;
+        struct weir_autoencoder_kl_config autoencoder_kl;
+    } out;
+    OK(weir_config_parse(json, strlen(json), "config.json", &config, &error));
+    const enum weir_status status = read(config, &out, &refusal);
+    if (status != wanted || !strstr(refusal.words, word) || !strstr(refusal.words, "config.json"))
+        fail_msg("%s: %s \"%s\", wanted %s with the word %s", json, weir_status_name(status), refusal.words,
+                 weir_status_name(wanted), word);
+    weir_config_close(&config);
+}
+
+static enum weir_status read_unet3d(const struct weir_config *config, void *out, struct weir_error *error)
+{
+    return weir_unet3d_config_read(config, out, error);
+}
+
+static enum weir_status read_clip_text(const struct weir_config *config, void *out, struct weir_error *error)
+{
+    return weir_clip_text_config_read(config, out, error);
+}
+
+static enum weir_status read_autoencoder_kl(const struct weir_config *config, void *out, struct weir_error *error)
+{
+    return weir_autoencoder_kl_config_read(config, out, error);
+}
+
+static void settings_that_cannot_be_honoured_are_refused_by_key(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json, *word;
+        enum weir_status status;
+    } unet3d[] = {
+        { "{\"act_fn\": \"gelu\"}", "act_fn", WEIR_UNSUPPORTED },
+        { "{\"mid_block_scale_factor\": 2}", "mid_block_scale_factor", WEIR_UNSUPPORTED },
+        { "{\"time_cond_proj_dim\": 32}", "time_cond_proj_dim", WEIR_UNSUPPORTED },
+        { "{\"num_attention_heads\": 8}", "num_attention_heads", WEIR_UNSUPPORTED },
+        { "{\"down_block_types\": [\"DownBlock3D\"]}", "down_block_types", WEIR_UNSUPPORTED },
+        { "{\"up_block_types\": [\"UpBlock3D\", \"UpBlockSpatioTemporal\", \"UpBlock3D\", \"UpBlock3D\"]}",
+          "up_block_types", WEIR_UNSUPPORTED },
+        { "{\"norm_num_groups\": 33}", "block_out_channels", WEIR_UNSUPPORTED },
+        { "{\"attention_head_dim\": 321}", "attention_head_dim", WEIR_UNSUPPORTED },
+        { "{\"attention_head_dim\": [5, 10, 20, 20]}", "attention_head_dim", WEIR_BAD_MODEL },
+        { "{\"layers_per_block\": 0}", "layers_per_block", WEIR_BAD_MODEL },
+        { "{\"downsample_padding\": 2}", "downsample_padding", WEIR_BAD_MODEL },
+    }, clip_text[] = {
+        { "{\"hidden_act\": \"relu\"}", "hidden_act", WEIR_BAD_MODEL },
+        { "{\"num_attention_heads\": 7}", "num_attention_heads", WEIR_UNSUPPORTED },
+        { "{\"use_attention_mask\": true}", "use_attention_mask", WEIR_UNSUPPORTED },
+        { "{\"num_hidden_layers\": 129}", "num_hidden_layers", WEIR_BAD_MODEL },
+    }, autoencoder_kl[] = {
+        { "{\"up_block_types\": [\"AttnUpDecoderBlock2D\"]}", "up_block_types", WEIR_UNSUPPORTED },
+        { "{\"up_block_types\": [\"UpDecoderBlock2D\", \"UpDecoderBlock2D\"]}", "up_block_types", WEIR_UNSUPPORTED },
+        { "{\"act_fn\": \"relu\"}", "act_fn", WEIR_UNSUPPORTED },
+        { "{\"norm_num_groups\": 7}", "block_out_channels", WEIR_UNSUPPORTED },
+        { "{\"scaling_factor\": 0}", "scaling_factor", WEIR_BAD_MODEL },
+    };
+    for (size_t i = 0; i < WEIR_COUNT(unet3d); i++)
+        see_refused(unet3d[i].json, unet3d[i].word, unet3d[i].status, read_unet3d);
+    for (size_t i = 0; i < WEIR_COUNT(clip_text); i++)
+        see_refused(clip_text[i].json, clip_text[i].word, clip_text[i].status, read_clip_text);
+    for (size_t i = 0; i < WEIR_COUNT(autoencoder_kl); i++)
+        see_refused(autoencoder_kl[i].json, autoencoder_kl[i].word, autoencoder_kl[i].status, read_autoencoder_kl);
+}
+
+/* A folder whose config and weights disagree: the words name the file, the tensor and both shapes. */
+static void a_tensor_of_another_shape_or_none_is_named(void **state)
+{
+    (void)state;
+    struct weir_device *device = NULL;
+    struct weir_model_dir *model = tiny_open("tiny-a");
+    struct weir_config *config = NULL;
+    struct weir_weights *weights = NULL;
+    struct weir_unet3d_config c;
+    struct weir_unet3d *net = NULL;
+    struct weir_error refusal = { 0 };
+    OK(weir_device_open("ref", 1, &device, &error));
+    OK(weir_model_dir_config(model, "unet", &config, &error));
+    OK(weir_model_dir_weights(model, "unet", &weights, &error));
+    OK(weir_unet3d_config_read(config, &c, &error));
+
+    c.cross_channels = 25;
+    assert_int_equal(weir_unet3d_open(device, &c, weights, WEIR_F32, &net, &refusal), WEIR_BAD_MODEL);
+    assert_null(net);
+    assert_non_null(strstr(refusal.words, "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"));
+    assert_non_null(strstr(refusal.words, "[4, 24]"));
+    assert_non_null(strstr(refusal.words, "[4, 25]"));
+    assert_non_null(strstr(refusal.words, "diffusion_pytorch_model.safetensors"));
+
+    c.cross_channels = 24;
+    c.layers_per_block = 2;
+    assert_int_equal(weir_unet3d_open(device, &c, weights, WEIR_F32, &net, &refusal), WEIR_BAD_MODEL);
+    assert_non_null(strstr(refusal.words, "down_blocks.0.attentions.1"));
+    assert_non_null(strstr(refusal.words, "missing"));
+
+    weir_weights_close(&weights);
+    weir_config_close(&config);
+    weir_model_dir_close(&model);
+    weir_device_close(&device);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ref_check_clip_text),
+        cmocka_unit_test(ref_check_unet3d),
+        cmocka_unit_test(ref_check_autoencoder_kl),
+        cmocka_unit_test(cpu_check_clip_text),
+        cmocka_unit_test(cpu_check_unet3d),
+        cmocka_unit_test(cpu_check_autoencoder_kl),
+        cmocka_unit_test(settings_that_cannot_be_honoured_are_refused_by_key),
+        cmocka_unit_test(a_tensor_of_another_shape_or_none_is_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

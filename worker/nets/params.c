@@ -1,0 +1,329 @@
+#include "worker/nets/params.h"
+
+#include "worker/weights.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+
+struct layer {
+    char name[WEIR_PARAMS_NAME_MAX];
+    struct weir_packed *packed;
+    UT_hash_handle hh;
+};
+
+struct weir_params {
+    struct weir_device *device;
+    const struct weir_weights *weights; /* borrowed; NULL: shapes alone */
+    enum weir_dtype dtype;
+    struct layer *layers;
+    uint64_t bytes, count;
+    enum weir_status status; /* sticky */
+    struct weir_error error;
+    bool sealed, shapes_only;
+};
+
+enum weir_status weir_params_create(struct weir_device *device, const struct weir_weights *weights,
+                                    enum weir_dtype dtype, struct weir_params **out, struct weir_error *error)
+{
+    struct weir_params *params = calloc(1, sizeof *params);
+    if (!params) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a table of layers");
+    params->device = device;
+    params->weights = weights;
+    params->shapes_only = weights == NULL;
+    params->dtype = dtype;
+    *out = params;
+    return WEIR_OK;
+}
+
+void weir_params_destroy(struct weir_params **params_p)
+{
+    struct weir_params *params = *params_p;
+    if (!params) return;
+    struct layer *layer, *next;
+    HASH_ITER(hh, params->layers, layer, next)
+    {
+        HASH_DEL(params->layers, layer);
+        params->device->ops->packed_destroy(layer->packed);
+        free(layer);
+    }
+    free(params);
+    *params_p = NULL;
+}
+
+#define FORMAT_NAME(name, format)                                                                                      \
+    char name[WEIR_PARAMS_NAME_MAX];                                                                                   \
+    do {                                                                                                               \
+        va_list arguments;                                                                                             \
+        va_start(arguments, format);                                                                                   \
+        const int length = vsnprintf(name, sizeof name, format, arguments);                                            \
+        va_end(arguments);                                                                                             \
+        assert(length > 0 && (size_t)length < sizeof name);                                                            \
+        (void)length;                                                                                                  \
+    } while (0)
+
+bool weir_params_has(const struct weir_params *params, const char *format, ...)
+{
+    struct weir_weight ignored;
+    FORMAT_NAME(name, format);
+    return params->weights && weir_weights_find(params->weights, name, &ignored);
+}
+
+/* ---- reading a tensor ---- */
+
+/* What a layer is made of: up to a stack of tensors of one shape, one after the other. */
+struct tensors {
+    char name[WEIR_PARAMS_STACK_MAX][WEIR_PARAMS_NAME_MAX + 16];
+    uint32_t count;
+    size_t rank;
+    uint64_t shape[WEIR_WEIGHT_RANK_MAX];
+};
+
+static uint64_t elements_of(const struct tensors *t)
+{
+    uint64_t elements = 1; /* every size here was bounded when the config was read */
+    for (size_t i = 0; i < t->rank; i++) elements *= t->shape[i];
+    return elements;
+}
+
+static void shape_words(const uint64_t *shape, size_t rank, char *out, size_t room)
+{
+    size_t used = (size_t)snprintf(out, room, "[");
+    for (size_t i = 0; i < rank && used < room; i++) {
+        used += (size_t)snprintf(out + used, room - used, "%s%llu", i ? ", " : "", (unsigned long long)shape[i]);
+    }
+    if (used < room) snprintf(out + used, room - used, "]");
+}
+
+/* Equal but for axes of length 1 at the end: files hold [C, C, 1, 1] for a linear layer, or [O, I, 3, 1, 1] for a
+ * convolution over time. */
+static bool same_shape(const struct weir_weight *found, const struct tensors *t)
+{
+    const size_t rank = found->rank > t->rank ? found->rank : t->rank;
+    for (size_t i = 0; i < rank; i++) {
+        const uint64_t a = i < found->rank ? found->shape[i] : 1, b = i < t->rank ? t->shape[i] : 1;
+        if (a != b) return false;
+    }
+    return true;
+}
+
+static enum weir_status read_tensors(const struct weir_params *params, const struct tensors *t, float *to,
+                                     struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const char *file = weir_weights_label(params->weights);
+    for (uint32_t i = 0; i < t->count; i++) {
+        struct weir_weight found;
+        if (!weir_weights_find(params->weights, t->name[i], &found)) {
+            return weir_fail(error, WEIR_BAD_MODEL, "%s: tensor %s is missing", file, t->name[i]);
+        }
+        if (!same_shape(&found, t)) {
+            char has[96], wanted[96];
+            shape_words(found.shape, found.rank, has, sizeof has);
+            shape_words(t->shape, t->rank, wanted, sizeof wanted);
+            return weir_fail(error, WEIR_BAD_MODEL, "%s: tensor %s is %s, but the config asks for %s", found.file,
+                             t->name[i], has, wanted);
+        }
+        WEIR_TRY(weir_weight_read_f32(&found, to + i * elements_of(t), error));
+    }
+cleanup:
+    return status;
+}
+
+/* ---- a layer ---- */
+
+static const struct weir_packed *find_layer(struct weir_params *params, const char *name)
+{
+    struct layer *layer;
+    HASH_FIND_STR(params->layers, name, layer);
+    return layer ? layer->packed : NULL;
+}
+
+static enum weir_status add_layer(struct weir_params *params, const char *name, struct weir_packed **packed_p,
+                                  struct weir_error *error)
+{
+    struct layer *layer = calloc(1, sizeof *layer);
+    if (!layer) return weir_fail(error, WEIR_NO_MEMORY, "%s: no memory for its entry", name);
+    snprintf(layer->name, sizeof layer->name, "%s", name);
+    layer->packed = *packed_p;
+    *packed_p = NULL;
+    HASH_ADD_STR(params->layers, name, layer);
+    params->bytes += params->device->ops->packed_bytes(layer->packed);
+    return WEIR_OK;
+}
+
+static enum weir_status read_part(const struct weir_params *params, const struct tensors *t, float **out,
+                                  struct weir_error *error)
+{
+    const uint64_t bytes = (params->shapes_only ? 1 : elements_of(t) * t->count) * sizeof(float);
+    *out = calloc(1, bytes);
+    if (!*out) {
+        return weir_fail(error, WEIR_NO_MEMORY, "%s: no memory for its %llu bytes", t->name[0],
+                         (unsigned long long)bytes);
+    }
+    return params->shapes_only ? WEIR_OK : read_tensors(params, t, *out, error);
+}
+
+static enum weir_status load(struct weir_params *params, const char *name, struct weir_parameters *q,
+                             const struct tensors *weight, const struct tensors *bias, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_packed *packed = NULL; /* owned here until it is in the table */
+    float *weight_values = NULL, *bias_values = NULL;
+
+    WEIR_TRY(read_part(params, weight, &weight_values, error));
+    if (bias->count) WEIR_TRY(read_part(params, bias, &bias_values, error));
+    q->weight = weight_values;
+    q->bias = bias_values;
+    q->shape_only = params->shapes_only;
+    q->name = name;
+    q->dtype = params->dtype;
+    WEIR_TRY(params->device->ops->pack(params->device, q, &packed, error));
+    WEIR_TRY(add_layer(params, name, &packed, error));
+    params->count += elements_of(weight) * weight->count + (bias->count ? elements_of(bias) * bias->count : 0);
+
+cleanup:
+    if (packed) params->device->ops->packed_destroy(packed);
+    free(bias_values);
+    free(weight_values);
+    return status;
+}
+
+static const struct weir_packed *take(struct weir_params *params, const char *name, struct weir_parameters *q,
+                                      const struct tensors *weight, const struct tensors *bias)
+{
+    if (params->status != WEIR_OK) return NULL;
+    const struct weir_packed *packed = find_layer(params, name);
+    if (packed) return packed;
+    assert(!params->sealed);
+    params->status = load(params, name, q, weight, bias, &params->error);
+    return params->status == WEIR_OK ? find_layer(params, name) : NULL;
+}
+
+static void set_shape(struct tensors *t, size_t rank, const uint64_t *shape)
+{
+    t->rank = rank;
+    memcpy(t->shape, shape, rank * sizeof *shape);
+}
+#define SHAPE(...)                                                                                                     \
+    sizeof((uint64_t[]){ __VA_ARGS__ }) / sizeof(uint64_t), (uint64_t[])                                               \
+    {                                                                                                                  \
+        __VA_ARGS__                                                                                                    \
+    }
+
+static void add_name(struct tensors *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void add_name(struct tensors *t, const char *format, ...)
+{
+    va_list arguments;
+    assert(t->count < WEIR_PARAMS_STACK_MAX);
+    va_start(arguments, format);
+    const int length = vsnprintf(t->name[t->count++], sizeof t->name[0], format, arguments);
+    va_end(arguments);
+    assert(length > 0 && (size_t)length < sizeof t->name[0]);
+    (void)length;
+}
+
+const struct weir_packed *weir_params_linear(struct weir_params *params, const struct weir_linear_params *shape,
+                                             const char *format, ...)
+{
+    struct tensors weight = { .count = 0 }, bias = { .count = 0 };
+    const uint32_t parts = shape->parts ? shape->parts : 1;
+    FORMAT_NAME(name, format);
+    char key[WEIR_PARAMS_NAME_MAX + 64]; /* stacks of one prefix differ by their parts */
+    size_t used = (size_t)snprintf(key, sizeof key, "%s", name);
+
+    assert(parts <= WEIR_PARAMS_STACK_MAX && shape->out % parts == 0);
+    for (uint32_t i = 0; i < parts; i++) {
+        const char *part = shape->parts ? shape->part[i] : "", *dot = shape->parts ? "." : "";
+        add_name(&weight, "%s%s%s.weight", name, dot, part);
+        if (shape->bias) add_name(&bias, "%s%s%s.bias", name, dot, part);
+        if (shape->parts) used += (size_t)snprintf(key + used, sizeof key - used, "%s%s", i ? "+" : dot, part);
+        assert(used < WEIR_PARAMS_NAME_MAX);
+    }
+    set_shape(&weight, SHAPE(shape->out / parts, shape->in));
+    set_shape(&bias, SHAPE(shape->out / parts));
+    struct weir_parameters q = { .op = WEIR_OP_LINEAR, .out = shape->out, .in = shape->in, .geglu = shape->geglu };
+    return take(params, key, &q, &weight, &bias);
+}
+
+static const struct weir_packed *take_pair(struct weir_params *params, const char *name, struct weir_parameters q,
+                                           size_t rank, const uint64_t *shape)
+{
+    struct tensors weight = { .count = 0 }, bias = { .count = 0 };
+    add_name(&weight, "%s.weight", name);
+    add_name(&bias, "%s.bias", name);
+    set_shape(&weight, rank, shape);
+    set_shape(&bias, SHAPE(shape[0]));
+    return take(params, name, &q, &weight, &bias);
+}
+
+const struct weir_packed *weir_params_conv2d(struct weir_params *params, const struct weir_conv2d_params *shape,
+                                             const char *format, ...)
+{
+    FORMAT_NAME(name, format);
+    return take_pair(
+        params, name,
+        (struct weir_parameters){ .op = WEIR_OP_CONV2D, .out = shape->out, .in = shape->in, .kernel = shape->kernel },
+        SHAPE(shape->out, shape->in, shape->kernel, shape->kernel));
+}
+
+const struct weir_packed *weir_params_conv_temporal(struct weir_params *params, uint32_t in, uint32_t out,
+                                                    const char *format, ...)
+{
+    FORMAT_NAME(name, format);
+    return take_pair(params, name, (struct weir_parameters){ .op = WEIR_OP_CONV_TEMPORAL, .out = out, .in = in },
+                     SHAPE(out, in, 3));
+}
+
+const struct weir_packed *weir_params_group_norm(struct weir_params *params, uint32_t channels, const char *format, ...)
+{
+    FORMAT_NAME(name, format);
+    return take_pair(params, name, (struct weir_parameters){ .op = WEIR_OP_GROUP_NORM, .out = channels },
+                     SHAPE(channels));
+}
+
+const struct weir_packed *weir_params_layer_norm(struct weir_params *params, uint32_t channels, const char *format, ...)
+{
+    FORMAT_NAME(name, format);
+    return take_pair(params, name, (struct weir_parameters){ .op = WEIR_OP_LAYER_NORM, .out = channels },
+                     SHAPE(channels));
+}
+
+const struct weir_packed *weir_params_embed(struct weir_params *params, const struct weir_embed_params *shape,
+                                            const char *table, const char *positions)
+{
+    struct tensors weight = { .count = 0 }, bias = { .count = 0 };
+    add_name(&weight, "%s", table);
+    add_name(&bias, "%s", positions);
+    set_shape(&weight, SHAPE(shape->vocabulary, shape->channels));
+    set_shape(&bias, SHAPE(shape->positions, shape->channels));
+    struct weir_parameters q = {
+        .op = WEIR_OP_EMBED, .out = shape->vocabulary, .in = shape->channels, .kernel = shape->positions
+    };
+    return take(params, table, &q, &weight, &bias);
+}
+
+enum weir_status weir_params_status(const struct weir_params *params, struct weir_error *error)
+{
+    if (params->status != WEIR_OK && error) *error = params->error;
+    return params->status;
+}
+
+void weir_params_seal(struct weir_params *params)
+{
+    params->sealed = true;
+    params->weights = NULL;
+}
+
+uint64_t weir_params_bytes(const struct weir_params *params)
+{
+    return params->bytes;
+}
+
+uint64_t weir_params_count(const struct weir_params *params)
+{
+    return params->count;
+}

@@ -1,0 +1,72 @@
+/* params: a network's layers, taken from its weights by name and packed for a device.
+ *
+ * A builder asks for a layer where it uses it. The first time, the tensors are found, checked, widened to f32 and
+ * packed; after that the same name gives the same layer. So a network is written once, as its builder, and opening it
+ * is building it once for the smallest shape.
+ *
+ *   const struct weir_linear_params shape = { .in = 64, .out = 128, .bias = true };
+ *   h = weir_program_linear(p, weir_params_linear(params, &shape, "%s.proj_in", prefix), h, NULL);
+ *
+ * Errors   the first one sticks: from then on every layer is NULL, and weir_params_status() tells what it was. The
+ *          words name the file, the tensor, and both shapes
+ * Memory   layers live as long as the params; the weights are borrowed until seal()
+ * Threads  one, until weir_params_seal(); then any number
+ */
+#ifndef WEIR_WORKER_NETS_PARAMS_H
+#define WEIR_WORKER_NETS_PARAMS_H
+
+#include "kernels/program.h"
+
+#define WEIR_PARAMS_NAME_MAX 192 /* bytes of a layer's name; longer ones are our own fault */
+#define WEIR_PARAMS_STACK_MAX 4
+
+struct weir_weights;
+struct weir_params;
+
+/* `weights` NULL: nothing is read, layers know their shapes alone. Programs can be planned with them, not run. */
+enum weir_status weir_params_create(struct weir_device *device, const struct weir_weights *weights,
+                                    enum weir_dtype dtype, struct weir_params **out, struct weir_error *error);
+void weir_params_destroy(struct weir_params **params_p);
+
+/* True when the weights have a tensor of that name (with shapes alone: never). */
+bool weir_params_has(const struct weir_params *params, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A stack: `parts` layers of the same input as one, their outputs side by side in order ("to_q", "to_k", "to_v").
+ * With parts 0 the layer is the one tensor of the name; else its names are NAME.PART. */
+struct weir_linear_params {
+    uint32_t in, out; /* out: of all parts together, each the same */
+    bool bias, geglu;
+    uint32_t parts;
+    const char *part[WEIR_PARAMS_STACK_MAX];
+};
+const struct weir_packed *weir_params_linear(struct weir_params *params, const struct weir_linear_params *shape,
+                                             const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+struct weir_conv2d_params {
+    uint32_t in, out, kernel; /* with bias */
+};
+const struct weir_packed *weir_params_conv2d(struct weir_params *params, const struct weir_conv2d_params *shape,
+                                             const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* [out, in, 3, 1, 1] with bias */
+const struct weir_packed *weir_params_conv_temporal(struct weir_params *params, uint32_t in, uint32_t out,
+                                                    const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* NAME.weight and NAME.bias, both [channels] */
+const struct weir_packed *weir_params_group_norm(struct weir_params *params, uint32_t channels, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+const struct weir_packed *weir_params_layer_norm(struct weir_params *params, uint32_t channels, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* A table of rows and a table of positions, which have names of their own. */
+struct weir_embed_params {
+    uint32_t vocabulary, positions, channels;
+};
+const struct weir_packed *weir_params_embed(struct weir_params *params, const struct weir_embed_params *shape,
+                                            const char *table, const char *positions);
+
+enum weir_status weir_params_status(const struct weir_params *params, struct weir_error *error);
+/* No more layers: asking for a new one is our own fault from here on. */
+void weir_params_seal(struct weir_params *params);
+uint64_t weir_params_bytes(const struct weir_params *params); /* packed, on the device */
+uint64_t weir_params_count(const struct weir_params *params); /* numbers in the layers packed */
+
+#endif
