@@ -30,7 +30,7 @@ static enum weir_status add_component(struct weir_model_index *index, const char
     const char *class_name = json_string_value(json_array_get(pair, 1));
     char shown[96];
     if (json_is_null(json_array_get(pair, 0)) && json_is_null(json_array_get(pair, 1))) return WEIR_OK;
-    if (!library || !class_name || !is_word(library, ".-", COMPONENT_NAME_BYTES_MAX) ||
+    if (json_array_size(pair) != 2 || !library || !class_name || !is_word(library, ".-", COMPONENT_NAME_BYTES_MAX) ||
         !is_word(class_name, ".", COMPONENT_NAME_BYTES_MAX) || !is_word(name, "", COMPONENT_NAME_BYTES_MAX)) {
         weir_json_show(pair, shown, sizeof shown);
         return weir_fail(error, WEIR_BAD_MODEL, "%s: component %.64s is %s, wanted [\"library\", \"ClassName\"]", label,

@@ -355,6 +355,15 @@ static void show_shape(size_t rank, const uint64_t *shape, char out[SHAPE_SHOWN_
     if (used < SHAPE_SHOWN_BYTES) snprintf(out + used, SHAPE_SHOWN_BYTES - used, "]");
 }
 
+static bool same_shape(const struct weir_weight *weight, size_t rank, const uint64_t *shape)
+{
+    if (weight->rank != rank) return false;
+    for (size_t i = 0; i < rank; i++) {
+        if (weight->shape[i] != shape[i]) return false;
+    }
+    return true;
+}
+
 static bool is_plain_float(enum weir_weight_dtype dtype)
 {
     return dtype == WEIR_WEIGHT_F32 || dtype == WEIR_WEIGHT_F16 || dtype == WEIR_WEIGHT_BF16;
@@ -376,7 +385,7 @@ enum weir_status weir_weights_require(const struct weir_weights *weights, const 
         return weir_fail(error, WEIR_BAD_MODEL, "%s: tensor %.*s is missing, wanted %s", weights->label,
                          NAME_SHOWN_BYTES, name, wanted);
     }
-    if (weight.rank != rank || memcmp(weight.shape, shape, rank * sizeof *shape) != 0) {
+    if (!same_shape(&weight, rank, shape)) {
         show_shape(weight.rank, weight.shape, found);
         return weir_fail(error, WEIR_BAD_MODEL, "%s: tensor %.*s is %s, wanted %s", weight.file, NAME_SHOWN_BYTES, name,
                          found, wanted);
