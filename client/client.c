@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <zmq.h>
 
-enum { RESEND_MS = 2000, SILENCE_MS = 60000, LOOK_MS = 1000, BACKOFF_MS = 100 };
+enum { RESEND_MS = 2000, SILENCE_MS = 60000, LOOK_MS = 1000, BACKOFF_MS = 100, IDLE_MS = 200 };
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
@@ -86,6 +86,12 @@ void weir_client_close(struct weir_client **client_p)
     *client_p = NULL;
 }
 
+void weir_client_on_idle(struct weir_client *client, weir_on_idle *on_idle, void *context)
+{
+    client->on_idle = on_idle;
+    client->idle_context = context;
+}
+
 /* ---- one request, one answer -------------------------------------------------------------------------------------- */
 
 static uint64_t number_of(const struct weir_message *message)
@@ -111,10 +117,12 @@ static enum weir_status next_message(struct weir_client *client, uint64_t until_
         if (status != WEIR_TIMEOUT && status != WEIR_PROTOCOL && status != WEIR_UNSUPPORTED) return status;
         const uint64_t now_ms = weir_clock_now_ms();
         if (status == WEIR_TIMEOUT && now_ms >= until_ms) return status;
-        zmq_pollitem_t item = { .socket = client->socket, .events = ZMQ_POLLIN };
-        if (zmq_poll(&item, 1, now_ms < until_ms ? (long)(until_ms - now_ms) : 0) < 0 && zmq_errno() == EINTR) {
+        if (client->on_idle && !client->on_idle(client->idle_context)) {
             return weir_fail(error, WEIR_INTERRUPTED, "interrupted");
         }
+        const uint64_t left_ms = now_ms < until_ms ? until_ms - now_ms : 0;
+        zmq_pollitem_t item = { .socket = client->socket, .events = ZMQ_POLLIN };
+        zmq_poll(&item, 1, left_ms < IDLE_MS ? (long)left_ms : IDLE_MS); /* a signal only ends the wait early */
     }
 }
 

@@ -12,6 +12,8 @@ struct weir_client {
     uint64_t number;   /* of the last request */
     char where[4096];  /* as the user said it, for messages */
     bool insecure;
+    weir_on_idle *on_idle;
+    void *idle_context;
     char store[4096]; /* the store's path on this machine; "" until asked for */
 };
 

@@ -91,6 +91,10 @@ enum weir_status weir_client_open(const char *where, struct weir_client **out, s
 enum weir_status weir_client_open_insecure(const char *where, struct weir_client **out, struct weir_error *error);
 void weir_client_close(struct weir_client **client);
 
+/* `on_idle` is called at least every 200 ms while any call waits; when it returns false that call ends with INTERRUPTED. */
+typedef bool weir_on_idle(void *context);
+void weir_client_on_idle(struct weir_client *client, weir_on_idle *on_idle, void *context);
+
 /* Returns when the job is durable. key: at most 128 bytes; the same key and request give the same job, another request
  * with the same key is CONFLICT; NULL: a random one, so that only this call's own retries are covered.
  * Errors  what the job breaks, BUSY, UNAVAILABLE (nobody serves the model, or no broker answers) */

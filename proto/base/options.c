@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST_LONG = 256, HELP_COLUMN = 26, HELP_WIDTH = 100 };
+enum { FIRST_LONG = 256, HELP_COLUMN = 28, HELP_WIDTH = 100 };
 
 static bool is_choice(const char *choices, const char *text)
 {
@@ -149,6 +149,7 @@ void weir_options_help(const struct weir_option *rows, size_t count)
         const int wide = rows[i].letter ? snprintf(left, sizeof left, "  -%c, --%s %s", rows[i].letter, rows[i].name, value)
                                         : snprintf(left, sizeof left, "  --%s %s", rows[i].name, value);
         printf("%-*s", HELP_COLUMN, left);
-        print_wrapped(rows[i].help, wide > HELP_COLUMN ? wide : HELP_COLUMN);
+        if (wide >= HELP_COLUMN) printf("\n%*s", HELP_COLUMN, "");
+        print_wrapped(rows[i].help, HELP_COLUMN);
     }
 }

@@ -1,0 +1,34 @@
+/* request: the options that describe a film, shared by run and submit. */
+#ifndef WEIR_CLIENT_CLI_REQUEST_H
+#define WEIR_CLIENT_CLI_REQUEST_H
+
+#include "client/weir.h"
+#include "proto/base/options.h"
+
+/* As the options parser fills it. Numbers are 0 and texts NULL when absent. */
+struct weir_cli_request {
+    const char *model, *negative, *size, *sampler, *noise, *format, *codec, *output;
+    int64_t frames, steps, seed, n, fps;
+    double guidance;
+};
+#define WEIR_CLI_REQUEST_INIT { .guidance = -1.0, .seed = -1 }
+
+/* The rows for a struct that holds a weir_cli_request at `offset`. A command puts them first into its own table. */
+#define WEIR_CLI_REQUEST_ROWS 13
+void weir_cli_request_rows(struct weir_option rows[WEIR_CLI_REQUEST_ROWS], size_t offset);
+
+/* BAD_ARGUMENT for a --size that is no WxH, or a --format that contradicts -o. The format comes from --format, else from
+ * -o's ending (.mp4 .webm .gif, a final '/' or .png: a folder of PNGs), else it is absent. */
+enum weir_status weir_cli_request_read(const struct weir_cli_request *from, const char *prompt,
+                                       struct weir_request *out, struct weir_error *error);
+
+/* Where item `item` of prompt `prompt_index` goes: -o itself when only one film is made, else with -PPP-III before its
+ * ending; without -o a name made from the prompt's words and the seed, in the current directory, that is not taken yet.
+ * `out` holds PATH_MAX bytes. */
+enum weir_status weir_cli_output_path(const char *output, const struct weir_report *report, size_t prompt_index,
+                                      size_t prompt_count, uint32_t item, char *out, struct weir_error *error);
+
+/* BAD_ARGUMENT when -o's directory does not exist or is not writable: said before any work is done. */
+enum weir_status weir_cli_output_check(const char *output, struct weir_error *error);
+
+#endif
