@@ -1,0 +1,47 @@
+#!/bin/sh
+# Passes the tests, from nothing:  sh check.sh [--full]
+#   without   20 minutes at most on two cores: every test, also under ASan+UBSan; threads under TSan; ten seconds of
+#             each fuzz target; a few films of the demo model, looked at by the checker
+#   --full    60 minutes at most: longer simulation, longer fuzzing, more films
+set -eu
+cd "$(dirname "$0")"
+full=""
+case "${1:-}" in
+"") ;;
+--full) full=1 ;;
+*) sed -n '2,5p' "$0" >&2; exit 64 ;;
+esac
+begin=$(date +%s)
+say() { printf '\n== %s (%d s)\n' "$*" "$(($(date +%s) - begin))"; }
+
+say "packages"
+sh deploy/packages.sh test
+
+build() {
+    cmake --preset "$1" >build.log 2>&1 && cmake --build --preset "$1" >>build.log 2>&1 || { grep -E -A6 'error|Error|FAILED' build.log | head -60; rm -f build.log; echo "check.sh: preset $1 does not build" >&2; exit 1; }
+    rm -f build.log
+}
+
+say "dev: every test"
+build dev
+WEIR_FULL=$full ctest --preset dev -j 2
+
+say "asan: every test under AddressSanitizer and UndefinedBehaviorSanitizer"
+build asan
+ctest --preset asan -j 2
+
+say "tsan: what has threads"
+build tsan
+ctest --preset tsan -j 1 -L threads
+
+say "fuzz"
+sh tests/fuzz/run.sh "${full:+60}"
+
+if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
+    say "cuda: it builds"
+    build cuda
+else
+    say "cuda: skipped, there is no toolkit"
+fi
+
+say "done"
