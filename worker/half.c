@@ -1,9 +1,11 @@
 #include "worker/half.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -53,9 +55,13 @@ __attribute__((target("avx,f16c"))) static size_t f16_eights(const uint8_t *byte
     return done;
 }
 
+/* Asked of the processor itself: not every compiler's __builtin_cpu_supports knows f16c. That of avx also says that the
+ * system saves the wide registers. */
 static size_t f16_fast(const uint8_t *bytes, size_t count, float *out)
 {
-    return __builtin_cpu_supports("f16c") ? f16_eights(bytes, count, out) : 0;
+    uint32_t a, b, c = 0, d;
+    const bool has_f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    return has_f16c && __builtin_cpu_supports("avx") ? f16_eights(bytes, count, out) : 0;
 }
 #else
 static size_t f16_fast(const uint8_t *bytes, size_t count, float *out)

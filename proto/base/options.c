@@ -71,7 +71,7 @@ static enum weir_status take(const struct weir_option *row, const char *text, vo
         return WEIR_OK;
     case WEIR_OPTION_TITLE: break;
     }
-    assert(!"a title is never parsed");
+    assert(false && "a title is never parsed");
     return WEIR_INTERNAL;
 }
 
