@@ -134,8 +134,11 @@ def build(name, out):
                                      scheduler=DDIMScheduler(**config["scheduler"]))
     pipeline.to(dtype=config["dtype"]).save_pretrained(
         folder, variant="fp16" if config["dtype"] == torch.float16 else None)
-    pipeline.to(dtype=torch.float32)
     (folder / "tokenizer" / "tokenizer.json").unlink()  # says again what vocab.json and merges.txt say
+    # What is judged is what a reader of the folder gets. It matters: a scheduler made from another's config carries over
+    # the keys that were in a file, and drops those that were only defaults in memory.
+    pipeline = TextToVideoSDPipeline.from_pretrained(folder, torch_dtype=torch.float32,
+                                                     variant="fp16" if config["dtype"] == torch.float16 else None)
     return pipeline, generator
 
 

@@ -1,0 +1,294 @@
+/* One allocation holds, one behind the other: the latents and the last data prediction, which live from step to step;
+ * the arena of prepare, whose outputs are the slots that every step reads; the arena of step. */
+#include "worker/pipelines/internal.h"
+#include "worker/samplers/noise.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SLOT_NAME_BYTES 32
+
+struct weir_denoiser {
+    struct weir_pipeline *pipeline;
+    struct weir_device *device;
+    const void *net; /* borrowed: the stage's */
+    struct weir_program *prepare, *step;
+    size_t latent_count, latents_at, previous_at, prepare_at, step_at, bytes;
+    struct weir_binding *bindings; /* of step: every slot, then latents and previous */
+    char (*names)[SLOT_NAME_BYTES];
+    uint32_t binding_count;
+    struct weir_run run;
+    float *host;                  /* latent_count: noise on its way in; NULL before the first begin */
+    struct weir_item shape;       /* planned for */
+    struct weir_item item;        /* in progress */
+    struct weir_sampler *sampler; /* NULL: no item was begun */
+    uint32_t done;
+};
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + WEIR_ALIGNMENT - 1) / WEIR_ALIGNMENT * WEIR_ALIGNMENT;
+}
+
+static enum weir_status name_bindings(struct weir_denoiser *d, struct weir_error *error)
+{
+    const struct weir_pipeline_family *family = d->pipeline->family;
+    const uint32_t slots = family->slot_count(d->net);
+    d->binding_count = slots + 2;
+    d->bindings = calloc(d->binding_count, sizeof *d->bindings);
+    d->names = calloc(d->binding_count, sizeof *d->names);
+    if (!d->bindings || !d->names)
+        return weir_fail(error, WEIR_NO_MEMORY, "no memory for the names of %u slots", slots);
+    for (uint32_t i = 0; i < slots; i++) {
+        family->slot_name(i, d->names[i], SLOT_NAME_BYTES);
+        d->bindings[i].name = d->names[i];
+    }
+    d->bindings[slots].name = "latents";
+    d->bindings[slots + 1].name = "previous";
+    return WEIR_OK;
+}
+
+enum weir_status weir_denoiser_plan(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
+                                    const struct weir_item *item, struct weir_denoiser **out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_denoiser *d = calloc(1, sizeof *d);
+    if (!d) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a denoise run");
+    d->pipeline = pipeline;
+    d->device = device;
+    d->net = net;
+    d->shape = *item;
+    WEIR_TRY(weir_item_check(&pipeline->facts, item, error));
+    d->latent_count = weir_item_latent_count(&pipeline->facts, item);
+    WEIR_TRY(weir_program_create(device, WEIR_F32, &d->prepare));
+    WEIR_TRY(weir_program_create(device, WEIR_F32, &d->step));
+    pipeline->family->build_prepare(pipeline, net, d->prepare, weir_item_guided(item) ? 2 : 1);
+    WEIR_TRY(weir_program_finish(d->prepare, error));
+    pipeline->family->build_step(pipeline, net, d->step, item);
+    WEIR_TRY(weir_program_finish(d->step, error));
+    WEIR_TRY(name_bindings(d, error));
+
+    const size_t latent_bytes = aligned(d->latent_count * sizeof(float));
+    d->latents_at = 0;
+    d->previous_at = latent_bytes;
+    d->prepare_at = d->previous_at + latent_bytes;
+    d->step_at = d->prepare_at + aligned(weir_program_arena_bytes(d->prepare));
+    d->bytes = d->step_at + aligned(weir_program_arena_bytes(d->step));
+    *out = d;
+    d = NULL;
+cleanup:
+    weir_denoiser_destroy(&d);
+    return status;
+}
+
+enum weir_status weir_denoiser_create(struct weir_pipeline *pipeline, const struct weir_item *item,
+                                      struct weir_denoiser **out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    void *net;
+    WEIR_TRY(weir_pipeline_net(pipeline, WEIR_PIPELINE_DENOISE, &net, error));
+    WEIR_TRY(weir_denoiser_plan(pipeline, pipeline->device, net, item, out, error));
+cleanup:
+    return status;
+}
+
+void weir_denoiser_destroy(struct weir_denoiser **denoiser_p)
+{
+    struct weir_denoiser *d = *denoiser_p;
+    if (!d) return;
+    weir_run_stop(&d->run);
+    weir_sampler_destroy(&d->sampler);
+    weir_program_destroy(&d->step);
+    weir_program_destroy(&d->prepare);
+    free(d->bindings);
+    free(d->names);
+    free(d->host);
+    free(d);
+    *denoiser_p = NULL;
+}
+
+uint64_t weir_denoiser_host_bytes(const struct weir_denoiser *denoiser)
+{
+    return denoiser->latent_count * sizeof(float);
+}
+
+uint64_t weir_denoiser_bytes(const struct weir_denoiser *denoiser)
+{
+    return denoiser->bytes + weir_denoiser_host_bytes(denoiser);
+}
+
+bool weir_denoiser_fits(const struct weir_denoiser *denoiser, const struct weir_item *item)
+{
+    const struct weir_item *shape = &denoiser->shape;
+    return shape->width == item->width && shape->height == item->height && shape->frames == item->frames &&
+           weir_item_guided(shape) == weir_item_guided(item);
+}
+
+/* ---- an item ---- */
+
+static enum weir_status start(struct weir_denoiser *d, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const uint32_t slots = d->binding_count - 2;
+    WEIR_TRY(weir_run_start(&d->run, d->device, d->bytes, error));
+    if (!d->host) d->host = malloc(d->latent_count * sizeof *d->host);
+    if (!d->host) {
+        WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu bytes of noise", d->latent_count * sizeof(float)));
+    }
+    for (uint32_t i = 0; i < slots; i++) {
+        d->bindings[i].memory = d->run.arena + d->prepare_at + weir_program_offset(d->prepare, d->bindings[i].name);
+    }
+    d->bindings[slots].memory = d->run.arena + d->latents_at;
+    d->bindings[slots + 1].memory = d->run.arena + d->previous_at;
+cleanup:
+    return status;
+}
+
+static void draw(const struct weir_item *item, float *out, size_t count)
+{
+    struct weir_noise noise;
+    weir_noise_init(&noise, item->seed);
+    if (item->noise == WEIR_ITEM_NOISE_F16) {
+        weir_noise_normal_f16(&noise, out, count);
+    } else {
+        weir_noise_normal_f32(&noise, out, count);
+    }
+}
+
+static enum weir_status sampler_for(const struct weir_denoiser *d, const struct weir_item *item,
+                                    struct weir_sampler **out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_sampler_config config;
+    WEIR_TRY(d->pipeline->family->sampler_config(d->pipeline, item->sampler, &config, error));
+    WEIR_TRY(weir_sampler_create(&config, item->steps, out, error));
+cleanup:
+    return status;
+}
+
+static enum weir_status check_state(const struct weir_sampler *sampler, const struct weir_denoiser_state *state,
+                                    struct weir_error *error)
+{
+    if (!state) return WEIR_OK;
+    if (state->step > weir_sampler_step_count(sampler))
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "the checkpoint has done %u steps of %u", state->step,
+                         weir_sampler_step_count(sampler));
+    if (!state->latents || (!state->previous && state->step > 0 && weir_sampler_state_bytes(sampler, 1) > 0))
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "the checkpoint at step %u lacks what its sampler looks back at",
+                         state->step);
+    return WEIR_OK;
+}
+
+/* Latents and the last prediction, from the checkpoint or from the seed. What no sampler has written yet is zero: it is
+ * multiplied by zero in the first step, which a NaN would survive. */
+static enum weir_status write_state(struct weir_denoiser *d, const struct weir_item *item,
+                                    const struct weir_denoiser_state *state, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const size_t bytes = d->latent_count * sizeof(float);
+    const float *previous = state && state->previous ? state->previous : d->host;
+    memset(d->host, 0, bytes);
+    WEIR_TRY(weir_run_write(&d->run, d->previous_at, previous, bytes, error));
+    WEIR_TRY(d->device->table->stream_sync(d->run.stream, error)); /* before the buffer is drawn over */
+    if (!state) draw(item, d->host, d->latent_count);
+    WEIR_TRY(weir_run_write(&d->run, d->latents_at, state ? state->latents : d->host, bytes, error));
+cleanup:
+    return status;
+}
+
+enum weir_status weir_denoiser_begin(struct weir_denoiser *d, const struct weir_item *item, const float *embedding,
+                                     const struct weir_denoiser_state *state, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_sampler *sampler = NULL; /* owned here until the item is begun */
+    const size_t embedding_bytes = weir_item_embedding_count(&d->pipeline->facts, item) * sizeof(float);
+
+    weir_sampler_destroy(&d->sampler);
+    WEIR_TRY(weir_item_check(&d->pipeline->facts, item, error));
+    if (!weir_denoiser_fits(d, item)) {
+        WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "a denoise run of %ux%u, %u frames, was planned for %ux%u, %u",
+                           item->width, item->height, item->frames, d->shape.width, d->shape.height, d->shape.frames));
+    }
+    WEIR_TRY(sampler_for(d, item, &sampler, error));
+    WEIR_TRY(check_state(sampler, state, error));
+    WEIR_TRY(start(d, error));
+    WEIR_TRY(write_state(d, item, state, error));
+    WEIR_TRY(weir_run_write(&d->run, d->prepare_at + weir_program_offset(d->prepare, "text"), embedding,
+                            embedding_bytes, error));
+    WEIR_TRY(weir_run_program(&d->run, d->prepare, d->prepare_at, NULL, 0, error));
+    WEIR_TRY(d->device->table->stream_sync(d->run.stream, error));
+    d->item = *item;
+    d->done = state ? state->step : 0;
+    d->sampler = sampler;
+    sampler = NULL;
+cleanup:
+    weir_sampler_destroy(&sampler);
+    return status;
+}
+
+uint32_t weir_denoiser_step_count(const struct weir_denoiser *denoiser)
+{
+    return denoiser->sampler ? weir_sampler_step_count(denoiser->sampler) : 0;
+}
+
+uint32_t weir_denoiser_step_index(const struct weir_denoiser *denoiser)
+{
+    return denoiser->sampler ? denoiser->done : 0;
+}
+
+bool weir_denoiser_looks_back(const struct weir_denoiser *denoiser)
+{
+    return denoiser->sampler && weir_sampler_state_bytes(denoiser->sampler, 1) > 0;
+}
+
+/* The sampler's formula in the twelve numbers of kernels/ops.h sampler_step. */
+static void coefficients_for(const struct weir_sampler *sampler, uint32_t step, float k[WEIR_SAMPLER_COEFFICIENTS])
+{
+    const struct weir_sampler_coefficients *c = weir_sampler_coefficients(sampler, step);
+    memset(k, 0, WEIR_SAMPLER_COEFFICIENTS * sizeof *k);
+    k[0] = c->x0_x / c->x0_divisor;
+    k[1] = c->x0_m / c->x0_divisor;
+    k[2] = c->x_x;
+    k[3] = c->x_x0 + c->x_d * c->d_scale;
+    k[4] = -(c->x_d * c->d_scale);
+    k[5] = isinf(c->clip) ? 0 : c->clip;
+    k[6] = c->e_x / c->e_divisor;
+    k[7] = c->e_m / c->e_divisor;
+    k[8] = 1;
+    k[9] = c->x_e;
+}
+
+enum weir_status weir_denoiser_step(struct weir_denoiser *d, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    float k[WEIR_SAMPLER_COEFFICIENTS], t[2], guidance = (float)d->item.guidance;
+    const size_t rows = weir_item_guided(&d->item) ? 2 : 1;
+    if (!d->sampler || d->done >= weir_sampler_step_count(d->sampler))
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "no step is left to do");
+
+    coefficients_for(d->sampler, d->done, k);
+    t[0] = t[1] = (float)weir_sampler_timestep(d->sampler, d->done);
+    WEIR_TRY(weir_run_write(&d->run, d->step_at + weir_program_offset(d->step, "t"), t, rows * sizeof *t, error));
+    WEIR_TRY(weir_run_write(&d->run, d->step_at + weir_program_offset(d->step, "k"), k, sizeof k, error));
+    if (rows == 2) {
+        WEIR_TRY(weir_run_write(&d->run, d->step_at + weir_program_offset(d->step, "guidance"), &guidance,
+                                sizeof guidance, error));
+    }
+    WEIR_TRY(weir_run_program(&d->run, d->step, d->step_at, d->bindings, d->binding_count, error));
+    WEIR_TRY(d->device->table->stream_sync(d->run.stream, error));
+    d->done++;
+cleanup:
+    if (status != WEIR_OK) weir_sampler_destroy(&d->sampler); /* the latents may be half way */
+    return status;
+}
+
+enum weir_status weir_denoiser_read(struct weir_denoiser *d, float *latents, float *previous, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const size_t bytes = d->latent_count * sizeof(float);
+    if (!d->sampler) return weir_fail(error, WEIR_BAD_ARGUMENT, "no item is in progress");
+    WEIR_TRY(weir_run_read(&d->run, d->latents_at, latents, bytes, error));
+    if (previous) WEIR_TRY(weir_run_read(&d->run, d->previous_at, previous, bytes, error));
+cleanup:
+    return status;
+}

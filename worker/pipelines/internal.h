@@ -1,0 +1,98 @@
+/* internal: the table a family of models fills, and what pipeline.c, runs and families share. */
+#ifndef WEIR_WORKER_PIPELINES_INTERNAL_H
+#define WEIR_WORKER_PIPELINES_INTERNAL_H
+
+#include "kernels/program.h"
+#include "worker/pipelines/pipeline.h"
+#include "worker/samplers/sampler.h"
+
+#include <pthread.h>
+
+#define WEIR_PIPELINE_COMPONENTS_MAX 8
+
+/* What a family says. A `net` is a stage's network on a device; the driver only hands it back.
+ * The programs' names: text: input "ids" i32 [R, 1, 1, L, 1], output "embedding". prepare: input "text" [R, 1, 1, L,
+ * C]; every output is an extern of step by the same name. step: externs "latents" and "previous" f32 [items, C, T, H W,
+ * 1], inputs "t" [R], "guidance" [items] (when guided), "k" [items, coefficients]. decode: input "z" f32 [frames, C, 1,
+ * h w, 1], outputs "picture" and "rgb". */
+struct weir_pipeline_family {
+    const char *name;
+    const char *class_name;             /* in model_index.json */
+    const char *const *components;      /* NULL-terminated: all that is read */
+    const char *const *text_components; /* NULL-terminated: what an embedding depends on */
+
+    /* Reads configs and tokenizer from pipeline->model; fills pipeline->facts and gives its own state. */
+    enum weir_status (*open)(struct weir_pipeline *pipeline, void **state, struct weir_error *error);
+    void (*close)(void *state);
+    enum weir_status (*sampler_config)(const struct weir_pipeline *pipeline, enum weir_item_sampler sampler,
+                                       struct weir_sampler_config *out, struct weir_error *error);
+    /* Fills facts.text_tokens ids. */
+    enum weir_status (*tokens)(const struct weir_pipeline *pipeline, const char *text, int32_t *ids, uint32_t *real,
+                               uint32_t *whole, struct weir_error *error);
+
+    /* shapes_only: no weights are read; the net can be planned with, not run. */
+    enum weir_status (*net_open)(const struct weir_pipeline *pipeline, struct weir_device *device,
+                                 enum weir_pipeline_stage stage, bool shapes_only, void **net,
+                                 struct weir_error *error);
+    void (*net_close)(enum weir_pipeline_stage stage, void *net);
+    uint64_t (*net_bytes)(enum weir_pipeline_stage stage, const void *net);
+
+    void (*build_text)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p);
+    void (*build_prepare)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p, uint32_t rows);
+    void (*build_step)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
+                       const struct weir_item *item);
+    void (*build_decode)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
+                         const struct weir_item *item, uint32_t frames);
+    /* What passes from prepare to step. */
+    uint32_t (*slot_count)(const void *net);
+    void (*slot_name)(uint32_t index, char *out, size_t room);
+    uint32_t (*picture_channels)(const struct weir_pipeline *pipeline);
+};
+
+struct weir_pipeline {
+    const struct weir_pipeline_family *family;
+    const struct weir_model_dir *model; /* borrowed */
+    struct weir_model_facts facts;
+    void *state; /* the family's */
+    struct weir_device *device;
+    void *nets[WEIR_PIPELINE_STAGE_COUNT]; /* NULL: not loaded */
+    pthread_mutex_t lock;                  /* of text_digest */
+    char text_digest[WEIR_SHA256_HEX_BYTES];
+};
+
+extern const struct weir_pipeline_family weir_pipeline_modelscope;
+
+/* A program and its arena: what every run is made of. */
+struct weir_run {
+    struct weir_device *device;
+    struct weir_stream *stream; /* NULL before start */
+    uint8_t *arena;
+};
+enum weir_status weir_run_start(struct weir_run *run, struct weir_device *device, size_t bytes,
+                                struct weir_error *error);
+void weir_run_stop(struct weir_run *run);
+enum weir_status weir_run_write(struct weir_run *run, size_t offset, const void *host, size_t bytes,
+                                struct weir_error *error);
+/* Waits for all that was queued, then for the copy. */
+enum weir_status weir_run_read(struct weir_run *run, size_t offset, void *host, size_t bytes, struct weir_error *error);
+enum weir_status weir_run_program(struct weir_run *run, const struct weir_program *program, size_t offset,
+                                  const struct weir_binding *bindings, size_t binding_count, struct weir_error *error);
+
+/* The runs, planned with any net of the stage: loaded or of shapes alone. */
+enum weir_status weir_text_plan(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
+                                struct weir_text **out, struct weir_error *error);
+enum weir_status weir_denoiser_plan(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
+                                    const struct weir_item *item, struct weir_denoiser **out, struct weir_error *error);
+enum weir_status weir_decoder_plan(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
+                                   const struct weir_item *item, uint32_t frames_per_run, struct weir_decoder **out,
+                                   struct weir_error *error);
+/* Of what a run takes, the part in host memory. */
+uint64_t weir_text_host_bytes(const struct weir_text *text);
+uint64_t weir_denoiser_host_bytes(const struct weir_denoiser *denoiser);
+uint64_t weir_decoder_host_bytes(const struct weir_decoder *decoder);
+
+/* Checks that a stage is loaded: running one that is not is the caller's fault, and says so. */
+enum weir_status weir_pipeline_net(const struct weir_pipeline *pipeline, enum weir_pipeline_stage stage, void **net,
+                                   struct weir_error *error);
+
+#endif

@@ -1,0 +1,280 @@
+/* The driver that all families share: which family a folder is of, loading, planning, keys. The runs have files of
+ * their own: text.c, denoiser.c, decoder.c. */
+#include "worker/pipelines/internal.h"
+#include "worker/model_dir.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct weir_pipeline_family *const families[] = { &weir_pipeline_modelscope };
+
+const char *weir_pipeline_stage_name(enum weir_pipeline_stage stage)
+{
+    static const char *const names[WEIR_PIPELINE_STAGE_COUNT] = { "text", "denoise", "decode" };
+    return (unsigned)stage < WEIR_PIPELINE_STAGE_COUNT ? names[stage] : "none";
+}
+
+/* ---- the model understood ---- */
+
+static const struct weir_pipeline_family *family_of(const char *class_name)
+{
+    for (size_t i = 0; i < WEIR_COUNT(families); i++) {
+        if (strcmp(families[i]->class_name, class_name) == 0) return families[i];
+    }
+    return NULL;
+}
+
+enum weir_status weir_pipeline_open(const struct weir_model_dir *model, struct weir_pipeline **out,
+                                    struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const char *class_name = weir_model_dir_class_name(model);
+    const struct weir_pipeline_family *family = family_of(class_name);
+    if (!family) {
+        return weir_fail(error, WEIR_UNSUPPORTED, "%s: _class_name is \"%.64s\"; this build runs %s",
+                         weir_model_dir_path(model), class_name, families[0]->class_name);
+    }
+    struct weir_pipeline *pipeline = calloc(1, sizeof *pipeline);
+    if (!pipeline) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a pipeline");
+    pthread_mutex_init(&pipeline->lock, NULL);
+    pipeline->family = family;
+    pipeline->model = model;
+    WEIR_TRY(family->open(pipeline, &pipeline->state, error));
+    *out = pipeline;
+    pipeline = NULL;
+cleanup:
+    weir_pipeline_close(&pipeline);
+    return status;
+}
+
+void weir_pipeline_close(struct weir_pipeline **pipeline_p)
+{
+    struct weir_pipeline *pipeline = *pipeline_p;
+    if (!pipeline) return;
+    for (int stage = 0; stage < WEIR_PIPELINE_STAGE_COUNT; stage++) {
+        weir_pipeline_unload(pipeline, (enum weir_pipeline_stage)stage);
+    }
+    if (pipeline->state) pipeline->family->close(pipeline->state);
+    pthread_mutex_destroy(&pipeline->lock);
+    free(pipeline);
+    *pipeline_p = NULL;
+}
+
+const struct weir_model_facts *weir_pipeline_facts(const struct weir_pipeline *pipeline)
+{
+    return &pipeline->facts;
+}
+
+const char *const *weir_pipeline_components(const struct weir_pipeline *pipeline)
+{
+    return pipeline->family->components;
+}
+
+static size_t count_texts(const char *const *texts)
+{
+    size_t count = 0;
+    while (texts[count]) count++;
+    return count;
+}
+
+static enum weir_status text_digest(struct weir_pipeline *pipeline, char out[WEIR_SHA256_HEX_BYTES],
+                                    struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const char *const *components = pipeline->family->text_components;
+    pthread_mutex_lock(&pipeline->lock);
+    if (!pipeline->text_digest[0]) {
+        WEIR_TRY(weir_model_dir_digest(pipeline->model, components, count_texts(components), false,
+                                       pipeline->text_digest, error));
+    }
+    memcpy(out, pipeline->text_digest, WEIR_SHA256_HEX_BYTES);
+cleanup:
+    pthread_mutex_unlock(&pipeline->lock);
+    return status;
+}
+
+enum weir_status weir_pipeline_text_tokens(const struct weir_pipeline *pipeline, const char *text, uint32_t *real,
+                                           uint32_t *whole, struct weir_error *error)
+{
+    int32_t *ids = malloc(pipeline->facts.text_tokens * sizeof *ids);
+    if (!ids) return weir_fail(error, WEIR_NO_MEMORY, "no memory for %u token ids", pipeline->facts.text_tokens);
+    const enum weir_status status = pipeline->family->tokens(pipeline, text, ids, real, whole, error);
+    free(ids);
+    return status;
+}
+
+enum weir_status weir_pipeline_text_key(struct weir_pipeline *pipeline, const char *numerics_class, const char *text,
+                                        char out[WEIR_SHA256_HEX_BYTES], struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const uint32_t window = pipeline->facts.text_tokens;
+    char digest[WEIR_SHA256_HEX_BYTES];
+    uint8_t sum[WEIR_SHA256_BYTES], word[4];
+    uint32_t real, whole;
+    struct weir_sha256 sha;
+    int32_t *ids = malloc(window * sizeof *ids);
+    if (!ids) return weir_fail(error, WEIR_NO_MEMORY, "no memory for %u token ids", window);
+
+    WEIR_TRY(pipeline->family->tokens(pipeline, text, ids, &real, &whole, error));
+    WEIR_TRY(text_digest(pipeline, digest, error));
+    weir_sha256_init(&sha);
+    weir_sha256_update(&sha, digest, WEIR_SHA256_HEX_BYTES);
+    weir_sha256_update(&sha, numerics_class, strlen(numerics_class) + 1);
+    weir_store_u32(word, window);
+    weir_sha256_update(&sha, word, sizeof word);
+    for (uint32_t i = 0; i < window; i++) {
+        weir_store_u32(word, (uint32_t)ids[i]);
+        weir_sha256_update(&sha, word, sizeof word);
+    }
+    weir_sha256_final(&sha, sum);
+    weir_hex_write(sum, sizeof sum, out);
+cleanup:
+    free(ids);
+    return status;
+}
+
+/* ---- weights ---- */
+
+enum weir_status weir_pipeline_load(struct weir_pipeline *pipeline, struct weir_device *device,
+                                    enum weir_pipeline_stage stage, struct weir_error *error)
+{
+    if (pipeline->nets[stage]) return WEIR_OK;
+    for (int other = 0; other < WEIR_PIPELINE_STAGE_COUNT; other++) {
+        if (pipeline->nets[other] && pipeline->device != device)
+            return weir_fail(error, WEIR_BAD_ARGUMENT, "%s: its stage %s is on another device",
+                             weir_model_dir_path(pipeline->model),
+                             weir_pipeline_stage_name((enum weir_pipeline_stage)other));
+    }
+    pipeline->device = device;
+    return pipeline->family->net_open(pipeline, device, stage, false, &pipeline->nets[stage], error);
+}
+
+void weir_pipeline_unload(struct weir_pipeline *pipeline, enum weir_pipeline_stage stage)
+{
+    if (!pipeline->nets[stage]) return;
+    pipeline->family->net_close(stage, pipeline->nets[stage]);
+    pipeline->nets[stage] = NULL;
+}
+
+bool weir_pipeline_loaded(const struct weir_pipeline *pipeline, enum weir_pipeline_stage stage)
+{
+    return pipeline->nets[stage] != NULL;
+}
+
+uint64_t weir_pipeline_weight_bytes(const struct weir_pipeline *pipeline, enum weir_pipeline_stage stage)
+{
+    return pipeline->nets[stage] ? pipeline->family->net_bytes(stage, pipeline->nets[stage]) : 0;
+}
+
+enum weir_status weir_pipeline_net(const struct weir_pipeline *pipeline, enum weir_pipeline_stage stage, void **net,
+                                   struct weir_error *error)
+{
+    *net = pipeline->nets[stage];
+    if (*net) return WEIR_OK;
+    return weir_fail(error, WEIR_BAD_ARGUMENT, "%s: stage %s is not loaded", weir_model_dir_path(pipeline->model),
+                     weir_pipeline_stage_name(stage));
+}
+
+/* ---- memory ---- */
+
+static enum weir_status plan_run(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
+                                 enum weir_pipeline_stage stage, const struct weir_item *item,
+                                 struct weir_pipeline_memory *out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_text *text = NULL;
+    struct weir_denoiser *denoiser = NULL;
+    struct weir_decoder *decoder = NULL;
+    switch (stage) {
+    case WEIR_PIPELINE_TEXT:
+        WEIR_TRY(weir_text_plan(pipeline, device, net, &text, error));
+        out->host = weir_text_host_bytes(text);
+        out->arena = weir_text_bytes(text) - out->host;
+        break;
+    case WEIR_PIPELINE_DENOISE:
+        WEIR_TRY(weir_denoiser_plan(pipeline, device, net, item, &denoiser, error));
+        out->host = weir_denoiser_host_bytes(denoiser);
+        out->arena = weir_denoiser_bytes(denoiser) - out->host;
+        break;
+    default:
+        WEIR_TRY(weir_decoder_plan(pipeline, device, net, item, 0, &decoder, error));
+        out->host = weir_decoder_host_bytes(decoder);
+        out->arena = weir_decoder_bytes(decoder) - out->host;
+        break;
+    }
+cleanup:
+    weir_decoder_destroy(&decoder);
+    weir_denoiser_destroy(&denoiser);
+    weir_text_destroy(&text);
+    return status;
+}
+
+enum weir_status weir_pipeline_plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
+                                           enum weir_pipeline_stage stage, const struct weir_item *item,
+                                           struct weir_pipeline_memory *out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_pipeline_family *family = pipeline->family;
+    void *shapes = NULL;
+    const bool loaded = pipeline->nets[stage] && pipeline->device == device;
+
+    WEIR_TRY(weir_item_check(&pipeline->facts, item, error));
+    if (!loaded) WEIR_TRY(family->net_open(pipeline, device, stage, true, &shapes, error));
+    const void *net = loaded ? pipeline->nets[stage] : shapes;
+    WEIR_TRY(plan_run(pipeline, device, net, stage, item, out, error));
+    out->weights = family->net_bytes(stage, net);
+cleanup:
+    if (shapes) family->net_close(stage, shapes);
+    return status;
+}
+
+/* ---- what every run is made of ---- */
+
+enum weir_status weir_run_start(struct weir_run *run, struct weir_device *device, size_t bytes,
+                                struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    void *memory;
+    if (run->stream) return WEIR_OK;
+    run->device = device;
+    WEIR_TRY(device->table->memory_alloc(device, bytes, &memory, error));
+    run->arena = memory;
+    WEIR_TRY(device->table->stream_create(device, &run->stream, error));
+cleanup:
+    if (status != WEIR_OK) weir_run_stop(run);
+    return status;
+}
+
+void weir_run_stop(struct weir_run *run)
+{
+    if (run->stream) run->device->table->stream_destroy(run->stream);
+    if (run->arena) run->device->table->memory_free(run->device, run->arena);
+    *run = (struct weir_run){ 0 };
+}
+
+enum weir_status weir_run_write(struct weir_run *run, size_t offset, const void *host, size_t bytes,
+                                struct weir_error *error)
+{
+    const enum weir_status status = run->device->table->upload(run->stream, run->arena + offset, host, bytes);
+    return status == WEIR_OK
+               ? WEIR_OK
+               : weir_fail(error, status, "device %s: copying %zu bytes in failed", run->device->table->name, bytes);
+}
+
+enum weir_status weir_run_read(struct weir_run *run, size_t offset, void *host, size_t bytes, struct weir_error *error)
+{
+    const enum weir_status status = run->device->table->download(run->stream, host, run->arena + offset, bytes);
+    if (status != WEIR_OK)
+        return weir_fail(error, status, "device %s: copying %zu bytes out failed", run->device->table->name, bytes);
+    return run->device->table->stream_sync(run->stream, error);
+}
+
+enum weir_status weir_run_program(struct weir_run *run, const struct weir_program *program, size_t offset,
+                                  const struct weir_binding *bindings, size_t binding_count, struct weir_error *error)
+{
+    const enum weir_status status =
+        weir_program_run(program, run->stream, run->arena + offset, bindings, binding_count);
+    return status == WEIR_OK
+               ? WEIR_OK
+               : weir_fail(error, status, "device %s: an op could not be started", run->device->table->name);
+}
