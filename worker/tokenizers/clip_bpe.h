@@ -22,7 +22,7 @@ struct weir_clip_bpe;
 #define WEIR_CLIP_BPE_MERGES_MAX (1u << 20)
 #define WEIR_CLIP_BPE_TOKEN_BYTES_MAX 1024
 #define WEIR_CLIP_BPE_SPECIALS_MAX 256
-#define WEIR_CLIP_BPE_TEXT_BYTES_MAX (1u << 20)
+#define WEIR_CLIP_BPE_TEXT_BYTES_MAX (64u << 10)
 #define WEIR_CLIP_BPE_WINDOW_MAX 4096
 
 struct weir_clip_bpe_bytes {
@@ -31,9 +31,10 @@ struct weir_clip_bpe_bytes {
 };
 
 struct weir_clip_bpe_files {
-    struct weir_clip_bpe_bytes vocab, merges;                        /* required */
+    struct weir_clip_bpe_bytes vocab, merges;                        /* required, unless there is a tokenizer_json */
     struct weir_clip_bpe_bytes special_tokens_map, tokenizer_config; /* optional */
-    const char *label;                                               /* the folder, for the words of an error */
+    struct weir_clip_bpe_bytes tokenizer_json; /* optional; when there, its vocabulary and merges are taken */
+    const char *label;                         /* the folder, for the words of an error */
 };
 
 /* Errors   BAD_MODEL: a file is missing, malformed or not of this tokenizer; TOO_LARGE: over a limit above; NO_MEMORY

@@ -1,0 +1,45 @@
+/* What the files of a tokenizer share. */
+#ifndef WEIR_WORKER_TOKENIZERS_INTERNAL_H
+#define WEIR_WORKER_TOKENIZERS_INTERNAL_H
+
+#include "worker/tokenizers/bpe_merge.h"
+#include "worker/tokenizers/clip_bpe.h"
+#include "worker/tokenizers/unicode_text.h"
+
+#include <stdbool.h>
+
+#define WEIR_ID_NONE (-1)
+
+/* A token that is found in the text itself, before anything is cut. */
+struct weir_special {
+    char *text; /* what is looked for; of a normalised token, its normalised form */
+    size_t bytes;
+    int32_t id;
+    bool single_word;  /* only where no word character touches it */
+    bool strips_left;  /* takes the white space before it along */
+    bool strips_right; /* and after it */
+};
+
+/* The tokens of one pass over the text. Of those that begin at a place the longest counts. */
+struct weir_special_set {
+    struct weir_special *specials; /* [count] */
+    size_t count;
+    bool starts[256]; /* some special begins with this byte */
+};
+
+struct weir_clip_bpe {
+    struct weir_unicode *unicode;
+    struct weir_bpe_table merges;
+    int32_t byte_ids[256];     /* of a byte inside a piece; WEIR_ID_NONE where the vocabulary has none */
+    int32_t byte_end_ids[256]; /* of the last byte of a piece */
+    int32_t start_id, end_id, pad_id, unknown_id;
+    int32_t id_bound;
+    uint32_t window;
+    struct weir_special_set raw;        /* looked for in the text as it came */
+    struct weir_special_set normalised; /* looked for in the normalised rest */
+};
+
+/* The character that stands for a byte in the vocabulary, as UTF-8 with a NUL. */
+void weir_clip_byte_letter(uint8_t byte, char out[4]);
+
+#endif
