@@ -34,6 +34,8 @@ static enum weir_status fail_open(const struct weir_folder *folder, const char *
         return weir_fail(error, WEIR_BAD_MODEL, "%s: it leads out of the model's folder", label);
     case ELOOP:
         return weir_fail(error, WEIR_BAD_MODEL, "%s: its symlinks go round in circles", label);
+    case ENOMEM:
+        return weir_fail(error, WEIR_NO_MEMORY, "%s: no memory to open it", label);
     case ENOSYS:
         return weir_fail(error, WEIR_UNSUPPORTED, "%s: needs openat2, that is Linux 5.6 or newer", label);
     default:
@@ -167,12 +169,15 @@ cleanup:
     return status;
 }
 
-bool weir_folder_has_file(const struct weir_folder *folder, const char *path)
+enum weir_status weir_folder_find_file(const struct weir_folder *folder, const char *path, bool *found,
+                                       struct weir_error *error)
 {
-    int fd;
-    if (weir_folder_open_file(folder, path, &fd, NULL) != WEIR_OK) return false;
-    close(fd);
-    return true;
+    int fd = -1;
+    const enum weir_status status = weir_folder_open_file(folder, path, &fd, error);
+    if (status != WEIR_OK && status != WEIR_NOT_FOUND) return status;
+    if (fd >= 0) close(fd);
+    *found = status == WEIR_OK;
+    return WEIR_OK;
 }
 
 static int by_bytes(const void *a, const void *b)

@@ -36,8 +36,9 @@ enum weir_status weir_folder_open_file(const struct weir_folder *folder, const c
 /* Whole into memory, with a NUL after the bytes; freed with free(). */
 enum weir_status weir_folder_read_file(const struct weir_folder *folder, const char *path, size_t bytes_max, char **out,
                                        size_t *out_bytes, struct weir_error *error);
-/* True when `path` is a regular file inside. */
-bool weir_folder_has_file(const struct weir_folder *folder, const char *path);
+/* `*found` says whether `path` is there. Not to be there is no error; not to be a regular file, or to lead out, is. */
+enum weir_status weir_folder_find_file(const struct weir_folder *folder, const char *path, bool *found,
+                                       struct weir_error *error);
 /* The names in a folder inside ("" is the folder itself), sorted by bytes; freed with weir_folder_names_free. TOO_LARGE
  * over 4,096 names. */
 enum weir_status weir_folder_names(const struct weir_folder *folder, const char *path, char ***names, size_t *count,

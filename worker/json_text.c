@@ -149,6 +149,10 @@ enum weir_status weir_json_parse(const char *text, size_t bytes, const struct we
 
     json_error_t fault;
     root = json_loadb(copy, bytes, JSON_REJECT_DUPLICATES, &fault);
+    if (!root && (fault.text[0] == '\0' || json_error_code(&fault) == json_error_out_of_memory)) {
+        status = weir_fail(error, WEIR_NO_MEMORY, "%s: no memory to read it", label);
+        goto cleanup;
+    }
     if (!root) {
         char key[KEY_SHOWN_BYTES];
         weir_json_key_at(copy, bytes, fault.position > 0 ? (size_t)fault.position : 0, key, sizeof key);

@@ -26,10 +26,13 @@ struct weir_model_dir {
 
 static enum weir_status check_variant(const struct weir_model_dir *model, struct weir_error *error)
 {
-    if (!model->variant) return WEIR_OK;
-    for (size_t i = 0; i < model->index.component_count; i++) {
-        if (weir_weights_has_variant(&model->folder, model->index.components[i].name, model->variant)) return WEIR_OK;
+    bool found = !model->variant;
+    for (size_t i = 0; i < model->index.component_count && !found; i++) {
+        const enum weir_status status =
+            weir_weights_find_variant(&model->folder, model->index.components[i].name, model->variant, &found, error);
+        if (status != WEIR_OK) return status;
     }
+    if (found) return WEIR_OK;
     return weir_fail(error, WEIR_NOT_FOUND, "%.200s: no component has weights of the variant \"%.32s\"",
                      model->folder.path, model->variant);
 }
@@ -41,14 +44,17 @@ static enum weir_status read_index(struct weir_model_dir *model, struct weir_err
     char *text = NULL;
     size_t bytes = 0;
 
-    if (!weir_folder_has_file(&model->folder, "model_index.json")) {
+    bool found = false;
+    WEIR_TRY(weir_folder_find_file(&model->folder, "model_index.json", &found, error));
+    if (!found) {
         return weir_fail(error, WEIR_NOT_FOUND, "%.200s: no model_index.json in it, so it is no diffusers folder",
                          model->folder.path);
     }
     weir_folder_label(&model->folder, "model_index.json", label, sizeof label);
     WEIR_TRY(weir_folder_read_file(&model->folder, "model_index.json", WEIR_CONFIG_BYTES_MAX, &text, &bytes, error));
     WEIR_TRY(weir_model_index_init(&model->index, text, bytes, label, error));
-    if (weir_folder_has_file(&model->folder, "weir.json")) {
+    WEIR_TRY(weir_folder_find_file(&model->folder, "weir.json", &found, error));
+    if (found) {
         free(text);
         text = NULL;
         weir_folder_label(&model->folder, "weir.json", label, sizeof label);
@@ -162,8 +168,10 @@ enum weir_status weir_model_dir_config(const struct weir_model_dir *model, const
     char label[WEIR_FOLDER_LABEL_BYTES];
     char *text = NULL;
     size_t bytes = 0;
+    bool found = false;
     char *path = path_of(component, "scheduler_config.json");
-    if (path && !weir_folder_has_file(&model->folder, path)) {
+    if (path) WEIR_TRY(weir_folder_find_file(&model->folder, path, &found, error));
+    if (path && !found) {
         free(path);
         path = path_of(component, "config.json");
     }
@@ -191,7 +199,8 @@ enum weir_status weir_model_dir_read(const struct weir_model_dir *model, const c
 
 bool weir_model_dir_has(const struct weir_model_dir *model, const char *path)
 {
-    return weir_folder_has_file(&model->folder, path);
+    bool found = false;
+    return weir_folder_find_file(&model->folder, path, &found, NULL) == WEIR_OK && found;
 }
 
 void weir_model_dir_list(void (*each)(void *context, const char *name, const char *path), void *context)
@@ -262,8 +271,10 @@ static enum weir_status gather(const struct weir_model_dir *model, const char *c
                                struct file_list *files, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
+    bool found = false;
     WEIR_TRY(add_path(files, strdup("model_index.json"), error));
-    if (weir_model_dir_has(model, "weir.json")) WEIR_TRY(add_path(files, strdup("weir.json"), error));
+    WEIR_TRY(weir_folder_find_file(&model->folder, "weir.json", &found, error));
+    if (found) WEIR_TRY(add_path(files, strdup("weir.json"), error));
     for (size_t i = 0; i < (components ? count : model->index.component_count); i++) {
         const char *name = components ? components[i] : model->index.components[i].name;
         WEIR_TRY(add_component_files(model, name, files, error));

@@ -52,6 +52,7 @@ enum weir_status weir_model_dir_weights(const struct weir_model_dir *model, cons
 /* Any file inside, whole, with a NUL after its bytes; freed with free(). */
 enum weir_status weir_model_dir_read(const struct weir_model_dir *model, const char *path, size_t bytes_max, char **out,
                                      size_t *out_bytes, struct weir_error *error);
+/* False also where it cannot be looked at: reading it says why. */
 bool weir_model_dir_has(const struct weir_model_dir *model, const char *path);
 
 /* The model digest: SHA-256 over the lines that `sha256sum` prints for the files used, sorted by path: 64 hex digits,

@@ -38,6 +38,11 @@ bool weir_model_name_is_valid(const char *name)
     return !strchr("._-", name[0]);
 }
 
+static enum weir_status fail_memory(struct weir_error *error)
+{
+    return weir_fail(error, WEIR_NO_MEMORY, "no memory to look for models");
+}
+
 static enum weir_status add_shelf(struct shelves *shelves, bool hub, const char *path, size_t path_bytes,
                                   const char *more, struct weir_error *error)
 {
@@ -48,7 +53,8 @@ static enum weir_status add_shelf(struct shelves *shelves, bool hub, const char 
     struct shelf *shelf = &shelves->list[shelves->count];
     shelf->hub = hub;
     if (asprintf(&shelf->path, "%.*s%s", (int)path_bytes, path, more) < 0) {
-        return weir_fail(error, WEIR_NO_MEMORY, "no memory to look for models");
+        shelf->path = NULL;
+        return fail_memory(error);
     }
     shelves->count++;
     return WEIR_OK;
@@ -120,8 +126,10 @@ static enum weir_status main_revision(const char *root, char out[REVISION_BYTES_
     char *text = NULL, **names = NULL;
     size_t bytes = 0, count = 0;
 
+    bool found = false;
     WEIR_TRY(weir_folder_init(&folder, root, "", true, error));
-    if (weir_folder_has_file(&folder, "refs/main")) {
+    WEIR_TRY(weir_folder_find_file(&folder, "refs/main", &found, error));
+    if (found) {
         WEIR_TRY(weir_folder_read_file(&folder, "refs/main", REF_BYTES_MAX, &text, &bytes, error));
         text[strcspn(text, " \r\n")] = '\0';
         if (!is_revision(text)) {
@@ -175,6 +183,7 @@ static enum weir_status place_at(const char *path, struct weir_model_place *out,
     struct stat facts;
 
     if (!whole) {
+        if (errno == ENOMEM) return fail_memory(error);
         return weir_fail(error, errno == ENOENT || errno == ENOTDIR ? WEIR_NOT_FOUND : WEIR_IO, "%.200s: %s", path,
                          errno == ENOENT ? "no such folder" : strerror(errno));
     }
@@ -241,7 +250,7 @@ static enum weir_status search_hub(const char *hub, const char *wanted, char **f
         }
         if (asprintf(found, "%s/%s", hub, entry->d_name) < 0) {
             *found = NULL;
-            status = weir_fail(error, WEIR_NO_MEMORY, "no memory to look for models");
+            status = fail_memory(error);
             break;
         }
     }
@@ -253,14 +262,18 @@ static enum weir_status search_hub(const char *hub, const char *wanted, char **f
     return status;
 }
 
-static bool has_model(const char *shelf, const char *name, char **path)
+/* SHELF/NAME as a new path when it has a model_index.json; else `*path` stays NULL. */
+static enum weir_status search_folder(const char *shelf, const char *name, char **path, struct weir_error *error)
 {
     char *index = NULL;
-    bool found = false;
-    if (asprintf(&index, "%s/%s/model_index.json", shelf, name) < 0) return false;
-    if (access(index, F_OK) == 0) found = asprintf(path, "%s/%s", shelf, name) >= 0;
+    if (asprintf(&index, "%s/%s/model_index.json", shelf, name) < 0) return fail_memory(error);
+    if (access(index, F_OK) == 0 && asprintf(path, "%s/%s", shelf, name) < 0) {
+        *path = NULL;
+        free(index);
+        return fail_memory(error);
+    }
     free(index);
-    return found;
+    return WEIR_OK;
 }
 
 static enum weir_status find_name(const struct shelves *shelves, const char *name, char **found,
@@ -275,10 +288,13 @@ static enum weir_status find_name(const struct shelves *shelves, const char *nam
         if (shelf->hub) {
             WEIR_TRY(search_hub(shelf->path, name, found, error));
         } else {
-            has_model(shelf->path, name, found);
+            WEIR_TRY(search_folder(shelf->path, name, found, error));
         }
     }
-    if (!*found && is_folder(name)) *found = strdup(name);
+    if (!*found && is_folder(name)) {
+        *found = strdup(name);
+        return *found ? WEIR_OK : fail_memory(error);
+    }
     if (!*found) {
         status = weir_fail(error, WEIR_NOT_FOUND, "model %s: not found in %s, nor is it a folder here", name, looked);
     }
@@ -287,20 +303,24 @@ cleanup:
 }
 
 /* ORG/NAME in the hub caches. `*found` stays NULL when the words have another form or nothing is there. */
-static void find_repository(const struct shelves *shelves, const char *words, char **found)
+static enum weir_status find_repository(const struct shelves *shelves, const char *words, char **found,
+                                        struct weir_error *error)
 {
     const char *slash = strchr(words, '/');
-    if (!slash || slash == words || !slash[1] || strchr(slash + 1, '/') || words[0] == '.') return;
+    if (!slash || slash == words || !slash[1] || strchr(slash + 1, '/') || words[0] == '.') return WEIR_OK;
     for (size_t i = 0; i < shelves->count && !*found; i++) {
         if (!shelves->list[i].hub) continue;
         if (asprintf(found, "%s/%s%.*s--%s", shelves->list[i].path, hub_prefix, (int)(slash - words), words,
                      slash + 1) < 0) {
             *found = NULL;
-        } else if (!is_folder(*found)) {
+            return fail_memory(error);
+        }
+        if (!is_folder(*found)) {
             free(*found);
             *found = NULL;
         }
     }
+    return WEIR_OK;
 }
 
 enum weir_status weir_model_place_find(const char *dir_or_name, struct weir_model_place *out, struct weir_error *error)
@@ -318,7 +338,7 @@ enum weir_status weir_model_place_find(const char *dir_or_name, struct weir_mode
     if (weir_model_name_is_valid(dir_or_name)) {
         WEIR_TRY(find_name(&shelves, dir_or_name, &found, error));
     } else if (!is_folder(dir_or_name)) {
-        find_repository(&shelves, dir_or_name, &found);
+        WEIR_TRY(find_repository(&shelves, dir_or_name, &found, error));
     }
     status = place_at(found ? found : dir_or_name, out, error);
 
@@ -352,7 +372,7 @@ static bool name_of_entry(const struct shelf *shelf, const char *entry, char *na
     size_t organisation_bytes;
     if (!shelf->hub) {
         snprintf(name, name_bytes, "%s", entry);
-        return weir_model_name_is_valid(entry) && has_model(shelf->path, entry, path);
+        return weir_model_name_is_valid(entry) && search_folder(shelf->path, entry, path, NULL) == WEIR_OK && *path;
     }
     if (!split_hub_folder(entry, &organisation, &organisation_bytes, &short_name)) return false;
     snprintf(name, name_bytes, "%.*s/%s", (int)organisation_bytes, organisation, short_name);
@@ -363,12 +383,13 @@ static bool opens(const char *path)
 {
     struct weir_model_place place = { 0 };
     struct weir_folder folder = { .root_fd = -1 };
-    const bool found = place_at(path, &place, NULL) == WEIR_OK &&
-                       weir_folder_init(&folder, place.root, place.inside, place.hub, NULL) == WEIR_OK &&
-                       weir_folder_has_file(&folder, "model_index.json");
+    bool found = false;
+    const bool opened = place_at(path, &place, NULL) == WEIR_OK &&
+                        weir_folder_init(&folder, place.root, place.inside, place.hub, NULL) == WEIR_OK &&
+                        weir_folder_find_file(&folder, "model_index.json", &found, NULL) == WEIR_OK && found;
     weir_folder_deinit(&folder);
     weir_model_place_deinit(&place);
-    return found;
+    return opened;
 }
 
 static int plain_entries(const struct dirent *entry)

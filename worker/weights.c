@@ -106,15 +106,17 @@ static size_t list_variants(char **names, size_t count, char first[WEIR_WEIGHTS_
     return seen_count;
 }
 
-bool weir_weights_has_variant(const struct weir_folder *folder, const char *component, const char *variant)
+enum weir_status weir_weights_find_variant(const struct weir_folder *folder, const char *component, const char *variant,
+                                           bool *found, struct weir_error *error)
 {
     char **names = NULL;
     size_t count = 0;
     struct choice choice;
-    if (weir_folder_names(folder, component, &names, &count, NULL) != WEIR_OK) return false;
-    const bool found = find_set(names, count, variant, &choice);
+    const enum weir_status status = weir_folder_names(folder, component, &names, &count, error);
+    if (status != WEIR_OK && status != WEIR_NOT_FOUND) return status;
+    *found = status == WEIR_OK && find_set(names, count, variant, &choice);
     weir_folder_names_free(&names, count);
-    return found;
+    return WEIR_OK;
 }
 
 static enum weir_status choose(char **names, size_t count, const char *label, const char *variant, struct choice *out,
@@ -307,7 +309,6 @@ enum weir_status weir_weights_parse(const void *bytes, size_t count, const char 
         goto cleanup;
     }
     weights->shard_count = 1;
-    weights->shards[0].path = strdup(label);
     WEIR_TRY(weir_safetensors_init(&weights->shards[0].table, bytes, count, label, error));
     WEIR_TRY(fill_entries(weights, error));
     *out = weights;
@@ -444,6 +445,7 @@ uint64_t weir_weights_bytes(const struct weir_weights *weights)
 
 size_t weir_weights_file_count(const struct weir_weights *weights)
 {
+    if (weights->shards[0].path == NULL) return 0; /* parsed from memory */
     return weights->shard_count + (weights->index_path ? 1 : 0);
 }
 

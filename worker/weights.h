@@ -31,8 +31,9 @@ struct weir_folder;
  * Most callers use weir_model_dir_weights. */
 enum weir_status weir_weights_open(const struct weir_folder *folder, const char *component, const char *variant,
                                    struct weir_weights **out, struct weir_error *error);
-/* True when the component has a set of exactly this name ("": the plain one). */
-bool weir_weights_has_variant(const struct weir_folder *folder, const char *component, const char *variant);
+/* Whether the component has a set of exactly this name ("": the plain one). Not to have a folder is no error. */
+enum weir_status weir_weights_find_variant(const struct weir_folder *folder, const char *component, const char *variant,
+                                           bool *found, struct weir_error *error);
 /* One file that is already in memory; the bytes are borrowed. */
 enum weir_status weir_weights_parse(const void *bytes, size_t count, const char *label, struct weir_weights **out,
                                     struct weir_error *error);
@@ -55,7 +56,8 @@ void weir_weights_unused(const struct weir_weights *weights,
 const char *weir_weights_label(const struct weir_weights *weights); /* the file, or the index, that names them */
 size_t weir_weights_count(const struct weir_weights *weights);
 uint64_t weir_weights_bytes(const struct weir_weights *weights); /* the data of all tensors */
-/* Files that hold them, relative to the folder given to open: shards, then the index if there is one. */
+/* Files that hold them, relative to the folder given to open: shards, then the index if there is one. None when they
+ * were parsed from memory. */
 size_t weir_weights_file_count(const struct weir_weights *weights);
 const char *weir_weights_file(const struct weir_weights *weights, size_t index);
 

@@ -56,11 +56,12 @@ fuzz()
     work=$build/work/$target
     rm -rf "$work"
     mkdir -p "$work/found"
+    words=$target
+    if [ "$target" = planted ]; then words=safetensors; fi
     dictionary=
-    [ -f "tests/fuzz/$target.dict" ] && dictionary=-dict=tests/fuzz/$target.dict
-    [ "$target" = planted ] && dictionary=-dict=tests/fuzz/safetensors.dict
+    if [ -f "tests/fuzz/$words.dict" ]; then dictionary=-dict=tests/fuzz/$words.dict; fi
     LLVM_PROFILE_FILE=$work/run.profraw "$build/bin/fuzz_$target" -max_total_time="$limit" -max_len="$bytes" \
-        -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix="$work/" $dictionary "$work/found" "$seeds" \
+        -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix="$work/" ${dictionary:+"$dictionary"} "$work/found" "$seeds" \
         >"$work/log" 2>&1
 }
 
@@ -71,6 +72,7 @@ run_target()
     set -- $line
     name=$1 bytes_max=$2
     shift 2
+    [ -d "tests/fuzz/corpus/$name" ] || fail "$name has no seeds in tests/fuzz/corpus/$name"
     if ! fuzz "$name" "$seconds" "$bytes_max" "tests/fuzz/corpus/$name"; then
         grep -E 'ERROR|SUMMARY|runtime error|Test unit written' "$work/log" >&2 || tail -n 20 "$work/log" >&2
         fail "$name: a fault was found, see $work/log"
@@ -80,7 +82,7 @@ run_target()
     "$cov" report "$build/bin/fuzz_$name" -instr-profile="$work/run.profdata" "$@" >"$work/coverage"
     covered=$(awk '$1 == "TOTAL" { printf "%d", 1000 * ($8 - $9) / $8 }' "$work/coverage")
     lines=$(awk '$1 == "TOTAL" { print $8 }' "$work/coverage")
-    [ -n "$executed" ] && [ -n "$covered" ] || fail "$name: no figures came out, see $work"
+    if [ -z "$executed" ] || [ -z "$covered" ]; then fail "$name: no figures came out, see $work"; fi
     printf 'fuzz: %-12s %9d executions in %d s, %d.%d%% of %d lines covered\n' "$name" "$executed" "$seconds" \
         $((covered / 10)) $((covered % 10)) "$lines"
     [ "$covered" -ge $((10 * coverage_wanted)) ] || {

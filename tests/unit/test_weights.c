@@ -142,9 +142,13 @@ static void a_variant_is_chosen_by_name_and_never_merged(void **state)
     scratch_safetensors(&w.scratch, "unet/diffusion_pytorch_model.fp16.safetensors", TWO, 8);
     assert_int_equal(open_unet(&w, NULL), WEIR_OK); /* the only set there is */
     see_tensor(&w, "two");
-    assert_true(weir_weights_has_variant(&w.folder, "unet", "fp16"));
-    assert_false(weir_weights_has_variant(&w.folder, "unet", ""));
-    assert_false(weir_weights_has_variant(&w.folder, "vae", "fp16"));
+    bool found = false;
+    assert_int_equal(weir_weights_find_variant(&w.folder, "unet", "fp16", &found, &w.error), WEIR_OK);
+    assert_true(found);
+    assert_int_equal(weir_weights_find_variant(&w.folder, "unet", "", &found, &w.error), WEIR_OK);
+    assert_false(found);
+    assert_int_equal(weir_weights_find_variant(&w.folder, "vae", "fp16", &found, &w.error), WEIR_OK);
+    assert_false(found);
     assert_int_equal(open_unet(&w, "bf16"), WEIR_NOT_FOUND);
     see_words(&w, "unet: weights are there only as the variants fp16; wanted bf16");
 
