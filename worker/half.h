@@ -1,4 +1,4 @@
-/* half: 16-bit floats to 32-bit ones, exactly. Infinities stay, a NaN stays a NaN (a quiet one).
+/* half: 16-bit floats to 32-bit ones, exactly. Infinities stay, a NaN stays a NaN.
  *
  * Memory   `bytes` is little-endian and need not be aligned; `out` holds `count` floats
  * Threads  any

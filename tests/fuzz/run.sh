@@ -15,6 +15,7 @@ planted_seconds=60
 seconds=10
 if [ $# -gt 0 ]; then
     case $1 in
+    '') shift ;;
     *[!0-9]*) ;;
     *) seconds=$1; shift ;;
     esac

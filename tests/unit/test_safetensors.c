@@ -294,11 +294,10 @@ static void all_65536_half_floats_convert_exactly(void **state)
     }
     weir_bf16_to_f32(halves, 65536, values);
     for (uint32_t i = 0; i < 65536; i++) {
-        if ((i & 0x7f80) == 0x7f80 && (i & 0x7f)) {
-            assert_true(isnan(values[i]));
-        } else {
-            assert_int_equal(bits_of(values[i]), i << 16);
-        }
+        float alone;
+        weir_bf16_to_f32(&halves[i], 1, &alone);
+        assert_int_equal(bits_of(alone), i << 16);
+        assert_int_equal(bits_of(values[i]), i << 16);
     }
     free(halves);
     free(values);
