@@ -349,6 +349,15 @@ cleanup:
     return status;
 }
 
+/* MP4 counts its frames, WebM says how long it is, GIF says nothing (0). */
+static int64_t frames_promised(const struct weir_demuxer *demuxer)
+{
+    const AVStream *stream = demuxer->stream;
+    if (stream->nb_frames > 0) return stream->nb_frames;
+    if (strcmp(demuxer->container->name, "webm") != 0 || demuxer->context->duration <= 0) return 0;
+    return av_rescale_q(demuxer->context->duration, AV_TIME_BASE_Q, av_inv_q(stream->avg_frame_rate));
+}
+
 enum weir_status weir_demuxer_read(struct weir_demuxer *demuxer, AVPacket *packet, bool *more, struct weir_error *error)
 {
     av_packet_unref(packet);
@@ -369,9 +378,10 @@ enum weir_status weir_demuxer_read(struct weir_demuxer *demuxer, AVPacket *packe
         snprintf(what, sizeof what, "%.200s: after frame %lld", demuxer->path, (long long)demuxer->packets);
         return fail(demuxer->descriptor, WEIR_BAD_FILE, code, what, error);
     }
-    if (demuxer->stream->nb_frames > 0 && demuxer->packets != demuxer->stream->nb_frames) {
+    const int64_t promised = frames_promised(demuxer);
+    if (promised > 0 && demuxer->packets != promised) {
         return weir_fail(error, WEIR_BAD_FILE, "%s: has %lld frames, its index promises %lld", demuxer->path,
-                         (long long)demuxer->packets, (long long)demuxer->stream->nb_frames);
+                         (long long)demuxer->packets, (long long)promised);
     }
     return WEIR_OK;
 }

@@ -208,8 +208,8 @@ static void paint(struct encoder *e, const uint8_t *rgb)
     }
 }
 
-/* NULL: no more frames; what the encoder still holds is taken. */
-static enum weir_status encoder_give(struct encoder *e, const uint8_t *rgb, struct weir_error *error)
+/* NULL: no more frames. What comes out is for encoder_drain(). */
+static enum weir_status encoder_send(struct encoder *e, const uint8_t *rgb, struct weir_error *error)
 {
     int code = rgb ? av_frame_make_writable(e->frame) : 0;
     if (code >= 0 && rgb) {
@@ -217,8 +217,13 @@ static enum weir_status encoder_give(struct encoder *e, const uint8_t *rgb, stru
         e->frame->pts = e->sent++;
     }
     if (code >= 0) code = avcodec_send_frame(e->context, rgb ? e->frame : NULL);
-    if (code < 0) return weir_container_fail(error, WEIR_INTERNAL, code, e->context->codec->name);
-    const enum weir_status status = encoder_drain(e, error);
+    return code < 0 ? weir_container_fail(error, WEIR_INTERNAL, code, e->context->codec->name) : WEIR_OK;
+}
+
+static enum weir_status encoder_give(struct encoder *e, const uint8_t *rgb, struct weir_error *error)
+{
+    enum weir_status status = encoder_send(e, rgb, error);
+    if (status == WEIR_OK) status = encoder_drain(e, error);
     if (status != WEIR_OK || rgb || e->received == e->sent) return status;
     return weir_fail(error, WEIR_INTERNAL, "%s: %lld frames went in, %lld came out", e->context->codec->name,
                      (long long)e->sent, (long long)e->received);
@@ -258,53 +263,72 @@ cleanup:
     return status;
 }
 
-static enum weir_status encode_frame(void *taker, int64_t index, uint8_t *rgb, struct weir_error *error)
-{
-    (void)index;
-    return encoder_give(taker, rgb, error);
-}
+struct film {
+    const struct weir_encode *encode;
+    const struct weir_container *container;
+    const struct codec *codec;
+    struct encoder encoder;
+    struct weir_output output;
+    struct weir_muxer *muxer;
+};
 
 static enum weir_status mux_packet(void *taker, AVPacket *packet, struct weir_error *error)
 {
     return weir_muxer_write(taker, packet, error);
 }
 
-static enum weir_status encode_film(const struct weir_encode *encode, const struct weir_container *container, int in_fd,
-                                    struct weir_error *error)
+/* The encoder is opened when its first frame is there and gets it before anything else can fail: SVT-AV1 1.4.1 waits for
+ * ever when it is closed without having had one. */
+static enum weir_status begin_film(struct film *film, const uint8_t *rgb, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    const struct codec *codec = NULL;
-    struct encoder encoder = { 0 };
-    struct weir_output output = { 0 };
-    struct weir_muxer *muxer = NULL;
+    const struct weir_encode *encode = film->encode;
     AVCodecParameters *parameters = avcodec_parameters_alloc();
     if (!parameters) return weir_fail(error, WEIR_NO_MEMORY, "out of memory");
-
-    WEIR_TRY(choose_codec(encode, container, &codec, error));
-    WEIR_TRY(check_size(encode, container, codec, error));
-    WEIR_TRY(weir_output_open(&output, encode->path, false, error));
-    WEIR_TRY(encoder_init(&encoder, codec, (int)encode->width, (int)encode->height, (int)encode->fps, error));
-    const int code = avcodec_parameters_from_context(parameters, encoder.context);
+    WEIR_TRY(encoder_init(&film->encoder, film->codec, (int)encode->width, (int)encode->height, (int)encode->fps, error));
+    WEIR_TRY(encoder_send(&film->encoder, rgb, error));
+    const int code = avcodec_parameters_from_context(parameters, film->encoder.context);
     if (code < 0) {
         status = weir_container_fail(error, WEIR_NO_MEMORY, code, "parameters");
         goto cleanup;
     }
-    WEIR_TRY(weir_muxer_create(&muxer, output.fd, encode->path, container, parameters, encode->fps, encode->comment,
-                               error));
-    encoder.take = mux_packet;
-    encoder.taker = muxer;
-    WEIR_TRY(read_frames(encode, in_fd, encode_frame, &encoder, error));
-    WEIR_TRY(encoder_give(&encoder, NULL, error));
-    WEIR_TRY(weir_muxer_finish(muxer, error));
-    WEIR_TRY(weir_probe_verify(output.fd, false, encode->path, encode->width, encode->height, encode->frames, error));
-    WEIR_TRY(weir_guard_check(error));
-    WEIR_TRY(weir_output_commit(&output, error));
+    WEIR_TRY(weir_muxer_create(&film->muxer, film->output.fd, encode->path, film->container, parameters, encode->fps,
+                               encode->comment, error));
+    film->encoder.take = mux_packet;
+    film->encoder.taker = film->muxer;
+    WEIR_TRY(encoder_drain(&film->encoder, error));
 
 cleanup:
-    weir_muxer_destroy(&muxer);
-    encoder_deinit(&encoder);
-    weir_output_close(&output);
     avcodec_parameters_free(&parameters);
+    return status;
+}
+
+static enum weir_status encode_frame(void *taker, int64_t index, uint8_t *rgb, struct weir_error *error)
+{
+    struct film *film = taker;
+    return index == 0 ? begin_film(film, rgb, error) : encoder_give(&film->encoder, rgb, error);
+}
+
+static enum weir_status encode_film(const struct weir_encode *encode, const struct weir_container *container, int in_fd,
+                                    struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct film film = { .encode = encode, .container = container };
+    WEIR_TRY(choose_codec(encode, container, &film.codec, error));
+    WEIR_TRY(check_size(encode, container, film.codec, error));
+    WEIR_TRY(weir_output_open(&film.output, encode->path, false, error));
+    WEIR_TRY(read_frames(encode, in_fd, encode_frame, &film, error));
+    WEIR_TRY(encoder_give(&film.encoder, NULL, error));
+    WEIR_TRY(weir_muxer_finish(film.muxer, error));
+    WEIR_TRY(weir_probe_verify(film.output.fd, false, encode->path, encode->width, encode->height, encode->frames, error));
+    WEIR_TRY(weir_guard_check(error));
+    WEIR_TRY(weir_output_commit(&film.output, error));
+
+cleanup:
+    weir_muxer_destroy(&film.muxer);
+    weir_output_close(&film.output);
+    weir_guard_release();
+    encoder_deinit(&film.encoder);
     return status;
 }
 

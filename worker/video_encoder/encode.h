@@ -3,11 +3,11 @@
  *
  * Every MP4 or WebM film is made so that it can be joined: one encoder thread, no B-frames, closed groups of pictures,
  * a key frame every 64 frames whatever the film's length, headers in the container. So the bytes depend on the frames,
- * size, rate and encoder build only, and joining one segment gives what encoding it with the receipt gives.
+ * size, rate and encoder build only, and joining one H.264 segment gives what encoding it with the receipt gives.
  *
- * Colour   yuv420p, BT.709 matrix, limited range, tagged so. BT.709 because players that ignore the tags assume it for
- *          what they play most, and a saturated red is brighter in it, so that it loses less. swscale gets the same
- *          coefficients both ways; its default is BT.601.
+ * Colour   yuv420p, BT.709 matrix, limited range. sRGB has BT.709's primaries, so one tag for primaries, transfer and
+ *          matrix is true, and browsers go by the tags. swscale is given the same coefficients; left alone it takes
+ *          BT.601's, whatever the tags say, and saturated colours come back shifted.
  */
 #ifndef WEIR_VIDEO_ENCODER_ENCODE_H
 #define WEIR_VIDEO_ENCODER_ENCODE_H

@@ -11,7 +11,7 @@
 
 enum { CPU_SECONDS_TO_CLEAN_UP = 5, READ_BYTES_MAX = 1 << 20 };
 
-static const int stops[] = { SIGINT, SIGTERM, SIGHUP };
+static const int stops[] = { SIGINT, SIGTERM, SIGHUP, SIGXCPU };
 
 static void wake(int signal)
 {
@@ -41,7 +41,6 @@ static void hold_signals(void)
     const struct sigaction waker = { .sa_handler = wake }, ignore = { .sa_handler = SIG_IGN };
     sigset_t held;
     sigemptyset(&held);
-    sigaddset(&held, SIGXCPU);
     for (size_t i = 0; i < WEIR_COUNT(stops); i++) {
         struct sigaction before;
         sigaction(stops[i], NULL, &before);
@@ -54,17 +53,22 @@ static void hold_signals(void)
     sigaction(SIGXFSZ, &ignore, NULL);
 }
 
-static void release_signals(void)
+void weir_guard_release(void)
 {
-    sigset_t none; /* a parent that reads signals from a descriptor hands its mask down */
+    sigset_t none; /* not what was inherited: a parent that reads signals from a descriptor hands its mask down */
     sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    sigprocmask(SIG_SETMASK, &none, NULL); /* what waited is delivered here, to wake() */
+    for (size_t i = 0; i < WEIR_COUNT(stops); i++) {
+        struct sigaction now;
+        sigaction(stops[i], NULL, &now);
+        if (now.sa_handler == wake) sigaction(stops[i], &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
+    }
 }
 
 enum weir_status weir_guard_start(const struct weir_guard_limits *limits, bool leaves_files, struct weir_error *error)
 {
     if (leaves_files) hold_signals();
-    else release_signals();
+    else weir_guard_release();
     const struct rlimit none = { 0, 0 };
     if (setrlimit(RLIMIT_CORE, &none) != 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) {
         return weir_fail(error, WEIR_INTERNAL, "a process setting is refused: %s", strerror(errno));

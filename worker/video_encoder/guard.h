@@ -22,6 +22,10 @@ struct weir_guard_limits { /* 0: as the parent has it */
  * Errors   BAD_ARGUMENT: a limit over what the parent allows, in words */
 enum weir_status weir_guard_start(const struct weir_guard_limits *limits, bool leaves_files, struct weir_error *error);
 
+/* To be called when nothing of ours lies about any more: from here a signal ends the process, so that a library which
+ * hangs while it is closed can be stopped. */
+void weir_guard_release(void);
+
 /* INTERRUPTED or EXPIRED (--cpu-seconds) when such a signal waits. */
 enum weir_status weir_guard_check(struct weir_error *error);
 
