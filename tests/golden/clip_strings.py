@@ -17,8 +17,9 @@ RANGES = [(0x20, 0x7e), (0xa1, 0x24f), (0x370, 0x3ff), (0x400, 0x52f), (0x590, 0
 FIXED = ["", " ", "\n", "!", "a", "İ", "i̇", "İİİ", "ΑΣ", "a\u0301", "\u0301", "\u1e69", "s\u0323\u0307", "s\u0307\u0323",
          "\u212b", "\u2126", "ﬁ", "Å", "\ud55c", "\u1112\u1161\u11ab", "<|startoftext|>", "<|endoftext|>a", "a<|endoftext|>",
          "<|STARTOFTEXT|>!", "!<|STARTOFTEXT|>!", "e!\u0301", "'s", "''s", "'S", "’s", "'re're", "'l", "'", "0123456789",
-         "٠١٢", "\u00b2\u00bd", "a1b2", "\u3007", "\U0001d7ce", "x" * 10240, "é" * 5120, "語" * 3413, "😀" * 2560, "!" * 10240,
-         "ab " * 3413, "\u0301" * 5000, " " * 10240, "1" * 10000, "a\u0301\u0334" * 1000, "Aa" * 5000, "<|endoftext|>" * 700]
+         "٠١٢", "\u00b2\u00bd", "a1b2", "\u3007", "\U0001d7ce"]
+LONG = [("x", 10240), ("é", 5120), ("語", 3413), ("😀", 2560), ("!", 10240), ("ab ", 3413), ("\u0301", 5000), (" ", 10240),
+        ("1", 10000), ("a\u0301\u0334", 1000), ("Aa", 5000), ("<|endoftext|>", 700), ("haha", 2560)]
 
 
 def strings(count, seed):
@@ -51,7 +52,7 @@ def strings(count, seed):
             return str(rng.randint(0, 10**rng.randint(1, 9)))
         return rng.choice("abcXYZ!?.'漢") * rng.randint(2, 60)
 
-    out = list(FIXED)
+    out = FIXED + [unit * times for unit, times in LONG]
     while len(out) < count:
         parts = []
         for _ in range(rng.choice([1, 2, 3, 5, 8, 20, 60])):

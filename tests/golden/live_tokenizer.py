@@ -20,6 +20,7 @@ import clip_folders
 from clip_strings import strings
 
 WINDOW = 4096
+BATCH = 500
 
 
 def ours(binary, folder, texts, window):
@@ -40,7 +41,8 @@ def ours(binary, folder, texts, window):
 def compare(binary, folder, texts, window, label):
     upstream = transformers.CLIPTokenizer.from_pretrained(folder)
     wrong = 0
-    for text, (real, whole, ids) in zip(texts, ours(binary, folder, texts, window)):
+    answers = (a for i in range(0, len(texts), BATCH) for a in ours(binary, folder, texts[i : i + BATCH], window))
+    for text, (real, whole, ids) in zip(texts, answers):
         want = upstream(text, padding="max_length", max_length=window, truncation=True)
         whole_want = len(upstream(text).input_ids)
         if ids != want.input_ids or whole != whole_want or real != min(whole_want, window):
