@@ -1,0 +1,188 @@
+/* assemble: an item's segments joined by stream copy to one film that carries the receipt; a GIF or pictures are taken
+ * over as they are. The films of a job are then all under its assemble tasks. */
+#include "worker/encoder_child.h"
+#include "worker/scratch.h"
+#include "worker/spec.h"
+#include "worker/stage.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SEGMENTS_MAX = 4096, CPU_SECONDS = 300, MEMORY_MIB = 4096, FILE_MIB_BASE = 64, WORD_BYTES = 24 };
+
+struct assembler {
+    struct weir_open_stage stage;
+};
+
+static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
+                                    const struct weir_item *item, struct weir_pipeline_memory *out,
+                                    struct weir_error *error)
+{
+    (void)pipeline, (void)device, (void)error;
+    /* one segment, or a whole GIF, at a time; encoded it is smaller than its frames */
+    *out = (struct weir_pipeline_memory){ .host = weir_item_frame_bytes(item) * item->frames };
+    return WEIR_OK;
+}
+
+static void stage_close(struct weir_open_stage *stage)
+{
+    free(stage);
+}
+
+static enum weir_status stage_open(const struct weir_stage_ground *ground, struct weir_open_stage **out,
+                                   struct weir_error *error)
+{
+    struct assembler *assembler = calloc(1, sizeof *assembler);
+    *out = NULL;
+    if (!assembler) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the assembler");
+    assembler->stage = (struct weir_open_stage){ &weir_stage_assembler, ground };
+    *out = &assembler->stage;
+    return WEIR_OK;
+}
+
+static bool fits(const struct weir_open_stage *stage, const struct weir_item *item)
+{
+    (void)stage, (void)item;
+    return true;
+}
+
+/* Input after input under the task's own keys, with the names that the decoder gave. */
+static enum weir_status take_over(struct weir_open_stage *stage, struct weir_task *task, const struct weir_film_format *format,
+                                  struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    void *bytes = NULL;
+    for (size_t i = 0; i < task->lease->n_inputs; i++) {
+        size_t count;
+        struct weir_output *output;
+        WEIR_TRY(weir_task_check(task, error));
+        WEIR_TRY(weir_task_input(task, stage->ground->link, i, &bytes, &count, error));
+        WEIR_TRY(weir_task_output(task, &output, error));
+        WEIR_TRY(weir_link_put(stage->ground->link, task->lease->tenant, &task->id, task->lease->inputs[i]->artefact->name,
+                               format->media_type, bytes, count, output, error));
+        free(bytes);
+        bytes = NULL;
+    }
+cleanup:
+    free(bytes);
+    return status;
+}
+
+struct join {
+    struct weir_scratch scratch;
+    char film[WEIR_SCRATCH_PATH_BYTES], receipt[WEIR_SCRATCH_PATH_BYTES];
+    char (*segments)[WEIR_SCRATCH_PATH_BYTES];
+    size_t count;
+    uint64_t bytes;
+};
+
+static enum weir_status fetch_segments(struct weir_open_stage *stage, struct weir_task *task, struct join *join,
+                                       struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    void *bytes = NULL;
+    join->segments = calloc(task->lease->n_inputs, sizeof *join->segments);
+    if (!join->segments) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu names", task->lease->n_inputs));
+    for (; join->count < task->lease->n_inputs; join->count++) {
+        char name[WORD_BYTES];
+        size_t count;
+        WEIR_TRY(weir_task_check(task, error));
+        WEIR_TRY(weir_task_input(task, stage->ground->link, join->count, &bytes, &count, error));
+        snprintf(name, sizeof name, "segment-%zu", join->count);
+        weir_scratch_name(&join->scratch, name, join->segments[join->count]);
+        WEIR_TRY(weir_scratch_write(join->segments[join->count], bytes, count, error));
+        join->bytes += count;
+        free(bytes);
+        bytes = NULL;
+    }
+cleanup:
+    free(bytes);
+    return status;
+}
+
+static enum weir_status make_film(struct weir_open_stage *stage, struct weir_task *task, struct join *join,
+                                  const struct weir_film_format *format, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_encoder_child *child = NULL;
+    char cpu[WORD_BYTES], memory[WORD_BYTES], file[WORD_BYTES];
+    const char **words = calloc(join->count + 16, sizeof *words);
+    if (!words) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu names", join->count));
+    snprintf(cpu, sizeof cpu, "%d", CPU_SECONDS);
+    snprintf(memory, sizeof memory, "%d", MEMORY_MIB);
+    snprintf(file, sizeof file, "%" PRIu64, FILE_MIB_BASE + (join->bytes >> 19));
+    const char *const head[] = { "join",         "--format", format->name, "--metadata", join->receipt, "--cpu-seconds", cpu,
+                                 "--memory-mib", memory,     "--file-mib", file,         "-o",          join->film };
+    memcpy(words, head, sizeof head);
+    for (size_t i = 0; i < join->count; i++) words[WEIR_COUNT(head) + i] = join->segments[i];
+    WEIR_TRY(weir_encoder_child_start(weir_encoders_program(stage->ground->encoders), words, &task->cancel, &child, error));
+    WEIR_TRY(weir_encoder_child_finish(&child, NULL, error));
+cleanup:
+    weir_encoder_child_stop(&child);
+    free(words);
+    return status;
+}
+
+static enum weir_status make_receipt(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
+{
+    const Weir__Pb__JobSpec *spec = task->lease->spec;
+    char build[WEIR_ENCODER_BUILD_BYTES];
+    const enum weir_status status =
+        weir_encoders_build(stage->ground->encoders, spec->format, spec->codec ? spec->codec : "", build, error);
+    if (status != WEIR_OK) return status;
+    task->note = weir_spec_receipt(spec, task->lease->item, stage->ground->device->numerics_class, build);
+    return task->note ? WEIR_OK : weir_fail(error, WEIR_NO_MEMORY, "no memory for the receipt");
+}
+
+static enum weir_status join_segments(struct weir_open_stage *stage, struct weir_task *task,
+                                      const struct weir_film_format *format, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_stage_ground *ground = stage->ground;
+    struct join join = { .count = 0 };
+    char name[WORD_BYTES];
+    struct weir_output *output;
+
+    WEIR_TRY(weir_scratch_open(&join.scratch, ground->run_dir, error));
+    weir_scratch_name(&join.scratch, "receipt.json", join.receipt);
+    weir_scratch_name(&join.scratch, "film", join.film);
+    WEIR_TRY(weir_scratch_write(join.receipt, task->note, strlen(task->note), error));
+    WEIR_TRY(fetch_segments(stage, task, &join, error));
+    WEIR_TRY(make_film(stage, task, &join, format, error));
+    snprintf(name, sizeof name, "film.%s", format->name);
+    WEIR_TRY(weir_task_output(task, &output, error));
+    WEIR_TRY(weir_link_put_file(ground->link, task->lease->tenant, &task->id, name, format->media_type, join.film, output,
+                                error));
+cleanup:
+    weir_scratch_close(&join.scratch);
+    free(join.segments);
+    return status;
+}
+
+static enum weir_status run(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
+{
+    const struct weir_film_format *format = weir_film_format(task->lease->spec->format);
+    if (!format) return weir_fail(error, WEIR_BAD_ARGUMENT, "no format \"%s\"", task->lease->spec->format);
+    if (task->lease->n_inputs < 1 || task->lease->n_inputs > SEGMENTS_MAX) {
+        return weir_fail(error, WEIR_PROTOCOL, "a lease of assemble with %zu inputs, 1 to %d are possible",
+                         task->lease->n_inputs, SEGMENTS_MAX);
+    }
+    enum weir_status status = WEIR_OK;
+    weir_task_progress(task, 0, 1);
+    WEIR_TRY(make_receipt(stage, task, error));
+    WEIR_TRY(format->is_joined ? join_segments(stage, task, format, error) : take_over(stage, task, format, error));
+    weir_task_progress(task, 1, 1);
+cleanup:
+    return status;
+}
+
+const struct weir_stage_kind weir_stage_assembler = {
+    .stage = WEIR_STAGE_ASSEMBLE,
+    .plan_memory = plan_memory,
+    .open = stage_open,
+    .fits = fits,
+    .run = run,
+    .close = stage_close,
+};

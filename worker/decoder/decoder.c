@@ -1,0 +1,228 @@
+/* decode: a range of an item's latents to frames, and the frames to a film's segment, a GIF, or pictures.
+ *
+ * Frames go to weir-encode as they come; it writes into a scratch folder, and what it wrote is put in the store. A
+ * segment carries no receipt (the joined film does); a GIF and every PNG carry theirs here. */
+#include "worker/encoder_child.h"
+#include "worker/link/artefact.h"
+#include "worker/scratch.h"
+#include "worker/spec.h"
+#include "worker/stage.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHUNK_BYTES = 32 << 20, CPU_SECONDS_BASE = 60, MEMORY_MIB_BASE = 2048, FILE_MIB_BASE = 64, WORD_BYTES = 24 };
+
+struct decoder {
+    struct weir_open_stage stage;
+    struct weir_decoder *run; /* for the shape seen last; NULL before */
+};
+
+/* Frames that are decoded before they are handed over. */
+static uint32_t chunk_frames(const struct weir_item *item, uint32_t count)
+{
+    const size_t fit = CHUNK_BYTES / weir_item_frame_bytes(item);
+    return fit == 0 ? 1 : fit < count ? (uint32_t)fit : count;
+}
+
+static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
+                                    const struct weir_item *item, struct weir_pipeline_memory *out,
+                                    struct weir_error *error)
+{
+    const enum weir_status status = weir_pipeline_plan_memory(pipeline, device, WEIR_PIPELINE_DECODE, item, out, error);
+    if (status == WEIR_OK) {
+        out->host += sizeof(float) * weir_item_latent_count(weir_pipeline_facts(pipeline), item) +
+                     chunk_frames(item, item->frames) * weir_item_frame_bytes(item);
+    }
+    return status;
+}
+
+static void stage_close(struct weir_open_stage *stage)
+{
+    struct decoder *decoder = (struct decoder *)stage;
+    weir_decoder_destroy(&decoder->run);
+    weir_pipeline_unload(stage->ground->pipeline, WEIR_PIPELINE_DECODE);
+    free(decoder);
+}
+
+static enum weir_status stage_open(const struct weir_stage_ground *ground, struct weir_open_stage **out,
+                                   struct weir_error *error)
+{
+    struct decoder *decoder = calloc(1, sizeof *decoder);
+    *out = NULL;
+    if (!decoder) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the decoder");
+    decoder->stage = (struct weir_open_stage){ &weir_stage_decoder, ground };
+    const enum weir_status status = weir_pipeline_load(ground->pipeline, ground->device, WEIR_PIPELINE_DECODE, error);
+    if (status == WEIR_OK) *out = &decoder->stage;
+    else stage_close(&decoder->stage);
+    return status;
+}
+
+static bool fits(const struct weir_open_stage *stage, const struct weir_item *item)
+{
+    const struct decoder *decoder = (const struct decoder *)stage;
+    return decoder->run && weir_decoder_fits(decoder->run, item);
+}
+
+/* One task: its frames, and the encoder that takes them. */
+struct passage {
+    struct decoder *decoder;
+    struct weir_task *task;
+    const struct weir_stage_ground *ground;
+    const struct weir_film_format *format;
+    uint32_t first, count;
+    struct weir_scratch scratch;
+    char path[WEIR_SCRATCH_PATH_BYTES]; /* of what weir-encode makes */
+    struct weir_encoder_child *child;
+};
+
+static enum weir_status write_receipt(struct passage *p, char path[WEIR_SCRATCH_PATH_BYTES], struct weir_error *error)
+{
+    const Weir__Pb__JobSpec *spec = p->task->lease->spec;
+    char build[WEIR_ENCODER_BUILD_BYTES];
+    enum weir_status status = weir_encoders_build(p->ground->encoders, spec->format, spec->codec ? spec->codec : "", build, error);
+    if (status != WEIR_OK) return status;
+    p->task->note = weir_spec_receipt(spec, p->task->lease->item, p->ground->device->numerics_class, build);
+    if (!p->task->note) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the receipt");
+    weir_scratch_name(&p->scratch, "receipt.json", path);
+    return weir_scratch_write(path, p->task->note, strlen(p->task->note), error);
+}
+
+static enum weir_status start_encoder(struct passage *p, struct weir_error *error)
+{
+    const struct weir_item *item = &p->task->item;
+    const Weir__Pb__JobSpec *spec = p->task->lease->spec;
+    const uint64_t film_mib = (weir_item_frame_bytes(item) * (uint64_t)p->count >> 20) + 1;
+    char width[WORD_BYTES], height[WORD_BYTES], frames[WORD_BYTES], fps[WORD_BYTES];
+    char cpu[WORD_BYTES], memory[WORD_BYTES], file[WORD_BYTES], receipt[WEIR_SCRATCH_PATH_BYTES];
+    snprintf(width, sizeof width, "%" PRIu32, item->width);
+    snprintf(height, sizeof height, "%" PRIu32, item->height);
+    snprintf(frames, sizeof frames, "%" PRIu32, p->count);
+    snprintf(fps, sizeof fps, "%" PRIu32, item->fps);
+    snprintf(cpu, sizeof cpu, "%" PRIu64, CPU_SECONDS_BASE + 4 * film_mib);
+    snprintf(memory, sizeof memory, "%" PRIu64, MEMORY_MIB_BASE + 64 * (weir_item_frame_bytes(item) >> 20) +
+             (p->format->is_joined ? 0 : film_mib));
+    snprintf(file, sizeof file, "%" PRIu64, FILE_MIB_BASE + 2 * film_mib);
+    const char *words[32] = { "encode",   "--width", width, "--height",     height, "--frames",     frames, "--fps",
+                              fps,        "--format", p->format->name, "--cpu-seconds", cpu, "--memory-mib", memory,
+                              "--file-mib", file };
+    size_t at = 17;
+    if (spec->codec && spec->codec[0]) {
+        words[at++] = "--codec";
+        words[at++] = spec->codec;
+    }
+    if (p->format->is_joined) {
+        words[at++] = "--segment";
+    } else {
+        const enum weir_status status = write_receipt(p, receipt, error);
+        if (status != WEIR_OK) return status;
+        words[at++] = "--metadata";
+        words[at++] = receipt;
+    }
+    words[at++] = "-o";
+    words[at++] = p->path;
+    return weir_encoder_child_start(weir_encoders_program(p->ground->encoders), words, &p->task->cancel, &p->child, error);
+}
+
+static enum weir_status feed(struct passage *p, const float *latents, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_item *item = &p->task->item;
+    const uint32_t chunk = chunk_frames(item, p->count);
+    uint8_t *rgb = malloc(chunk * weir_item_frame_bytes(item));
+    if (!rgb) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %u frames", chunk));
+    for (uint32_t done = 0; done < p->count;) {
+        const uint32_t now = p->count - done < chunk ? p->count - done : chunk;
+        WEIR_TRY(weir_task_check(p->task, error));
+        WEIR_TRY(weir_decoder_run(p->decoder->run, item, latents, p->first + done, now, rgb, error));
+        WEIR_TRY(weir_encoder_child_write(p->child, rgb, now * weir_item_frame_bytes(item), error));
+        done += now;
+        weir_task_progress(p->task, done, p->count);
+    }
+    WEIR_TRY(weir_encoder_child_finish(&p->child, NULL, error));
+cleanup:
+    free(rgb);
+    return status;
+}
+
+static enum weir_status publish_one(struct passage *p, const char *name, const char *path, struct weir_error *error)
+{
+    struct weir_output *output;
+    const enum weir_status status = weir_task_output(p->task, &output, error);
+    if (status != WEIR_OK) return status;
+    return weir_link_put_file(p->ground->link, p->task->lease->tenant, &p->task->id, name, p->format->media_type, path,
+                              output, error);
+}
+
+static enum weir_status publish(struct passage *p, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    if (p->format->is_joined) return publish_one(p, "segment", p->path, error);
+    if (strcmp(p->format->name, "png") != 0) return publish_one(p, "film.gif", p->path, error);
+    for (uint32_t i = 0; i < p->count; i++) {
+        char name[WORD_BYTES], path[WEIR_SCRATCH_PATH_BYTES + WORD_BYTES];
+        snprintf(name, sizeof name, "%05" PRIu32 ".png", i);
+        snprintf(path, sizeof path, "%s/%s", p->path, name);
+        WEIR_TRY(publish_one(p, name, path, error));
+    }
+cleanup:
+    return status;
+}
+
+/* The frames that the lease names, all of them where it names none. */
+static enum weir_status range_of(struct passage *p, struct weir_error *error)
+{
+    const Weir__Pb__Lease *lease = p->task->lease;
+    p->first = lease->has_frame_first ? lease->frame_first : 0;
+    p->count = lease->has_frame_count && lease->frame_count ? lease->frame_count : p->task->item.frames;
+    if (p->first < p->task->item.frames && p->count <= p->task->item.frames - p->first) return WEIR_OK;
+    return weir_fail(error, WEIR_PROTOCOL, "a lease of frames %u to %llu of %u", p->first,
+                     (unsigned long long)p->first + p->count - 1, p->task->item.frames);
+}
+
+static enum weir_status run(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct decoder *decoder = (struct decoder *)stage;
+    const struct weir_stage_ground *ground = stage->ground;
+    const struct weir_model_facts *facts = weir_pipeline_facts(ground->pipeline);
+    const struct weir_item *item = &task->item;
+    struct passage p = { .decoder = decoder, .task = task, .ground = ground,
+                         .format = weir_film_format(task->lease->spec->format) };
+    const uint32_t dims[] = { facts->latent_channels, item->frames, item->height / facts->latent_factor,
+                              item->width / facts->latent_factor };
+    struct weir_artefact_tensor latents;
+    void *bytes = NULL;
+    size_t byte_count;
+
+    if (!p.format) WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "no format \"%s\"", task->lease->spec->format));
+    WEIR_TRY(range_of(&p, error));
+    WEIR_TRY(weir_task_input(task, ground->link, 0, &bytes, &byte_count, error));
+    WEIR_TRY(weir_artefact_parse(bytes, byte_count, &latents, error));
+    WEIR_TRY(weir_artefact_expect(&latents, "the latents", 4, dims, error));
+    if (!fits(stage, item)) {
+        weir_decoder_destroy(&decoder->run);
+        WEIR_TRY(weir_decoder_create(ground->pipeline, item, 0, &decoder->run, error));
+    }
+    WEIR_TRY(weir_scratch_open(&p.scratch, ground->run_dir, error));
+    weir_scratch_name(&p.scratch, "out", p.path);
+    WEIR_TRY(start_encoder(&p, error));
+    WEIR_TRY(feed(&p, latents.values, error));
+    WEIR_TRY(publish(&p, error));
+cleanup:
+    weir_encoder_child_stop(&p.child);
+    weir_scratch_close(&p.scratch);
+    free(bytes);
+    return status;
+}
+
+const struct weir_stage_kind weir_stage_decoder = {
+    .stage = WEIR_STAGE_DECODE,
+    .plan_memory = plan_memory,
+    .open = stage_open,
+    .fits = fits,
+    .run = run,
+    .close = stage_close,
+};

@@ -1,0 +1,209 @@
+/* denoise: noise of the item's seed, then step after step to `latents` [channels, frames, height, width]. Every five
+ * steps the state goes to the store; a task begins at the newest state that is usable. */
+#include "worker/denoiser/checkpoint.h"
+#include "worker/link/artefact.h"
+#include "worker/stage.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct denoiser {
+    struct weir_open_stage stage;
+    struct weir_denoiser *run; /* for the shape seen last; NULL before */
+};
+
+static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
+                                    const struct weir_item *item, struct weir_pipeline_memory *out,
+                                    struct weir_error *error)
+{
+    const enum weir_status status =
+        weir_pipeline_plan_memory(pipeline, device, WEIR_PIPELINE_DENOISE, item, out, error);
+    /* latents and history read out, and the checkpoint made of them */
+    if (status == WEIR_OK) out->host += 4 * sizeof(float) * weir_item_latent_count(weir_pipeline_facts(pipeline), item);
+    return status;
+}
+
+static void stage_close(struct weir_open_stage *stage)
+{
+    struct denoiser *denoiser = (struct denoiser *)stage;
+    weir_denoiser_destroy(&denoiser->run);
+    weir_pipeline_unload(stage->ground->pipeline, WEIR_PIPELINE_DENOISE);
+    free(denoiser);
+}
+
+static enum weir_status stage_open(const struct weir_stage_ground *ground, struct weir_open_stage **out,
+                                   struct weir_error *error)
+{
+    struct denoiser *denoiser = calloc(1, sizeof *denoiser);
+    *out = NULL;
+    if (!denoiser) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the denoiser");
+    denoiser->stage = (struct weir_open_stage){ &weir_stage_denoiser, ground };
+    const enum weir_status status = weir_pipeline_load(ground->pipeline, ground->device, WEIR_PIPELINE_DENOISE, error);
+    if (status == WEIR_OK) *out = &denoiser->stage;
+    else stage_close(&denoiser->stage);
+    return status;
+}
+
+static bool fits(const struct weir_open_stage *stage, const struct weir_item *item)
+{
+    const struct denoiser *denoiser = (const struct denoiser *)stage;
+    return denoiser->run && weir_denoiser_fits(denoiser->run, item);
+}
+
+/* One task's way through the steps. */
+struct passage {
+    struct denoiser *denoiser;
+    struct weir_task *task;
+    const struct weir_stage_ground *ground;
+    struct weir_checkpoint_place place;
+    struct weir_checkpoint_owner owner;
+    float *latents; /* read out: count floats, then as many of history */
+    size_t count;
+};
+
+static enum weir_status begin(struct passage *p, const float *embedding, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_task *task = p->task;
+    struct weir_denoiser *run = p->denoiser->run;
+    struct weir_checkpoint_state state;
+    void *memory = NULL;
+
+    /* The sampler's table, and with it the number of steps and what a state holds, is known once the item was begun. */
+    WEIR_TRY(weir_denoiser_begin(run, &task->item, embedding, NULL, error));
+    weir_checkpoint_spec_digest(task->lease->spec, task->lease->item, p->owner.spec_digest);
+    memcpy(p->owner.model_digest, p->ground->model_digest, WEIR_SHA256_BYTES);
+    p->owner.numerics_class = p->ground->device->numerics_class;
+    p->owner.sampler = weir_item_sampler_name(task->item.sampler);
+    p->owner.latent_count = p->count;
+    p->owner.history_count = weir_denoiser_looks_back(run) ? p->count : 0;
+    p->owner.step_count = weir_denoiser_step_count(run);
+    p->place = (struct weir_checkpoint_place){ p->ground->link->store, p->ground->log, task->lease->tenant, &task->id };
+    if (weir_checkpoint_load(&p->place, &p->owner, &state, &memory)) {
+        const struct weir_denoiser_state from = { state.step, state.latents, state.history };
+        WEIR_TRY(weir_denoiser_begin(run, &task->item, embedding, &from, error));
+        task->resumed_step = state.step;
+        weir_log(p->ground->log, WEIR_LOG_INFO, "denoise resumed index=%u step=%u of=%u", task->id.index, state.step,
+                 p->owner.step_count);
+    }
+cleanup:
+    free(memory);
+    return status;
+}
+
+static enum weir_status read_state(struct passage *p, struct weir_error *error)
+{
+    return weir_denoiser_read(p->denoiser->run, p->latents, p->owner.history_count ? p->latents + p->count : NULL, error);
+}
+
+static enum weir_status save(struct passage *p, uint32_t step, struct weir_error *error)
+{
+    const struct weir_checkpoint_state state = { step, p->latents, p->owner.history_count ? p->latents + p->count : NULL };
+    const enum weir_status status = read_state(p, error);
+    return status == WEIR_OK ? weir_checkpoint_save(&p->place, &p->owner, &state, error) : status;
+}
+
+static enum weir_status check_finite(const struct passage *p, uint32_t step, struct weir_error *error)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        if (isfinite(p->latents[i])) continue;
+        return weir_fail(error, WEIR_BAD_MODEL, "after step %u of %u the latents are not finite: the model's numbers "
+                         "overflow with this prompt and these settings", step, p->owner.step_count);
+    }
+    return WEIR_OK;
+}
+
+static enum weir_status walk(struct passage *p, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_denoiser *run = p->denoiser->run;
+    const uint32_t steps = p->owner.step_count;
+    uint32_t step = weir_denoiser_step_index(run);
+
+    weir_task_progress(p->task, step, steps);
+    while (step < steps) {
+        WEIR_TRY(weir_task_check(p->task, error));
+        if (atomic_load(&p->task->yield)) {
+            if (step > 0 && step % WEIR_CHECKPOINT_STEPS != 0) WEIR_TRY(save(p, step, error));
+            status = weir_fail(error, WEIR_INTERRUPTED, "stopped after step %u of %u, to go on elsewhere", step, steps);
+            goto cleanup;
+        }
+        WEIR_TRY(weir_denoiser_step(run, error));
+        p->task->steps_run++;
+        step = weir_denoiser_step_index(run);
+        if (step % WEIR_CHECKPOINT_STEPS == 0 && step < steps) {
+            struct weir_error why;
+            const enum weir_status saved = save(p, step, &why);
+            if (saved == WEIR_DEVICE) WEIR_TRY(weir_fail(error, saved, "%s", why.words));
+            if (saved == WEIR_OK) WEIR_TRY(check_finite(p, step, error));
+            else weir_log(p->ground->log, WEIR_LOG_WARN, "checkpoint not written step=%u words=\"%s\"", step, why.words);
+        }
+        weir_task_progress(p->task, step, steps);
+    }
+    WEIR_TRY(read_state(p, error));
+    WEIR_TRY(check_finite(p, steps, error));
+cleanup:
+    return status;
+}
+
+static enum weir_status publish(struct passage *p, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_model_facts *facts = weir_pipeline_facts(p->ground->pipeline);
+    const struct weir_item *item = &p->task->item;
+    const uint32_t dims[] = { facts->latent_channels, item->frames, item->height / facts->latent_factor,
+                              item->width / facts->latent_factor };
+    void *bytes = NULL;
+    size_t byte_count, count;
+    float *values;
+    struct weir_output *output;
+    WEIR_TRY(weir_artefact_create(4, dims, &bytes, &byte_count, &values, &count, error));
+    memcpy(values, p->latents, count * sizeof *values);
+    WEIR_TRY(weir_task_output(p->task, &output, error));
+    WEIR_TRY(weir_link_put(p->ground->link, p->task->lease->tenant, &p->task->id, "latents", WEIR_ARTEFACT_MEDIA_TYPE,
+                           bytes, byte_count, output, error));
+cleanup:
+    free(bytes);
+    return status;
+}
+
+static enum weir_status run(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct denoiser *denoiser = (struct denoiser *)stage;
+    const struct weir_stage_ground *ground = stage->ground;
+    const struct weir_model_facts *facts = weir_pipeline_facts(ground->pipeline);
+    const uint32_t dims[] = { weir_item_guided(&task->item) ? 2 : 1, facts->text_tokens, facts->text_channels };
+    struct passage p = { .denoiser = denoiser, .task = task, .ground = ground };
+    struct weir_artefact_tensor embedding;
+    void *bytes = NULL;
+    size_t byte_count;
+
+    WEIR_TRY(weir_task_input(task, ground->link, 0, &bytes, &byte_count, error));
+    WEIR_TRY(weir_artefact_parse(bytes, byte_count, &embedding, error));
+    WEIR_TRY(weir_artefact_expect(&embedding, "the embedding", 3, dims, error));
+    p.count = weir_item_latent_count(facts, &task->item);
+    p.latents = malloc(2 * p.count * sizeof *p.latents);
+    if (!p.latents) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu latents", p.count));
+    if (!fits(stage, &task->item)) {
+        weir_denoiser_destroy(&denoiser->run);
+        WEIR_TRY(weir_denoiser_create(ground->pipeline, &task->item, &denoiser->run, error));
+    }
+    WEIR_TRY(begin(&p, embedding.values, error));
+    WEIR_TRY(walk(&p, error));
+    WEIR_TRY(publish(&p, error));
+cleanup:
+    free(p.latents);
+    free(bytes);
+    return status;
+}
+
+const struct weir_stage_kind weir_stage_denoiser = {
+    .stage = WEIR_STAGE_DENOISE,
+    .plan_memory = plan_memory,
+    .open = stage_open,
+    .fits = fits,
+    .run = run,
+    .close = stage_close,
+};

@@ -1,0 +1,43 @@
+/* quote: what a job would be and cost, before it is one: the resolved spec, its memory, its predicted milliseconds.
+ *
+ * The prediction is work times a speed: positions of the latents times steps times guidance copies, and pixels to decode.
+ * Speeds are learned from the tasks that this worker ran, a model each; before the first they are a guess.
+ *
+ * Threads  a quote belongs to one thread at a time; speeds may be read and taught from any
+ */
+#ifndef WEIR_WORKER_QUOTE_H
+#define WEIR_WORKER_QUOTE_H
+
+#include "proto/wire.h"
+#include "worker/mailbox.h"
+#include "worker/models.h"
+#include "worker/stage.h"
+
+struct weir_speed { /* nanoseconds a unit of work, 0: not known yet */
+    atomic_ullong denoise_ns, decode_ns;
+};
+
+struct weir_quote {
+    struct weir_mail mail;
+    struct weir_message message; /* QUOTE; owns the texts of `spec` */
+    enum weir_status status;
+    struct weir_error error;
+    Weir__Pb__JobSpec spec;
+    uint64_t memory_bytes, cost_ms;
+};
+
+struct weir_quoter {
+    const struct weir_models *models;
+    struct weir_device *device;
+    struct weir_encoders *encoders;
+    struct weir_speed speeds[WEIR_MODELS_MAX];
+};
+
+/* Fills status, error, spec, memory_bytes and cost_ms. Takes as long as planning a network takes. */
+void weir_quoter_answer(struct weir_quoter *quoter, struct weir_quote *quote);
+/* A task that succeeded. */
+void weir_quoter_learn(struct weir_quoter *quoter, const struct weir_task *task);
+
+void weir_quote_destroy(struct weir_quote **quote_p);
+
+#endif

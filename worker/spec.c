@@ -1,0 +1,159 @@
+#include "worker/spec.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ENCODER_SIDE_MAX = 8192, ITEMS_MAX = 4096 };
+
+static int sampler_of(const char *name)
+{
+    for (int i = 0; i < WEIR_ITEM_SAMPLER_COUNT; i++) {
+        if (name && strcmp(name, weir_item_sampler_name((enum weir_item_sampler)i)) == 0) return i;
+    }
+    return -1;
+}
+
+static int noise_of(const char *name)
+{
+    for (int i = 0; i < WEIR_ITEM_NOISE_COUNT; i++) {
+        if (name && strcmp(name, weir_item_noise_name((enum weir_item_noise)i)) == 0) return i;
+    }
+    return -1;
+}
+
+enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, uint32_t index, struct weir_item *out,
+                                struct weir_error *error)
+{
+    const int sampler = sampler_of(spec->sampler), noise = noise_of(spec->noise);
+    if (!spec->has_spec_version || spec->spec_version != WEIR_SPEC_VERSION) {
+        return weir_fail(error, WEIR_UNSUPPORTED, "a resolved spec of version %u, this build runs %d", spec->spec_version,
+                         WEIR_SPEC_VERSION);
+    }
+    if (!spec->model || !spec->has_model_digest || !spec->prompt || !spec->has_width || !spec->has_height ||
+        !spec->has_frames || !spec->has_fps || !spec->has_steps || !spec->has_guidance || !spec->has_seed ||
+        !spec->format || sampler < 0 || noise < 0) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "a resolved spec lacks a field, or names no known sampler or noise");
+    }
+    *out = (struct weir_item){ .width = spec->width, .height = spec->height, .frames = spec->frames, .fps = spec->fps,
+                               .steps = spec->steps, .guidance = spec->guidance, .seed = spec->seed + index,
+                               .sampler = (enum weir_item_sampler)sampler, .noise = (enum weir_item_noise)noise };
+    return WEIR_OK;
+}
+
+static int64_t wished(protobuf_c_boolean has, uint32_t value)
+{
+    return has ? (int64_t)value : WEIR_ITEM_UNSET;
+}
+
+/* What the film format asks of an item, beside what the model asks. */
+static enum weir_status check_film(const struct weir_film_format *format, const struct weir_item *item, uint32_t n,
+                                   struct weir_error *error)
+{
+    if (item->width % format->size_multiple || item->height % format->size_multiple) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--size %ux%u: %s films need even sizes; gif and png take any",
+                         item->width, item->height, format->name);
+    }
+    if (item->width > ENCODER_SIDE_MAX || item->height > ENCODER_SIDE_MAX) {
+        return weir_fail(error, WEIR_TOO_LARGE, "--size %ux%u: a film is at most %d pixels wide and high", item->width,
+                         item->height, ENCODER_SIDE_MAX);
+    }
+    if (item->fps > format->fps_max) {
+        return weir_fail(error, WEIR_TOO_LARGE, "--fps %u: %s takes at most %u", item->fps, format->name, format->fps_max);
+    }
+    if (item->frames > format->frames_max) {
+        return weir_fail(error, WEIR_TOO_LARGE, "--frames %u: %s takes at most %u", item->frames, format->name,
+                         format->frames_max);
+    }
+    if (n < 1 || n > ITEMS_MAX) {
+        return weir_fail(error, n ? WEIR_TOO_LARGE : WEIR_BAD_ARGUMENT, "--n %u: 1 to %d is allowed", n, ITEMS_MAX);
+    }
+    if (!format->is_joined && format->size_multiple == 1 && strcmp(format->name, "png") == 0 &&
+        (uint64_t)n * item->frames > format->frames_max) {
+        return weir_fail(error, WEIR_TOO_LARGE, "--n %u of %u frames as png: one job makes at most %u pictures", n,
+                         item->frames, format->frames_max);
+    }
+    return WEIR_OK;
+}
+
+enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct weir_spec_model *model,
+                                   struct weir_encoders *encoders, Weir__Pb__JobSpec *out, struct weir_error *error)
+{
+    struct weir_item item;
+    struct weir_item_wish blanks = WEIR_ITEM_WISH_NONE;
+    const char *codec = "", *format_name = wish->format && wish->format[0] ? wish->format : "mp4";
+    const struct weir_film_format *format = weir_film_format(format_name);
+    enum weir_status status = WEIR_OK;
+
+    if (!wish->prompt) return weir_fail(error, WEIR_BAD_ARGUMENT, "a prompt is missing");
+    if (wish->has_spec_version && wish->spec_version != WEIR_SPEC_VERSION) {
+        return weir_fail(error, WEIR_UNSUPPORTED, "spec version %u: this build takes %d", wish->spec_version,
+                         WEIR_SPEC_VERSION);
+    }
+    if (wish->precision && wish->precision[0] && strcmp(wish->precision, "f32") != 0) {
+        return weir_fail(error, WEIR_UNSUPPORTED, "--precision %s: f32 is offered", wish->precision);
+    }
+    if (wish->has_model_digest && memcmp(wish->model_digest.data, model->digest, WEIR_SHA256_BYTES) != 0) {
+        return weir_fail(error, WEIR_CONFLICT, "model %s: its files have another digest than the one asked for",
+                         model->name);
+    }
+    blanks.width = wished(wish->has_width, wish->width);
+    blanks.height = wished(wish->has_height, wish->height);
+    blanks.frames = wished(wish->has_frames, wish->frames);
+    blanks.steps = wished(wish->has_steps, wish->steps);
+    blanks.fps = wished(wish->has_fps, wish->fps);
+    if (wish->has_guidance) blanks.guidance = wish->guidance;
+    if (wish->sampler && wish->sampler[0]) blanks.sampler = wish->sampler;
+    if (wish->noise && wish->noise[0]) blanks.noise = wish->noise;
+    blanks.seed = wish->seed;
+    if (!wish->has_seed) { /* 32 bits: short enough to be written down */
+        uint32_t random;
+        weir_random_bytes(&random, sizeof random);
+        blanks.seed = random;
+    }
+    WEIR_TRY(weir_item_resolve(model->facts, &blanks, &item, error));
+    WEIR_TRY(weir_encoders_codec(encoders, format_name, wish->codec, &codec, error)); /* also: no such format */
+    WEIR_TRY(check_film(format, &item, wish->has_n ? wish->n : 1, error));
+
+    weir__pb__job_spec__init(out);
+    out->has_spec_version = out->has_model_digest = out->has_width = out->has_height = out->has_frames = out->has_fps =
+        out->has_steps = out->has_guidance = out->has_seed = out->has_n = 1;
+    out->spec_version = WEIR_SPEC_VERSION;
+    out->model = (char *)(uintptr_t)model->name;
+    out->model_digest = (ProtobufCBinaryData){ WEIR_SHA256_BYTES, (uint8_t *)(uintptr_t)model->digest };
+    out->pipeline = (char *)(uintptr_t)model->pipeline;
+    out->prompt = wish->prompt;
+    out->negative = wish->negative ? wish->negative : (char *)(uintptr_t) "";
+    out->width = item.width;
+    out->height = item.height;
+    out->frames = item.frames;
+    out->fps = item.fps;
+    out->steps = item.steps;
+    out->guidance = item.guidance;
+    out->seed = item.seed;
+    out->n = wish->has_n ? wish->n : 1;
+    out->sampler = (char *)(uintptr_t)weir_item_sampler_name(item.sampler);
+    out->noise = (char *)(uintptr_t)weir_item_noise_name(item.noise);
+    out->format = (char *)(uintptr_t)format->name;
+    out->codec = (char *)(uintptr_t)codec;
+    out->precision = (char *)(uintptr_t) "f32";
+cleanup:
+    return status;
+}
+
+char *weir_spec_receipt(const Weir__Pb__JobSpec *spec, uint32_t index, const char *numerics_class, const char *encoder)
+{
+    Weir__Pb__JobSpec one = *spec;
+    char digest[WEIR_SHA256_HEX_BYTES];
+    one.seed = spec->seed + index;
+    one.n = 1;
+    weir_hex_write(spec->model_digest.data, WEIR_SHA256_BYTES, digest);
+    char *resolved = weir_spec_json(&one), *text = NULL;
+    json_t *object = resolved ? json_loads(resolved, 0, NULL) : NULL;
+    json_t *receipt = json_pack("{s:i, s:o, s:s, s:s, s:s}", "weir", 1, "spec", object, "model_digest", digest,
+                                "numerics_class", numerics_class, "encoder", encoder);
+    if (receipt) text = json_dumps(receipt, JSON_SORT_KEYS | JSON_COMPACT);
+    json_decref(receipt);
+    free(resolved);
+    return text;
+}

@@ -1,0 +1,32 @@
+/* spec: a job's spec as the wire has it <-> what a pipeline computes; and the receipt inside a film.
+ *
+ * Threads  all functions are pure
+ */
+#ifndef WEIR_WORKER_SPEC_H
+#define WEIR_WORKER_SPEC_H
+
+#include "proto/job.h"
+#include "worker/encoders.h"
+#include "worker/pipelines/item.h"
+
+/* Item number `index` of a resolved spec: sizes, steps, guidance, seed + index.
+ * Errors   BAD_ARGUMENT naming what is missing or no known word */
+enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, uint32_t index, struct weir_item *out,
+                                struct weir_error *error);
+
+/* Who resolves: the model that was asked for and what can be made of its frames here. */
+struct weir_spec_model {
+    const char *name;
+    const uint8_t *digest; /* WEIR_SHA256_BYTES */
+    const char *pipeline;  /* class name */
+    const struct weir_model_facts *facts;
+};
+/* `out` shares the texts of `wish` and of the model; every field is set. A seed that nobody asked for is random.
+ * Errors   BAD_ARGUMENT, TOO_LARGE, UNSUPPORTED: the words name the flag, the value and the limit */
+enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct weir_spec_model *model,
+                                   struct weir_encoders *encoders, Weir__Pb__JobSpec *out, struct weir_error *error);
+
+/* What determines the bytes of one film (PROTOCOL.md section 10), as JSON with sorted keys; free() it. NULL: no memory. */
+char *weir_spec_receipt(const Weir__Pb__JobSpec *spec, uint32_t index, const char *numerics_class, const char *encoder);
+
+#endif

@@ -1,0 +1,59 @@
+/* task: one leased stage task on its way through a worker: what the broker asked for, the flags by which the control
+ * thread speaks to the stage while it runs, and what came of it.
+ *
+ * Threads  one at a time: the control thread makes it, the compute thread runs it, the control thread answers with it.
+ *          Only the atomics are touched by both at once
+ */
+#ifndef WEIR_WORKER_TASK_H
+#define WEIR_WORKER_TASK_H
+
+#include "proto/job.h"
+#include "worker/link/link.h"
+#include "worker/pipelines/item.h"
+
+#include <stdatomic.h>
+
+struct weir_task {
+    /* asked for */
+    struct weir_task_id id;
+    const Weir__Pb__Lease *lease; /* tenant, resolved spec, frames, inputs; owned by whoever holds the lease */
+    size_t model_index;
+    struct weir_item item; /* of the spec, with this item's own seed */
+
+    /* while it runs */
+    atomic_bool cancel; /* stop at the next step; nothing is wanted any more */
+    atomic_bool yield;  /* stop where nothing is lost: denoise writes a checkpoint and ends INTERRUPTED */
+    atomic_uint step, steps;
+    void (*progressed)(void *context); /* after step changed */
+    void *progress_context;
+
+    /* what came of it */
+    enum weir_status status;
+    struct weir_error error;
+    struct weir_output *outputs;
+    size_t output_count, output_room;
+    uint32_t steps_run, resumed_step;
+    bool has_lost_input;
+    struct weir_task_id lost_input;
+    char *note; /* or NULL */
+    uint64_t milliseconds;
+};
+
+/* The largest number of artefacts that one DONE carries. */
+#define WEIR_TASK_OUTPUTS_MAX 2048
+
+/* Reads the lease: ids, tenant, spec. The item is checked against the model by the stage.
+ * Errors   PROTOCOL, BAD_ARGUMENT (a field that a resolved spec must have is missing) */
+enum weir_status weir_task_create(const Weir__Pb__Lease *lease, struct weir_task **out, struct weir_error *error);
+void weir_task_destroy(struct weir_task **task_p);
+
+/* Room for one more output; the pointer is good until the next call. */
+enum weir_status weir_task_output(struct weir_task *task, struct weir_output **out, struct weir_error *error);
+void weir_task_progress(struct weir_task *task, uint32_t step, uint32_t steps);
+/* CANCELLED when the flag is set. */
+enum weir_status weir_task_check(const struct weir_task *task, struct weir_error *error);
+/* Input number `index`, its digest checked; free(*out). An INPUT_LOST is noted with its producer. */
+enum weir_status weir_task_input(struct weir_task *task, struct weir_link *link, size_t index, void **out,
+                                 size_t *out_bytes, struct weir_error *error);
+
+#endif
