@@ -14,7 +14,6 @@
 struct weir_autoencoder_kl {
     struct weir_autoencoder_kl_config config;
     struct weir_params *params;
-    enum weir_dtype dtype;
     bool old_names; /* query, key, value, proj_attn instead of to_q, to_k, to_v, to_out.0 */
 };
 
@@ -169,18 +168,15 @@ struct weir_value weir_autoencoder_kl_build_decode(const struct weir_autoencoder
 
 /* ---- opening ---- */
 
-/* Builds once for one latent cell, which loads every layer. */
-static enum weir_status load(struct weir_autoencoder_kl *net, struct weir_device *device, struct weir_error *error)
+/* Builds once, which loads every layer. */
+static enum weir_status load(struct weir_autoencoder_kl *net, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct weir_program *p = NULL;
-    const struct weir_dims z = { 1, 1, 1, 1, net->config.latent_channels };
-
     net->old_names = weir_params_has(net->params, "decoder.mid_block.attentions.0.query.weight");
-    WEIR_TRY(weir_program_create(device, net->dtype, &p));
-    weir_program_output(p, "y", weir_autoencoder_kl_build_decode(net, p, weir_program_input(p, "z", net->dtype, &z)));
+    WEIR_TRY(weir_params_program(net->params, &p));
+    weir_autoencoder_kl_build_decode(net, p, (struct weir_value){ 0 });
     WEIR_TRY(weir_params_status(net->params, error));
-    WEIR_TRY(weir_program_finish(p, error));
     weir_params_seal(net->params);
 cleanup:
     weir_program_destroy(&p);
@@ -195,9 +191,8 @@ enum weir_status weir_autoencoder_kl_open(struct weir_device *device, const stru
     struct weir_autoencoder_kl *net = calloc(1, sizeof *net);
     if (!net) return weir_fail(error, WEIR_NO_MEMORY, "autoencoder_kl: no memory for its config");
     net->config = *config;
-    net->dtype = dtype;
     WEIR_TRY(weir_params_create(device, weights, dtype, &net->params, error));
-    WEIR_TRY(load(net, device, error));
+    WEIR_TRY(load(net, error));
     *out = net;
     net = NULL;
 cleanup:

@@ -12,7 +12,6 @@
 struct weir_clip_text {
     struct weir_clip_text_config config;
     struct weir_params *params;
-    enum weir_dtype dtype;
     const char *root; /* of tensor names: older files begin them with "text_model.", newer ones do not */
 };
 
@@ -121,18 +120,15 @@ struct weir_value weir_clip_text_build(const struct weir_clip_text *net, struct 
     return norm(net, p, x, net->root, "final_layer_norm");
 }
 
-/* Builds once for the shortest text, which loads every layer. */
-static enum weir_status load(struct weir_clip_text *net, struct weir_device *device, struct weir_error *error)
+/* Builds once, which loads every layer. */
+static enum weir_status load(struct weir_clip_text *net, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct weir_program *p = NULL;
-    const struct weir_dims ids = { 1, 1, 1, 1, 1 };
-
     net->root = weir_params_has(net->params, "text_model.final_layer_norm.weight") ? "text_model." : "";
-    WEIR_TRY(weir_program_create(device, net->dtype, &p));
-    weir_program_output(p, "embedding", weir_clip_text_build(net, p, weir_program_input(p, "ids", WEIR_I32, &ids)));
+    WEIR_TRY(weir_params_program(net->params, &p));
+    weir_clip_text_build(net, p, (struct weir_value){ 0 });
     WEIR_TRY(weir_params_status(net->params, error));
-    WEIR_TRY(weir_program_finish(p, error));
     weir_params_seal(net->params);
 cleanup:
     weir_program_destroy(&p);
@@ -147,9 +143,8 @@ enum weir_status weir_clip_text_open(struct weir_device *device, const struct we
     struct weir_clip_text *net = calloc(1, sizeof *net);
     if (!net) return weir_fail(error, WEIR_NO_MEMORY, "clip_text: no memory for its config");
     net->config = *config;
-    net->dtype = dtype;
     WEIR_TRY(weir_params_create(device, weights, dtype, &net->params, error));
-    WEIR_TRY(load(net, device, error));
+    WEIR_TRY(load(net, error));
     *out = net;
     net = NULL;
 cleanup:

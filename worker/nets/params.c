@@ -20,7 +20,7 @@ struct weir_params {
     const struct weir_weights *weights; /* borrowed; NULL: shapes alone */
     enum weir_dtype dtype;
     struct layer *layers;
-    uint64_t bytes, count;
+    uint64_t count;
     enum weir_status status; /* sticky */
     struct weir_error error;
     bool sealed, shapes_only;
@@ -151,7 +151,6 @@ static enum weir_status add_layer(struct weir_params *params, const char *name, 
     layer->packed = *packed_p;
     *packed_p = NULL;
     HASH_ADD_STR(params->layers, name, layer);
-    params->bytes += params->device->ops->packed_bytes(layer->packed);
     return WEIR_OK;
 }
 
@@ -306,6 +305,14 @@ const struct weir_packed *weir_params_embed(struct weir_params *params, const st
     return take(params, table, &q, &weight, &bias);
 }
 
+/* A program whose first value is impossible: its error sticks, so every later call returns at once. */
+enum weir_status weir_params_program(const struct weir_params *params, struct weir_program **out)
+{
+    const enum weir_status status = weir_program_create(params->device, params->dtype, out);
+    if (status == WEIR_OK) weir_program_input(*out, "nothing", params->dtype, &(struct weir_dims){ 0 });
+    return status;
+}
+
 enum weir_status weir_params_status(const struct weir_params *params, struct weir_error *error)
 {
     if (params->status != WEIR_OK && error) *error = params->error;
@@ -320,7 +327,10 @@ void weir_params_seal(struct weir_params *params)
 
 uint64_t weir_params_bytes(const struct weir_params *params)
 {
-    return params->bytes;
+    uint64_t bytes = 0;
+    for (const struct layer *layer = params->layers; layer; layer = layer->hh.next)
+        bytes += params->device->ops->packed_bytes(layer->packed);
+    return bytes;
 }
 
 uint64_t weir_params_count(const struct weir_params *params)

@@ -2,7 +2,7 @@
  *
  * A builder asks for a layer where it uses it. The first time, the tensors are found, checked, widened to f32 and
  * packed; after that the same name gives the same layer. So a network is written once, as its builder, and opening it
- * is building it once for the smallest shape.
+ * is building it once into a program that plans nothing (weir_params_program).
  *
  *   const struct weir_linear_params shape = { .in = 64, .out = 128, .bias = true };
  *   h = weir_program_linear(p, weir_params_linear(params, &shape, "%s.proj_in", prefix), h, NULL);
@@ -63,10 +63,15 @@ struct weir_embed_params {
 const struct weir_packed *weir_params_embed(struct weir_params *params, const struct weir_embed_params *shape,
                                             const char *table, const char *positions);
 
+/* A program that builders may write into for their layers alone: nothing in it is planned, for a device may make a
+ * layer larger for each shape that it plans. Finishing it fails. */
+enum weir_status weir_params_program(const struct weir_params *params, struct weir_program **out);
+
 enum weir_status weir_params_status(const struct weir_params *params, struct weir_error *error);
 /* No more layers: asking for a new one is our own fault from here on. */
 void weir_params_seal(struct weir_params *params);
-uint64_t weir_params_bytes(const struct weir_params *params); /* packed, on the device */
+/* Packed, on the device: also what planning has added since, for shapes that want their weights laid out otherwise. */
+uint64_t weir_params_bytes(const struct weir_params *params);
 uint64_t weir_params_count(const struct weir_params *params); /* numbers in the layers packed */
 
 #endif

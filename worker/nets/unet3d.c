@@ -504,27 +504,18 @@ void weir_unet3d_slot_name(uint32_t index, char out[WEIR_UNET3D_SLOT_NAME_BYTES]
 
 /* ---- opening ---- */
 
-/* Builds both programs once for the smallest shape, which loads every layer. */
-static enum weir_status load(struct weir_unet3d *net, struct weir_device *device, struct weir_error *error)
+/* Builds both programs once, which loads every layer. */
+static enum weir_status load(struct weir_unet3d *net, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    struct weir_program *prepare = NULL, *step = NULL;
-    const uint32_t side = 1u << net->config.levels;
-    const struct weir_dims x = { 1, 1, side, side, net->config.in_channels }, t = { 1, 1, 1, 1, 1 };
-
-    WEIR_TRY(weir_program_create(device, net->dtype, &prepare));
-    WEIR_TRY(weir_program_create(device, net->dtype, &step));
-    weir_unet3d_build_prepare(net, prepare, 1, 1);
-    weir_unet3d_build_step(net, step, weir_program_input(step, "x", net->dtype, &x),
-                           weir_program_input(step, "t", WEIR_F32, &t), 1);
-    WEIR_TRY(weir_params_status(net->params, error)); /* what is missing in the file explains what the builders say */
-    WEIR_TRY(weir_program_finish(prepare, error));
-    WEIR_TRY(weir_program_finish(step, error));
+    struct weir_program *p = NULL;
+    WEIR_TRY(weir_params_program(net->params, &p));
+    weir_unet3d_build_prepare(net, p, 1, 1);
+    weir_unet3d_build_step(net, p, none, none, 1);
+    WEIR_TRY(weir_params_status(net->params, error));
     weir_params_seal(net->params);
-
 cleanup:
-    weir_program_destroy(&step);
-    weir_program_destroy(&prepare);
+    weir_program_destroy(&p);
     return status;
 }
 
@@ -538,7 +529,7 @@ enum weir_status weir_unet3d_open(struct weir_device *device, const struct weir_
     net->config = *config;
     net->dtype = dtype;
     WEIR_TRY(weir_params_create(device, weights, dtype, &net->params, error));
-    WEIR_TRY(load(net, device, error));
+    WEIR_TRY(load(net, error));
     *out = net;
     net = NULL;
 cleanup:
