@@ -1,0 +1,465 @@
+/* Included by simd_base.c, simd_avx2.c and simd_avx512.c, each compiled for its own instruction set; SIMD_NAME is the
+ * name of the table it makes. Vectors are GCC's, so that + - * / are the processor's own. */
+#include "kernels/cpu/simd.h"
+
+#include <math.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define LANES 16
+#elif defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+#define LANES 8
+#else
+#define LANES 4
+#endif
+
+typedef float vector __attribute__((vector_size(LANES * 4), may_alias));
+typedef int32_t integers __attribute__((vector_size(LANES * 4), may_alias));
+typedef float vector_at __attribute__((vector_size(LANES * 4), aligned(4), may_alias)); /* in memory, unaligned */
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vector load(const float *from)
+{
+    return *(const vector_at *)from;
+}
+
+INLINE void store(float *to, vector value)
+{
+    *(vector_at *)to = value;
+}
+
+INLINE vector broadcast(float value)
+{
+    return value - (vector){ 0 };
+}
+
+/* The first `count` < LANES numbers, others `fill`. */
+INLINE vector load_some(const float *from, size_t count, float fill)
+{
+    float lanes[LANES];
+    for (size_t i = 0; i < LANES; i++) lanes[i] = fill;
+    memcpy(lanes, from, count * sizeof(float));
+    return load(lanes);
+}
+
+INLINE void store_some(float *to, vector value, size_t count)
+{
+    float lanes[LANES];
+    store(lanes, value);
+    memcpy(to, lanes, count * sizeof(float));
+}
+
+/* a * b + c in one rounding where the instruction set has it. */
+INLINE vector fused(vector a, vector b, vector c)
+{
+#if LANES == 16
+    return (vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif LANES == 8
+    return (vector)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
+INLINE vector choose(integers condition, vector yes, vector no)
+{
+    return (vector)((condition & (integers)yes) | (~condition & (integers)no));
+}
+
+INLINE vector larger(vector a, vector b)
+{
+#if LANES == 16
+    return (vector)_mm512_max_ps((__m512)a, (__m512)b);
+#elif LANES == 8
+    return (vector)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return choose((integers)(a > b), a, b);
+#endif
+}
+
+INLINE vector smaller(vector a, vector b)
+{
+#if LANES == 16
+    return (vector)_mm512_min_ps((__m512)a, (__m512)b);
+#elif LANES == 8
+    return (vector)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return choose((integers)(a < b), a, b);
+#endif
+}
+
+/* Lane by lane, pairwise by halves: the same order always. */
+INLINE float sum_of(vector value)
+{
+    float lanes[LANES];
+    store(lanes, value);
+    for (size_t half = LANES / 2; half > 0; half /= 2) {
+        for (size_t i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    }
+    return lanes[0];
+}
+
+INLINE float largest_of(vector value)
+{
+    float lanes[LANES];
+    store(lanes, value);
+    float largest = lanes[0];
+    for (size_t i = 1; i < LANES; i++) largest = lanes[i] > largest ? lanes[i] : largest;
+    return largest;
+}
+
+/* x = n ln 2 + r, |r| <= ln 2 / 2. Adding 1.5 * 2^23 rounds to a whole number, whose low bits are then n. Bounds are
+ * applied as min(bound, x) and max(bound, x), which on x86 give x when it is NaN. */
+INLINE vector exponential(vector x)
+{
+    const vector magic = broadcast(0x1.8p23f);
+    const vector low = broadcast(-87.33654f), high = broadcast(88.37626f);
+    const vector bounded = larger(low, smaller(high, x));
+    const vector rounded = fused(bounded, broadcast(0x1.715476p0f), magic);
+    const vector n = rounded - magic;
+    vector r = fused(n, broadcast(-0x1.62e4p-1f), bounded); /* ln 2 in two parts, the first with few bits */
+    r = fused(n, broadcast(-0x1.7f7d1cp-20f), r);
+    vector p = broadcast(0x1.6ab97ap-10f);
+    p = fused(p, r, broadcast(0x1.126d0cp-7f));
+    p = fused(p, r, broadcast(0x1.55589ap-5f));
+    p = fused(p, r, broadcast(0x1.55540ap-3f));
+    p = fused(p, r, broadcast(0x1.fffffap-2f));
+    p = fused(p, r * r, r + 1.0f);
+    const integers power = ((integers)rounded - (integers)magic) << 23;
+    const vector value = (vector)((integers)p + power);
+    return choose((integers)(x == x), choose((integers)(x < low), broadcast(0), value), x);
+}
+
+INLINE vector sigmoid(vector x)
+{
+    return 1.0f / (1.0f + exponential(-x));
+}
+
+/* x Phi(x): the tail beyond |x| is exp(-x*x/2) g(t), t = 1 / (1 + |x| / 4), g a polynomial of degree 9. */
+INLINE vector gelu(vector x)
+{
+    const vector z = smaller(larger(x, -x), broadcast(14));
+    const vector t = 1.0f / fused(z, broadcast(0.25f), broadcast(1));
+    static const float g[] = { 0.033946896221890434f,  -0.19617820849661388f, 0.3950033832533305f,
+                               -0.33347167775443665f,  0.30448875517714813f,  -0.020384990494828954f,
+                               0.12156823849898736f,   0.09482019178397724f,  0.10022900502663441f,
+                               -2.16004101699363e-05f };
+    vector tail = broadcast(g[0]);
+    for (size_t i = 1; i < WEIR_COUNT(g); i++) tail = fused(tail, t, broadcast(g[i]));
+    tail *= exponential(-0.5f * z * z);
+    return x * choose((integers)(x > 0.0f), 1.0f - tail, tail);
+}
+
+INLINE vector activated(enum weir_activation activation, vector x)
+{
+    switch (activation) {
+    case WEIR_ACT_SILU: return x * sigmoid(x);
+    case WEIR_ACT_GELU:
+    case WEIR_ACT_GEGLU: return gelu(x);
+    case WEIR_ACT_GELU_TANH: { /* 0.5 (1 + tanh u) = sigmoid(2 u) */
+        const vector cube = x * x * x;
+        return x * sigmoid(fused(cube, broadcast(0.07135481282553f), x * 1.5957691216057308f));
+    }
+    case WEIR_ACT_QUICK_GELU: return x * sigmoid(1.702f * x);
+    case WEIR_ACT_NONE: break;
+    }
+    return x;
+}
+
+INLINE void activate_all(enum weir_activation activation, const float *x, const float *residual, float *y,
+                         size_t count)
+{
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        vector value = activated(activation, load(x + i));
+        if (residual) value += load(residual + i);
+        store(y + i, value);
+    }
+    if (i < count) {
+        vector value = activated(activation, load_some(x + i, count - i, 0));
+        if (residual) value += load_some(residual + i, count - i, 0);
+        store_some(y + i, value, count - i);
+    }
+}
+
+static void activate(enum weir_activation activation, const float *x, const float *residual, float *y, size_t count)
+{
+    switch (activation) { /* outside the loop: one loop for each */
+    case WEIR_ACT_NONE: activate_all(WEIR_ACT_NONE, x, residual, y, count); break;
+    case WEIR_ACT_SILU: activate_all(WEIR_ACT_SILU, x, residual, y, count); break;
+    case WEIR_ACT_GEGLU:
+    case WEIR_ACT_GELU: activate_all(WEIR_ACT_GELU, x, residual, y, count); break;
+    case WEIR_ACT_GELU_TANH: activate_all(WEIR_ACT_GELU_TANH, x, residual, y, count); break;
+    case WEIR_ACT_QUICK_GELU: activate_all(WEIR_ACT_QUICK_GELU, x, residual, y, count); break;
+    }
+}
+
+static void geglu(const float *x, const float *residual, float *y, size_t tokens, size_t width)
+{
+    for (size_t l = 0; l < tokens; l++, x += 2 * width, y += width) {
+        size_t i = 0;
+        for (; i + LANES <= width; i += LANES) {
+            vector value = load(x + i) * gelu(load(x + width + i));
+            if (residual) value += load(residual + l * width + i);
+            store(y + i, value);
+        }
+        if (i < width) {
+            const size_t some = width - i;
+            vector value = load_some(x + i, some, 0) * gelu(load_some(x + width + i, some, 0));
+            if (residual) value += load_some(residual + l * width + i, some, 0);
+            store_some(y + i, value, some);
+        }
+    }
+}
+
+/* --- norms --------------------------------------------------------------------------------------------------------- */
+
+#define SUM_RUN 32 /* so many are summed in f32 before they are added in f64 */
+
+/* sum + value, or sum + value^2. */
+INLINE vector added(bool squares, vector value, vector sum)
+{
+    if (squares) return fused(value, value, sum);
+    return sum + value;
+}
+
+/* Sums of `some` channels from x[0] on, over `pixels` pixels: of x - about, or of its square. */
+INLINE void lane_sums(const float *x, size_t pixels, size_t channels, const float *about, bool squares, size_t some,
+                      double *sums)
+{
+    double totals[LANES] = { 0 };
+    const bool whole = some == LANES;
+    const vector middle = whole ? load(about) : load_some(about, some, 0);
+    for (size_t p = 0; p < pixels; p += SUM_RUN) {
+        const size_t end = pixels - p < SUM_RUN ? pixels : p + SUM_RUN;
+        vector run = broadcast(0);
+        for (size_t i = p; i < end; i++) {
+            const vector value = whole ? load(x + i * channels) : load_some(x + i * channels, some, 0);
+            run = added(squares, value - middle, run);
+        }
+        float lanes[LANES];
+        store(lanes, run);
+        for (size_t i = 0; i < LANES; i++) totals[i] += (double)lanes[i];
+    }
+    memcpy(sums, totals, some * sizeof(double));
+}
+
+/* The same for 4 * LANES channels at once: four sums in flight hide the latency of the adds. */
+INLINE void wide_sums(const float *x, size_t pixels, size_t channels, const float *about, bool squares, double *sums)
+{
+    double totals[4][LANES] = { { 0 } };
+    vector middle[4];
+    for (size_t v = 0; v < 4; v++) middle[v] = load(about + v * LANES);
+    for (size_t p = 0; p < pixels; p += SUM_RUN) {
+        const size_t end = pixels - p < SUM_RUN ? pixels : p + SUM_RUN;
+        vector run[4] = { broadcast(0), broadcast(0), broadcast(0), broadcast(0) };
+        for (size_t i = p; i < end; i++) {
+            for (size_t v = 0; v < 4; v++) {
+                run[v] = added(squares, load(x + i * channels + v * LANES) - middle[v], run[v]);
+            }
+        }
+        for (size_t v = 0; v < 4; v++) {
+            float lanes[LANES];
+            store(lanes, run[v]);
+            for (size_t i = 0; i < LANES; i++) totals[v][i] += (double)lanes[i];
+        }
+    }
+    memcpy(sums, totals, sizeof totals);
+}
+
+INLINE void all_sums(const float *x, size_t pixels, size_t channels, const float *about, bool squares, double *sums)
+{
+    size_t c = 0;
+    for (; c + 4 * LANES <= channels; c += 4 * LANES) wide_sums(x + c, pixels, channels, about + c, squares, sums + c);
+    for (; c + LANES <= channels; c += LANES) lane_sums(x + c, pixels, channels, about + c, squares, LANES, sums + c);
+    if (c < channels) lane_sums(x + c, pixels, channels, about + c, squares, channels - c, sums + c);
+}
+
+static void channel_sums(const float *x, size_t pixels, size_t channels, const float *about, double *sums)
+{
+    all_sums(x, pixels, channels, about, false, sums);
+}
+
+static void channel_squares(const float *x, size_t pixels, size_t channels, const float *about, double *squares)
+{
+    all_sums(x, pixels, channels, about, true, squares);
+}
+
+INLINE void normalise_all(const float *x, float *y, size_t pixels, size_t channels, const float *mean,
+                          const float *scale, const float *beta, enum weir_activation activation)
+{
+    for (size_t p = 0; p < pixels; p++, x += channels, y += channels) {
+        size_t c = 0;
+        for (; c + LANES <= channels; c += LANES) {
+            store(y + c, activated(activation, fused(load(x + c) - load(mean + c), load(scale + c), load(beta + c))));
+        }
+        if (c < channels) {
+            const size_t some = channels - c;
+            const vector away = load_some(x + c, some, 0) - load_some(mean + c, some, 0);
+            const vector value = fused(away, load_some(scale + c, some, 0), load_some(beta + c, some, 0));
+            store_some(y + c, activated(activation, value), some);
+        }
+    }
+}
+
+static void normalise(const float *x, float *y, size_t pixels, size_t channels, const float *mean, const float *scale,
+                      const float *beta, bool silu)
+{
+    if (silu) {
+        normalise_all(x, y, pixels, channels, mean, scale, beta, WEIR_ACT_SILU);
+    } else {
+        normalise_all(x, y, pixels, channels, mean, scale, beta, WEIR_ACT_NONE);
+    }
+}
+
+/* Sum of x, or of (x - mean)^2, over one token. */
+INLINE float token_sum(const float *x, size_t channels, bool squares, float mean)
+{
+    vector first = broadcast(0), second = broadcast(0);
+    size_t c = 0;
+    for (; c + 2 * LANES <= channels; c += 2 * LANES) {
+        const vector a = load(x + c) - mean, b = load(x + c + LANES) - mean;
+        first = added(squares, a, first);
+        second = added(squares, b, second);
+    }
+    for (; c < channels; c += LANES) {
+        const size_t some = channels - c < LANES ? channels - c : LANES;
+        const vector a = load_some(x + c, some, mean) - mean;
+        first = added(squares, a, first);
+    }
+    return sum_of(first + second);
+}
+
+static void layer_norm(const float *x, float *y, size_t tokens, size_t channels, const float *gamma, const float *beta,
+                       float eps)
+{
+    for (size_t l = 0; l < tokens; l++, x += channels, y += channels) {
+        const float mean = token_sum(x, channels, false, 0) / (float)channels;
+        const float variance = token_sum(x, channels, true, mean) / (float)channels;
+        const float scale = 1 / sqrtf(variance + eps);
+        size_t c = 0;
+        for (; c + LANES <= channels; c += LANES) {
+            store(y + c, fused((load(x + c) - mean) * scale, load(gamma + c), load(beta + c)));
+        }
+        if (c < channels) {
+            const size_t some = channels - c;
+            const vector value = (load_some(x + c, some, mean) - mean) * scale;
+            store_some(y + c, fused(value, load_some(gamma + c, some, 0), load_some(beta + c, some, 0)), some);
+        }
+    }
+}
+
+/* --- attention ----------------------------------------------------------------------------------------------------- */
+
+/* A tile of `rows` x `vectors` * LANES results held in registers; both are constants where this is inlined. */
+INLINE void tile(size_t rows, size_t vectors, size_t inner, const float *a, size_t a_stride, const float *b,
+                 size_t b_stride, float *c, size_t c_stride)
+{
+    vector sum[12][4];
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t v = 0; v < vectors; v++) sum[i][v] = broadcast(0);
+    }
+    for (size_t k = 0; k < inner; k++) {
+        vector row[4];
+        for (size_t v = 0; v < vectors; v++) row[v] = load(b + k * b_stride + v * LANES);
+        for (size_t i = 0; i < rows; i++) {
+            const vector factor = broadcast(a[i * a_stride + k]);
+            for (size_t v = 0; v < vectors; v++) sum[i][v] = fused(factor, row[v], sum[i][v]);
+        }
+    }
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t v = 0; v < vectors; v++) store(c + i * c_stride + v * LANES, sum[i][v]);
+    }
+}
+
+/* Rows of a tile so that sums, a row of b and a factor fit the registers: 32 of them with AVX-512, 16 otherwise. */
+#if LANES == 16
+#define ROWS_1 12
+#define ROWS_2 12
+#define ROWS_3 8
+#define ROWS_4 6
+#else
+#define ROWS_1 12
+#define ROWS_2 6
+#define ROWS_3 4
+#define ROWS_4 2
+#endif
+
+#define STRIP(vectors)                                                                                                 \
+    static void strip_##vectors(size_t rows, size_t inner, const float *a, size_t a_stride, const float *b,            \
+                                size_t b_stride, float *c, size_t c_stride)                                            \
+    {                                                                                                                  \
+        size_t i = 0;                                                                                                  \
+        for (; i + ROWS_##vectors <= rows; i += ROWS_##vectors) {                                                      \
+            tile(ROWS_##vectors, vectors, inner, a + i * a_stride, a_stride, b, b_stride, c + i * c_stride, c_stride); \
+        }                                                                                                              \
+        for (; i + 4 <= rows; i += 4) {                                                                                \
+            tile(4, vectors, inner, a + i * a_stride, a_stride, b, b_stride, c + i * c_stride, c_stride);              \
+        }                                                                                                              \
+        for (; i < rows; i++) {                                                                                        \
+            tile(1, vectors, inner, a + i * a_stride, a_stride, b, b_stride, c + i * c_stride, c_stride);              \
+        }                                                                                                              \
+    }
+STRIP(1)
+STRIP(2)
+STRIP(3)
+STRIP(4)
+
+static void product(size_t rows, size_t columns, size_t inner, const float *a, size_t a_stride, const float *b,
+                    size_t b_stride, float *c, size_t c_stride)
+{
+    size_t j = 0;
+    for (; j + 4 * LANES <= columns; j += 4 * LANES) {
+        strip_4(rows, inner, a, a_stride, b + j, b_stride, c + j, c_stride);
+    }
+    switch ((columns - j) / LANES) {
+    case 3: strip_3(rows, inner, a, a_stride, b + j, b_stride, c + j, c_stride); break;
+    case 2: strip_2(rows, inner, a, a_stride, b + j, b_stride, c + j, c_stride); break;
+    case 1: strip_1(rows, inner, a, a_stride, b + j, b_stride, c + j, c_stride); break;
+    default: break;
+    }
+}
+
+static float softmax(float *x, size_t count)
+{
+    vector largest = broadcast(-INFINITY), sum = broadcast(0);
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) largest = larger(largest, load(x + i));
+    if (i < count) largest = larger(largest, load_some(x + i, count - i, -INFINITY));
+    const float top = largest_of(largest);
+    for (i = 0; i + LANES <= count; i += LANES) {
+        const vector value = exponential(load(x + i) - top);
+        store(x + i, value);
+        sum += value;
+    }
+    if (i < count) {
+        const vector value = exponential(load_some(x + i, count - i, -INFINITY) - top); /* exp(-inf) = 0 */
+        store_some(x + i, value, count - i);
+        sum += value;
+    }
+    return sum_of(sum);
+}
+
+static void scale(const float *x, float factor, float *y, size_t count)
+{
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) store(y + i, load(x + i) * factor);
+    for (; i < count; i++) y[i] = x[i] * factor;
+}
+
+const struct weir_cpu_simd SIMD_NAME = {
+    .name = SIMD_WORDS,
+    .lanes = LANES,
+    .activate = activate,
+    .geglu = geglu,
+    .channel_sums = channel_sums,
+    .channel_squares = channel_squares,
+    .normalise = normalise,
+    .layer_norm = layer_norm,
+    .product = product,
+    .softmax = softmax,
+    .scale = scale,
+};

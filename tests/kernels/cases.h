@@ -1,0 +1,384 @@
+/* cases: every op over a table of shapes (smallest, odd, real), ready to run on any device.
+ *
+ * A case is an op's shape and its layer's parameters; case_begin fills all operands with seeded numbers. Rows come last
+ * to first from one generator a row, so that a row holds the same numbers whatever stands beside it.
+ */
+#ifndef WEIR_TESTS_KERNELS_CASES_H
+#define WEIR_TESTS_KERNELS_CASES_H
+
+#include "tests/kernels/harness.h"
+
+#include "kernels/check.h"
+
+struct kernel_case {
+    const char *label;
+    enum weir_op op;
+    union {
+#define X(op, OP) struct weir_##op op;
+        WEIR_OP_TABLE(X)
+#undef X
+    } shape;
+    bool no_bias;
+};
+
+#define LINEAR(L, IN, OUT, ...)                                                                                        \
+    { .label = "linear " #L " x " #IN " -> " #OUT " " #__VA_ARGS__, .op = WEIR_OP_LINEAR,                              \
+      .shape.linear = { .rows = 2, .tokens = L, .in = IN, .out = OUT, __VA_ARGS__ } }
+#define CONV2D(T, H, W, IN, OUT, K, S, P, E, ...)                                                                      \
+    { .label = "conv2d " #T " of " #H "x" #W " " #IN " -> " #OUT " kernel " #K " stride " #S " " #__VA_ARGS__,         \
+      .op = WEIR_OP_CONV2D,                                                                                            \
+      .shape.conv2d = { .rows = 2, .frames = T, .height = H, .width = W, .in = IN, .out = OUT, .kernel = K,            \
+                        .stride = S, .pad = P, .pad_end = E, __VA_ARGS__ } }
+#define CONV_TEMPORAL(T, P, IN, OUT, ...)                                                                              \
+    { .label = "conv_temporal " #T " x " #P " " #IN " -> " #OUT " " #__VA_ARGS__, .op = WEIR_OP_CONV_TEMPORAL,         \
+      .shape.conv_temporal = { .rows = 2, .frames = T, .pixels = P, .in = IN, .out = OUT, __VA_ARGS__ } }
+#define GROUP_NORM(B, P, C, G, ...)                                                                                    \
+    { .label = "group_norm " #B " x " #P " x " #C " in " #G " " #__VA_ARGS__, .op = WEIR_OP_GROUP_NORM,                \
+      .shape.group_norm = { .rows = 2, .batch = B, .pixels = P, .channels = C, .groups = G, .eps = 1e-5f,              \
+                            __VA_ARGS__ } }
+#define LAYER_NORM(L, C)                                                                                               \
+    { .label = "layer_norm " #L " x " #C, .op = WEIR_OP_LAYER_NORM,                                                    \
+      .shape.layer_norm = { .rows = 2, .tokens = L, .channels = C, .eps = 1e-5f } }
+#define SPATIAL(T, Q, K, H, D)                                                                                         \
+    { .label = "attention spatial " #T " of " #Q " x " #K ", " #H " heads of " #D, .op = WEIR_OP_ATTENTION,            \
+      .shape.attention = { .rows = 2, .sequences = T, .query_length = Q, .key_length = K, .heads = H, .head_dim = D,   \
+                           .query = { (T) * (Q), 1, Q, 0, 1 }, .key = { (T) * (K), 1, K, 0, 1 },                       \
+                           .q_stride = 3 * (H) * (D), .k_stride = 3 * (H) * (D), .v_stride = 3 * (H) * (D),            \
+                           .k_channel = (H) * (D), .v_channel = 2 * (H) * (D), .y_stride = (H) * (D),                  \
+                           .scale = 0.25f } }
+#define TEMPORAL(T, P, H, D)                                                                                           \
+    { .label = "attention temporal " #T " x " #P ", " #H " heads of " #D, .op = WEIR_OP_ATTENTION,                     \
+      .shape.attention = { .rows = 2, .sequences = P, .query_length = T, .key_length = T, .heads = H, .head_dim = D,   \
+                           .query = { (T) * (P), P, 0, 1, P }, .key = { (T) * (P), P, 0, 1, P },                       \
+                           .q_stride = (H) * (D), .k_stride = (H) * (D), .v_stride = (H) * (D),                        \
+                           .y_stride = (H) * (D), .scale = 0.25f } }
+#define CROSS(T, Q, K, H, D)                                                                                           \
+    { .label = "attention cross " #T " of " #Q " x " #K ", " #H " heads of " #D, .op = WEIR_OP_ATTENTION,              \
+      .shape.attention = { .rows = 2, .sequences = T, .query_length = Q, .key_length = K, .heads = H, .head_dim = D,   \
+                           .query = { (T) * (Q), 1, Q, 0, 1 }, .key = { K, 1, 0, 0, 1 }, .q_stride = (H) * (D),        \
+                           .k_stride = (H) * (D), .v_stride = (H) * (D), .y_stride = (H) * (D), .scale = 0.25f } }
+#define CAUSAL(L, H, D)                                                                                                \
+    { .label = "attention causal " #L ", " #H " heads of " #D, .op = WEIR_OP_ATTENTION,                                \
+      .shape.attention = { .rows = 2, .sequences = 1, .query_length = L, .key_length = L, .heads = H, .head_dim = D,   \
+                           .query = { L, 1, 0, 0, 1 }, .key = { L, 1, 0, 0, 1 }, .q_stride = (H) * (D),                \
+                           .k_stride = (H) * (D), .v_stride = (H) * (D), .y_stride = (H) * (D), .scale = 0.25f,        \
+                           .causal = true } }
+#define ACTIVATE(L, C, ACT)                                                                                            \
+    { .label = "activate " #L " x " #C " " #ACT, .op = WEIR_OP_ACTIVATE,                                               \
+      .shape.activate = { .rows = 2, .tokens = L, .channels = C, .activation = ACT } }
+
+static const struct kernel_case kernel_cases[] = {
+    LINEAR(1, 1, 1),
+    LINEAR(1, 320, 1280, .activation = WEIR_ACT_SILU),
+    LINEAR(7, 5, 3, .residual = true),
+    LINEAR(77, 33, 65, .activation = WEIR_ACT_QUICK_GELU, .residual = true),
+    LINEAR(77, 128, 512, .activation = WEIR_ACT_GELU),
+    LINEAR(4096, 48, 48, .residual = true),
+    LINEAR(4096, 48, 384, .activation = WEIR_ACT_GEGLU),
+    LINEAR(1025, 96, 768, .activation = WEIR_ACT_GEGLU, .residual = true),
+    LINEAR(3, 10, 14, .activation = WEIR_ACT_GEGLU),
+    LINEAR(256, 144, 432),
+    LINEAR(300, 576, 144, .activation = WEIR_ACT_GELU_TANH),
+    LINEAR(1000, 320, 320, .residual = true),
+
+    CONV2D(1, 1, 1, 1, 1, 1, 1, 0, 0),
+    CONV2D(1, 1, 1, 3, 2, 3, 1, 1, 1),
+    CONV2D(2, 5, 3, 4, 7, 3, 1, 1, 1, .row_bias = true, .residual = true),
+    CONV2D(3, 7, 9, 17, 33, 3, 2, 1, 1),
+    CONV2D(1, 8, 6, 5, 4, 3, 2, 0, 1),
+    CONV2D(2, 5, 5, 4, 4, 5, 1, 2, 2, .residual = true),
+    CONV2D(2, 3, 5, 6, 8, 3, 1, 1, 1, .resize_height = 7, .resize_width = 10),
+    CONV2D(16, 16, 16, 48, 48, 3, 1, 1, 1, .row_bias = true),
+    CONV2D(16, 16, 16, 48, 48, 3, 2, 1, 1),
+    CONV2D(16, 8, 8, 192, 96, 3, 1, 1, 1, .residual = true),
+    CONV2D(16, 4, 4, 144, 144, 3, 1, 1, 1, .residual = true),
+    CONV2D(16, 4, 4, 144, 144, 3, 1, 1, 1, .resize_height = 8, .resize_width = 8),
+    CONV2D(4, 16, 16, 4, 48, 3, 1, 1, 1),
+    CONV2D(4, 16, 16, 48, 4, 3, 1, 1, 1),
+    CONV2D(2, 16, 16, 96, 48, 1, 1, 0, 0),
+    CONV2D(1, 64, 64, 64, 64, 3, 1, 1, 1, .resize_height = 128, .resize_width = 128),
+    CONV2D(1, 32, 32, 128, 128, 3, 1, 1, 1, .residual = true),
+    CONV2D(1, 40, 24, 320, 64, 3, 1, 1, 1),
+
+    CONV_TEMPORAL(1, 1, 1, 1),
+    CONV_TEMPORAL(2, 3, 5, 7, .residual = true),
+    CONV_TEMPORAL(5, 33, 18, 18),
+    CONV_TEMPORAL(16, 256, 48, 48, .residual = true),
+    CONV_TEMPORAL(16, 64, 96, 96),
+    CONV_TEMPORAL(16, 16, 144, 144, .residual = true),
+    CONV_TEMPORAL(13, 100, 320, 64),
+
+    GROUP_NORM(1, 1, 1, 1),
+    GROUP_NORM(2, 3, 6, 3, .silu = true),
+    GROUP_NORM(1, 7, 33, 11, .silu = true),
+    GROUP_NORM(16, 256, 48, 16, .silu = true),
+    GROUP_NORM(1, 4096, 48, 16, .silu = true),
+    GROUP_NORM(1, 4099, 144, 16),
+    GROUP_NORM(16, 16, 144, 16),
+    GROUP_NORM(1, 16384, 320, 32, .silu = true),
+
+    LAYER_NORM(1, 1),
+    LAYER_NORM(5, 7),
+    LAYER_NORM(77, 128),
+    LAYER_NORM(4096, 48),
+    LAYER_NORM(1000, 320),
+
+    SPATIAL(1, 1, 1, 1, 1),
+    SPATIAL(2, 3, 5, 2, 3),
+    SPATIAL(16, 256, 256, 3, 16),
+    SPATIAL(3, 16, 16, 9, 16),
+    SPATIAL(2, 1024, 1024, 2, 64),
+    SPATIAL(1, 300, 300, 1, 128),
+    SPATIAL(1, 700, 65, 1, 40),
+    TEMPORAL(2, 3, 1, 2),
+    TEMPORAL(16, 256, 3, 16),
+    TEMPORAL(16, 16, 9, 16),
+    TEMPORAL(5, 77, 2, 20),
+    CROSS(16, 256, 77, 3, 16),
+    CROSS(1, 4096, 20, 3, 16),
+    CROSS(2, 9, 11, 1, 7),
+    CAUSAL(1, 1, 1),
+    CAUSAL(77, 4, 32),
+    CAUSAL(19, 3, 5),
+
+    { .label = "embed 77 of 300 x 48 with positions", .op = WEIR_OP_EMBED,
+      .shape.embed = { .rows = 2, .tokens = 77, .channels = 48, .vocabulary = 300, .positions = 77 } },
+    { .label = "embed 1 of 1 x 1", .op = WEIR_OP_EMBED, .no_bias = true,
+      .shape.embed = { .rows = 2, .tokens = 1, .channels = 1, .vocabulary = 1 } },
+    { .label = "timestep_embedding 320", .op = WEIR_OP_TIMESTEP_EMBEDDING,
+      .shape.timestep_embedding = { .rows = 2, .dim = 320, .flip_sin_to_cos = true } },
+    { .label = "timestep_embedding 6 shifted", .op = WEIR_OP_TIMESTEP_EMBEDDING,
+      .shape.timestep_embedding = { .rows = 2, .dim = 6, .downscale_freq_shift = 1 } },
+    ACTIVATE(1, 1, WEIR_ACT_SILU),
+    ACTIVATE(100, 33, WEIR_ACT_SILU),
+    ACTIVATE(1000, 100, WEIR_ACT_GELU),
+    ACTIVATE(1000, 100, WEIR_ACT_GELU_TANH),
+    ACTIVATE(1000, 100, WEIR_ACT_QUICK_GELU),
+    ACTIVATE(10, 3, WEIR_ACT_NONE),
+    { .label = "concat 4096 of 96 and 48", .op = WEIR_OP_CONCAT,
+      .shape.concat = { .rows = 2, .tokens = 4096, .a_channels = 96, .b_channels = 48 } },
+    { .label = "concat 3 of 1 and 2", .op = WEIR_OP_CONCAT,
+      .shape.concat = { .rows = 2, .tokens = 3, .a_channels = 1, .b_channels = 2 } },
+    { .label = "latents_pack", .op = WEIR_OP_LATENTS_PACK,
+      .shape.latents_pack = { .items = 2, .copies = 2, .frames = 16, .pixels = 256, .channels = 4, .factor = 5.5f } },
+    { .label = "guidance", .op = WEIR_OP_GUIDANCE,
+      .shape.guidance = { .items = 2, .copies = 2, .frames = 16, .pixels = 256, .channels = 4 } },
+    { .label = "guidance of one copy", .op = WEIR_OP_GUIDANCE,
+      .shape.guidance = { .items = 2, .copies = 1, .frames = 3, .pixels = 5, .channels = 2 } },
+    { .label = "sampler_step", .op = WEIR_OP_SAMPLER_STEP, .shape.sampler_step = { .items = 2, .n = 1000 } },
+    { .label = "to_rgb8 truncated", .op = WEIR_OP_TO_RGB8,
+      .shape.to_rgb8 = { .rows = 2, .tokens = 20000, .channels = 3 } },
+    { .label = "to_rgb8 rounded, of 4 channels", .op = WEIR_OP_TO_RGB8,
+      .shape.to_rgb8 = { .rows = 2, .tokens = 5, .channels = 4, .round = true } },
+};
+
+/* Numbers of each operand a row, 0 when the case has none of that kind; and which one is y. */
+struct operand_sizes {
+    size_t row[WEIR_OPERANDS_MAX];
+    size_t y;
+    bool y_bytes; /* y is uint8 */
+};
+
+static inline struct operand_sizes sizes_of(const struct kernel_case *c)
+{
+    struct operand_sizes n = { .row = { 0 } };
+    switch (c->op) {
+    case WEIR_OP_LINEAR: {
+        const struct weir_linear *s = &c->shape.linear;
+        n.y = WEIR_LINEAR_Y;
+        n.row[WEIR_LINEAR_X] = (size_t)s->tokens * s->in;
+        n.row[n.y] = (size_t)s->tokens * (s->activation == WEIR_ACT_GEGLU ? s->out / 2 : s->out);
+        if (s->residual) n.row[WEIR_LINEAR_RESIDUAL] = n.row[n.y];
+        break;
+    }
+    case WEIR_OP_CONV2D: {
+        const struct weir_conv2d *s = &c->shape.conv2d;
+        const struct weir_conv2d_size size = weir_conv2d_size_of(s);
+        n.y = WEIR_CONV2D_Y;
+        n.row[WEIR_CONV2D_X] = (size_t)s->frames * s->height * s->width * s->in;
+        n.row[n.y] = (size_t)s->frames * size.height * size.width * s->out;
+        if (s->residual) n.row[WEIR_CONV2D_RESIDUAL] = n.row[n.y];
+        if (s->row_bias) n.row[WEIR_CONV2D_ROW_BIAS] = s->out;
+        break;
+    }
+    case WEIR_OP_CONV_TEMPORAL: {
+        const struct weir_conv_temporal *s = &c->shape.conv_temporal;
+        n.y = WEIR_CONV_TEMPORAL_Y;
+        n.row[WEIR_CONV_TEMPORAL_X] = (size_t)s->frames * s->pixels * s->in;
+        n.row[n.y] = (size_t)s->frames * s->pixels * s->out;
+        if (s->residual) n.row[WEIR_CONV_TEMPORAL_RESIDUAL] = n.row[n.y];
+        break;
+    }
+    case WEIR_OP_GROUP_NORM: {
+        const struct weir_group_norm *s = &c->shape.group_norm;
+        n.y = WEIR_GROUP_NORM_Y;
+        n.row[WEIR_GROUP_NORM_X] = n.row[n.y] = (size_t)s->batch * s->pixels * s->channels;
+        break;
+    }
+    case WEIR_OP_LAYER_NORM: {
+        const struct weir_layer_norm *s = &c->shape.layer_norm;
+        n.y = WEIR_LAYER_NORM_Y;
+        n.row[WEIR_LAYER_NORM_X] = n.row[n.y] = (size_t)s->tokens * s->channels;
+        break;
+    }
+    case WEIR_OP_ATTENTION: {
+        const struct weir_attention *s = &c->shape.attention;
+        n.y = WEIR_ATTENTION_Y;
+        n.row[WEIR_ATTENTION_Q] = (size_t)s->query.row_tokens * s->q_stride;
+        n.row[WEIR_ATTENTION_K] = (size_t)s->key.row_tokens * s->k_stride;
+        n.row[WEIR_ATTENTION_V] = (size_t)s->key.row_tokens * s->v_stride;
+        n.row[n.y] = (size_t)s->query.row_tokens * s->y_stride;
+        break;
+    }
+    case WEIR_OP_EMBED:
+        n.y = WEIR_EMBED_Y;
+        n.row[WEIR_EMBED_IDS] = c->shape.embed.tokens;
+        n.row[n.y] = (size_t)c->shape.embed.tokens * c->shape.embed.channels;
+        break;
+    case WEIR_OP_TIMESTEP_EMBEDDING:
+        n.y = WEIR_TIMESTEP_EMBEDDING_Y;
+        n.row[WEIR_TIMESTEP_EMBEDDING_T] = 1;
+        n.row[n.y] = c->shape.timestep_embedding.dim;
+        break;
+    case WEIR_OP_ACTIVATE:
+        n.y = WEIR_ACTIVATE_Y;
+        n.row[WEIR_ACTIVATE_X] = n.row[n.y] = (size_t)c->shape.activate.tokens * c->shape.activate.channels;
+        break;
+    case WEIR_OP_CONCAT: {
+        const struct weir_concat *s = &c->shape.concat;
+        n.y = WEIR_CONCAT_Y;
+        n.row[WEIR_CONCAT_A] = (size_t)s->tokens * s->a_channels;
+        n.row[WEIR_CONCAT_B] = (size_t)s->tokens * s->b_channels;
+        n.row[n.y] = n.row[WEIR_CONCAT_A] + n.row[WEIR_CONCAT_B];
+        break;
+    }
+    case WEIR_OP_LATENTS_PACK: {
+        const struct weir_latents_pack *s = &c->shape.latents_pack;
+        n.y = WEIR_LATENTS_PACK_Y;
+        n.row[WEIR_LATENTS_PACK_X] = (size_t)s->frames * s->pixels * s->channels;
+        n.row[n.y] = n.row[WEIR_LATENTS_PACK_X] * s->copies;
+        break;
+    }
+    case WEIR_OP_GUIDANCE: {
+        const struct weir_guidance *s = &c->shape.guidance;
+        n.y = WEIR_GUIDANCE_Y;
+        n.row[n.y] = (size_t)s->frames * s->pixels * s->channels;
+        n.row[WEIR_GUIDANCE_X] = n.row[n.y] * s->copies;
+        if (s->copies > 1) n.row[WEIR_GUIDANCE_SCALE] = 1;
+        break;
+    }
+    case WEIR_OP_SAMPLER_STEP:
+        n.y = WEIR_SAMPLER_STEP_X;
+        n.row[WEIR_SAMPLER_STEP_X] = n.row[WEIR_SAMPLER_STEP_M] = c->shape.sampler_step.n;
+        n.row[WEIR_SAMPLER_STEP_PREVIOUS] = c->shape.sampler_step.n;
+        n.row[WEIR_SAMPLER_STEP_K] = WEIR_SAMPLER_COEFFICIENTS;
+        break;
+    case WEIR_OP_TO_RGB8:
+        n.y = WEIR_TO_RGB8_Y;
+        n.row[WEIR_TO_RGB8_X] = (size_t)c->shape.to_rgb8.tokens * c->shape.to_rgb8.channels;
+        n.row[n.y] = (size_t)c->shape.to_rgb8.tokens * 3;
+        n.y_bytes = true;
+        break;
+    case WEIR_OP_COUNT: break;
+    }
+    return n;
+}
+
+/* The shape's first member is its number of rows, or items. */
+static inline uint32_t *rows_of(struct kernel_case *c)
+{
+    return &c->shape.linear.rows;
+}
+
+/* A case with its numbers. */
+struct running_case {
+    struct kernel_case c;
+    struct operand_sizes sizes;
+    struct weir_parameters parameters;
+    float *weight, *bias;
+    float *operands[WEIR_OPERANDS_MAX];
+};
+
+static inline struct weir_parameters parameters_of(const struct kernel_case *c)
+{
+    struct weir_parameters q = { .op = c->op };
+    switch (c->op) {
+    case WEIR_OP_LINEAR:
+        q.out = c->shape.linear.out, q.in = c->shape.linear.in;
+        q.geglu = c->shape.linear.activation == WEIR_ACT_GEGLU;
+        break;
+    case WEIR_OP_CONV2D:
+        q.out = c->shape.conv2d.out, q.in = c->shape.conv2d.in, q.kernel = c->shape.conv2d.kernel;
+        break;
+    case WEIR_OP_CONV_TEMPORAL: q.out = c->shape.conv_temporal.out, q.in = c->shape.conv_temporal.in; break;
+    case WEIR_OP_GROUP_NORM: q.out = c->shape.group_norm.channels; break;
+    case WEIR_OP_LAYER_NORM: q.out = c->shape.layer_norm.channels; break;
+    case WEIR_OP_EMBED:
+        q.out = c->shape.embed.vocabulary, q.in = c->shape.embed.channels, q.kernel = c->shape.embed.positions;
+        break;
+    default: break;
+    }
+    return q;
+}
+
+/* The numbers of rows first_row.. of a case with `rows` rows. Weights come from the case alone. */
+static inline struct running_case case_begin(const struct kernel_case *c, uint32_t first_row, uint32_t rows)
+{
+    struct running_case r = { .c = *c, .sizes = sizes_of(c), .parameters = parameters_of(c) };
+    uint64_t seed = 0x1234567;
+    *rows_of(&r.c) = rows;
+    if (r.parameters.out) {
+        r.parameters.weight = (const float[]){ 0 }; /* to be counted */
+        r.parameters.bias = c->no_bias ? NULL : r.parameters.weight;
+        const uint64_t fan_in = r.parameters.in ? (uint64_t)r.parameters.in *
+                                                      (r.parameters.kernel ? r.parameters.kernel * r.parameters.kernel : 1)
+                                                : 1;
+        r.weight = random_floats(&seed, weir_weight_count(&r.parameters), 1 / sqrtf((float)fan_in));
+        if (!c->no_bias) r.bias = random_floats(&seed, weir_bias_count(&r.parameters), 1);
+        r.parameters.weight = r.weight;
+        r.parameters.bias = r.bias;
+    }
+    for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) {
+        if (r.sizes.row[i] == 0) continue;
+        r.operands[i] = random_floats(&seed, r.sizes.row[i] * rows, 0);
+        for (uint32_t row = 0; row < rows; row++) {
+            uint64_t row_seed = 0x9e3779b97f4a7c15ull * (first_row + row + 1) + i;
+            for (size_t k = 0; k < r.sizes.row[i]; k++) {
+                const float value = random_normal(&row_seed);
+                float *at = &r.operands[i][row * r.sizes.row[i] + k];
+                if (c->op == WEIR_OP_EMBED && i == WEIR_EMBED_IDS) {
+                    const int32_t id = (int32_t)(next_random(&row_seed) % c->shape.embed.vocabulary);
+                    memcpy(at, &id, sizeof id);
+                } else {
+                    *at = c->op == WEIR_OP_TIMESTEP_EMBEDDING ? 500 + 200 * value : value;
+                }
+            }
+        }
+    }
+    return r;
+}
+
+static inline void case_end(struct running_case *r)
+{
+    for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) free(r->operands[i]);
+    free(r->weight);
+    free(r->bias);
+}
+
+static inline void case_run(struct running_case *r, struct weir_device *device)
+{
+    void *operands[WEIR_OPERANDS_MAX];
+    for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) operands[i] = r->operands[i];
+    if (r->weight) {
+        run_layer(device, &r->parameters, &r->c.shape, operands);
+    } else {
+        run_op(device, r->c.op, NULL, &r->c.shape, operands);
+    }
+}
+
+static inline size_t y_bytes(const struct running_case *r, uint32_t rows)
+{
+    return r->sizes.row[r->sizes.y] * rows * (r->sizes.y_bytes ? 1 : sizeof(float));
+}
+
+#endif
