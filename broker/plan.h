@@ -1,0 +1,49 @@
+/* plan: a resolved spec -> its tasks and what they wait for. PROTOCOL.md section 7, plan version 1.
+ *
+ * A pure function of the spec: the same job plans to the same tasks on every broker, so that a replay after a crash
+ * gives the same task ids. Inputs and consumers of a task are always one run of neighbours in one stage, so the plan
+ * is three numbers and arithmetic, and nothing of it is stored.
+ *
+ * Threads  all functions are pure
+ */
+#ifndef WEIR_BROKER_PLAN_H
+#define WEIR_BROKER_PLAN_H
+
+#include "proto/job.h"
+#include "proto/status.h"
+
+#define WEIR_PLAN_SEGMENT_FRAMES 16
+#define WEIR_PLAN_TASKS_MAX 4096 /* of one job */
+
+struct weir_plan {
+    uint32_t items;
+    uint32_t frames;   /* of one item */
+    uint32_t segments; /* decode tasks of one item */
+};
+
+/* `count` tasks of a stage from index `first` on; count 0: none. */
+struct weir_plan_range {
+    enum weir_stage stage;
+    uint32_t first;
+    uint32_t count;
+};
+
+/* Errors   BAD_ARGUMENT (a field is missing or nothing is asked for), TOO_LARGE (over WEIR_PLAN_TASKS_MAX) */
+enum weir_status weir_plan_make(const Weir__Pb__JobSpec *spec, struct weir_plan *out, struct weir_error *error);
+
+uint32_t weir_plan_count(const struct weir_plan *plan, enum weir_stage stage);
+uint32_t weir_plan_tasks(const struct weir_plan *plan);
+bool weir_plan_has(const struct weir_plan *plan, enum weir_stage stage, uint32_t index);
+/* A task's place when all tasks stand in a row, stage after stage; and back. */
+uint32_t weir_plan_place(const struct weir_plan *plan, enum weir_stage stage, uint32_t index);
+void weir_plan_at(const struct weir_plan *plan, uint32_t place, enum weir_stage *stage, uint32_t *index);
+
+struct weir_plan_range weir_plan_inputs(const struct weir_plan *plan, enum weir_stage stage, uint32_t index);
+struct weir_plan_range weir_plan_consumers(const struct weir_plan *plan, enum weir_stage stage, uint32_t index);
+/* Which of the job's items a task works for; 0 for text. */
+uint32_t weir_plan_item(const struct weir_plan *plan, enum weir_stage stage, uint32_t index);
+/* The frames of a decode task; all of them for other stages. */
+void weir_plan_frames(const struct weir_plan *plan, enum weir_stage stage, uint32_t index, uint32_t *first,
+                      uint32_t *count);
+
+#endif
