@@ -201,6 +201,10 @@ enum weir_status weir_wire_limits_check(const ProtobufCMessage *message, struct 
     const uint8_t *base = (const uint8_t *)message;
     const char *name = message->descriptor->short_name;
     const struct limit *rows = rows_of(name);
+    for (unsigned i = 0; i < message->n_unknown_fields; i++) {
+        /* protobuf-c takes field number 0 in a long form of its key, but not in the short one that it would write */
+        if (message->unknown_fields[i].tag == 0) return weir_fail(error, WEIR_PROTOCOL, "%s: a field numbered 0", name);
+    }
     for (unsigned i = 0; i < message->descriptor->n_fields; i++) {
         const ProtobufCFieldDescriptor *field = &message->descriptor->fields[i];
         struct place place = { name, field, row_of(rows, field->name) };

@@ -80,14 +80,38 @@ run_target()
     fi
     executed=$(sed -n 's/^stat::number_of_executed_units: *//p' "$work/log")
     "$profdata" merge -sparse "$work/run.profraw" -o "$work/run.profdata"
-    "$cov" report "$build/bin/fuzz_$name" -instr-profile="$work/run.profdata" "$@" >"$work/coverage"
-    covered=$(awk '$1 == "TOTAL" { printf "%d", 1000 * ($8 - $9) / $8 }' "$work/coverage")
-    lines=$(awk '$1 == "TOTAL" { print $8 }' "$work/coverage")
-    if [ -z "$executed" ] || [ -z "$covered" ]; then fail "$name: no figures came out, see $work"; fi
+    lines=0 missed=0
+    : >"$work/coverage"
+    for part in "$@"; do
+        file=${part%%:*}
+        functions=${part#"$file"}
+        "$cov" report "$build/bin/fuzz_$name" -instr-profile="$work/run.profdata" -show-functions "$file" \
+            >"$work/functions"
+        # name, lines and missed lines of each function that counts; then their sums, and how many there were
+        awk -v names="${functions#:}" '
+            BEGIN { wanted = split(names, list, ","); for (i in list) chosen[list[i]] = 1 }
+            NF == 10 && $1 != "Name" && $1 != "TOTAL" {
+                sub(/.*:/, "", $1)
+                if (wanted && !($1 in chosen)) next
+                print $1, $5, $6
+                lines += $5; missed += $6; found++
+            }
+            END { print "sum", lines, missed, (wanted && found != wanted) ? "incomplete" : found }
+        ' "$work/functions" >"$work/counted"
+        cat "$work/counted" >>"$work/coverage"
+        sums=$(sed -n 's/^sum //p' "$work/counted")
+        case $sums in
+        *incomplete | " ") fail "$name: $part does not name functions that are there, see $work/functions" ;;
+        esac
+        lines=$((lines + $(echo "$sums" | cut -d' ' -f1)))
+        missed=$((missed + $(echo "$sums" | cut -d' ' -f2)))
+    done
+    if [ -z "$executed" ] || [ "$lines" -eq 0 ]; then fail "$name: no figures came out, see $work"; fi
+    covered=$((1000 * (lines - missed) / lines))
     printf 'fuzz: %-12s %9d executions in %d s, %d.%d%% of %d lines covered\n' "$name" "$executed" "$seconds" \
         $((covered / 10)) $((covered % 10)) "$lines"
     [ "$covered" -ge $((10 * coverage_wanted)) ] || {
-        cat "$work/coverage" >&2
+        awk '$1 != "sum" && $3 > 0 { print "  " $1 ": " $3 " of " $2 " lines never ran" }' "$work/coverage" >&2
         fail "$name: line coverage below $coverage_wanted%"
     }
 }
