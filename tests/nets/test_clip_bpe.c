@@ -1,5 +1,8 @@
 /* CLIP's tokenizer against transformers, from tests/golden/clip_bpe.json; its limits; and files nobody vouches for. */
 #include "proto/base/bytes.h"
+#include "tests/unit/scratch.h"
+#include "worker/model_dir.h"
+#include "worker/tokenizers/clip_folder.h"
 #include "worker/tokenizers/internal.h"
 
 #include <setjmp.h>
@@ -469,6 +472,58 @@ static void the_window_of_the_config_is_read_where_it_can_be_used(void **state)
     free(vocab);
 }
 
+/* ---- in a model's folder ---- */
+
+static enum weir_status open_folder(struct scratch *scratch, struct weir_clip_bpe **out, struct weir_error *error)
+{
+    struct weir_model_dir *model = NULL;
+    assert_int_equal(weir_model_dir_open(scratch->path, NULL, &model, error), WEIR_OK);
+    const enum weir_status status = weir_clip_folder_open(model, "tokenizer", out, error);
+    weir_model_dir_close(&model);
+    return status;
+}
+
+/* vocab.json with merges.txt, or tokenizer.json, which wins where both are there; without any, what is missing is
+ * named. */
+static void a_folder_is_read_in_its_older_and_its_newer_form(void **state)
+{
+    (void)state;
+    struct scratch scratch = scratch_begin();
+    struct weir_clip_bpe *tokenizer = NULL;
+    struct weir_error error = { 0 };
+    char *vocab = small_vocab("");
+    scratch_text(&scratch, "model_index.json",
+                 "{\"_class_name\": \"TextToVideoSDPipeline\", \"tokenizer\": [\"transformers\", \"CLIPTokenizer\"]}");
+    scratch_folder(&scratch, "tokenizer");
+    assert_int_equal(open_folder(&scratch, &tokenizer, &error), WEIR_NOT_FOUND);
+    assert_non_null(strstr(error.words, "vocab.json"));
+
+    scratch_text(&scratch, "tokenizer/vocab.json", vocab);
+    assert_int_equal(open_folder(&scratch, &tokenizer, &error), WEIR_NOT_FOUND);
+    assert_non_null(strstr(error.words, "merges.txt"));
+
+    scratch_text(&scratch, "tokenizer/merges.txt", small_merges);
+    if (open_folder(&scratch, &tokenizer, &error) != WEIR_OK) fail_msg("%s", error.words);
+    assert_int_equal(weir_clip_bpe_id_bound(tokenizer), 517);
+    assert_int_equal(weir_clip_bpe_window(tokenizer), 0);
+    weir_clip_bpe_close(&tokenizer);
+
+    scratch_text(&scratch, "tokenizer/tokenizer_config.json", "{\"model_max_length\": 77}");
+    scratch_text(&scratch, "tokenizer/special_tokens_map.json", "{\"mask_token\": \"<mask>\"}");
+    if (open_folder(&scratch, &tokenizer, &error) != WEIR_OK) fail_msg("%s", error.words);
+    assert_int_equal(weir_clip_bpe_id_bound(tokenizer), 518);
+    assert_int_equal(weir_clip_bpe_window(tokenizer), 77);
+    weir_clip_bpe_close(&tokenizer);
+
+    scratch_text(&scratch, "tokenizer/tokenizer.json",
+                 "{\"model\": {\"vocab\": {\"<|startoftext|>\": 0, \"<|endoftext|>\": 1, \"a\": 2}, \"merges\": []}}");
+    if (open_folder(&scratch, &tokenizer, &error) != WEIR_OK) fail_msg("%s", error.words);
+    assert_int_equal(weir_clip_bpe_id_bound(tokenizer), 4);
+    weir_clip_bpe_close(&tokenizer);
+    free(vocab);
+    scratch_end(&scratch);
+}
+
 /* ---- many at once ---- */
 
 struct turn {
@@ -530,6 +585,7 @@ int main(void)
         cmocka_unit_test(special_tokens_have_a_limit_on_both_sides),
         cmocka_unit_test(merges_and_vocabularies_have_a_limit_on_both_sides),
         cmocka_unit_test(the_window_of_the_config_is_read_where_it_can_be_used),
+        cmocka_unit_test(a_folder_is_read_in_its_older_and_its_newer_form),
         cmocka_unit_test(threads_share_a_tokenizer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,7 @@
 /* clip_folder: CLIP's tokenizer as it lies in a model folder.
  *
  * Older folders hold vocab.json and merges.txt, newer ones (transformers 5) the same two tables inside tokenizer.json
- * alone. Where both are there, the first two are read.
+ * alone. Where both are there, tokenizer.json is read, as transformers does.
  *
  * Errors   NOT_FOUND, BAD_MODEL, TOO_LARGE, NO_MEMORY; the words name the file
  */

@@ -2,6 +2,7 @@
 #ifndef WEIR_WORKER_TOKENIZERS_INTERNAL_H
 #define WEIR_WORKER_TOKENIZERS_INTERNAL_H
 
+#include "worker/json_text.h"
 #include "worker/tokenizers/bpe_merge.h"
 #include "worker/tokenizers/clip_bpe.h"
 #include "worker/tokenizers/unicode_text.h"
@@ -41,5 +42,22 @@ struct weir_clip_bpe {
 
 /* The character that stands for a byte in the vocabulary, as UTF-8 with a NUL. */
 void weir_clip_byte_letter(uint8_t byte, char out[4]);
+
+/* What is known of a folder's files while they are read. */
+struct weir_clip_reading {
+    const struct weir_clip_bpe_files *files;
+    struct weir_clip_bpe *tokenizer;
+    json_t *vocab_file, *map, *config, *whole; /* roots; whole is tokenizer.json */
+    json_t *vocab;                             /* borrowed from one of them */
+    json_int_t id_max;
+    size_t vocab_count;
+    struct weir_error *error;
+};
+
+/* The id of a token of the vocabulary, or WEIR_ID_NONE. */
+int32_t weir_clip_vocab_id(const struct weir_clip_reading *reading, const char *text, size_t bytes);
+/* Finds the special tokens: fills the sets, the ids of start, end and pad, and the id bound of the tokenizer.
+ * `*unknown` becomes the text of the unknown token, good as long as the roots are. */
+enum weir_status weir_clip_specials_read(struct weir_clip_reading *reading, const char **unknown);
 
 #endif
