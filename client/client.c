@@ -275,8 +275,8 @@ static bool tell(const char *job, const Weir__Pb__Event *event, weir_on_progress
     if (!on_progress) return true;
     const struct weir_progress progress = { .job = job,
                                             .job_state = weir_job_state_name(event->job_state),
-                                            .stage = weir_stage_name(event->stage),
-                                            .task_state = weir_task_state_name(event->task_state),
+                                            .stage = event->has_stage ? weir_stage_name(event->stage) : NULL,
+                                            .task_state = event->has_stage ? weir_task_state_name(event->task_state) : NULL,
                                             .index = event->index,
                                             .step = event->step,
                                             .steps = event->steps,

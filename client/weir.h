@@ -79,6 +79,7 @@ struct weir_report {
     size_t task_count;
 };
 
+/* A task moved or took a step; or, with stage and task_state NULL, the job's own state changed. */
 struct weir_progress {
     const char *job, *job_state, *stage, *task_state;
     uint32_t index, step, steps, attempt, tasks_done, tasks;

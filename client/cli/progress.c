@@ -58,7 +58,7 @@ static void print_line(struct weir_cli_progress *p, const struct weir_progress *
 bool weir_cli_progress_show(void *context, const struct weir_progress *event)
 {
     struct weir_cli_progress *p = context;
-    if (p->quiet) return true;
+    if (p->quiet || !event->stage || !event->tasks) return true;
     const bool new_task = strcmp(p->stage, event->stage) != 0 || p->index != event->index;
     if (new_task) {
         p->stage = event->stage;
