@@ -3,6 +3,7 @@
 #include "client/internal.h"
 
 #include "proto/base/clock.h"
+#include "proto/wire_limits.h"
 
 #include <errno.h>
 #include <math.h>
@@ -132,6 +133,11 @@ static enum weir_status ask(struct weir_client *client, enum weir_message_type t
                             enum weir_message_type wanted, uint64_t patience_ms, struct weir_message *out,
                             struct weir_error *error)
 {
+    /* What the broker would drop as malformed is said here: it came from our caller. */
+    if (weir_wire_limits_check(body, error) != WEIR_OK) {
+        if (error) error->code = WEIR_BAD_ARGUMENT;
+        return WEIR_BAD_ARGUMENT;
+    }
     const uint64_t begin_ms = weir_clock_now_ms();
     uint64_t now_ms = begin_ms;
     while (now_ms - begin_ms < patience_ms) {
