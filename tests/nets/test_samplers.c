@@ -245,13 +245,20 @@ static void what_is_not_offered_is_refused_by_its_key(void **state)
             fail_msg("%s: %s", text, error.words);
         assert_non_null(strstr(error.words, rows[i].key));
     }
+    struct weir_error error = { 0 };
+    assert_int_equal(read_config("{\"use_karras_sigmas\": true, \"sigma_max\": 80}", NULL, "dpm++",
+                                 &(struct weir_sampler_config){ 0 }, &error),
+                     WEIR_UNSUPPORTED);
+    assert_non_null(strstr(error.words, "sigma_max"));
     /* the same keys with what is offered */
     struct weir_sampler_config read;
-    assert_int_equal(read_config("{\"thresholding\": false, \"trained_betas\": null, \"num_train_timesteps\": 100000,"
-                                 "\"use_flow_sigmas\": false, \"solver_order\": 1, \"lambda_min_clipped\": -Infinity,"
-                                 "\"variance_type\": null, \"algorithm_type\": \"dpmsolver++\"}",
-                                 NULL, "dpm++", &read, NULL),
-                     WEIR_OK);
+    assert_int_equal(
+        read_config(
+            "{\"thresholding\": false, \"trained_betas\": null, \"num_train_timesteps\": 100000, \"sigma_max\": 80,"
+            "\"use_flow_sigmas\": false, \"solver_order\": 1, \"lambda_min_clipped\": -Infinity,"
+            "\"variance_type\": null, \"algorithm_type\": \"dpmsolver++\"}",
+            NULL, "dpm++", &read, NULL),
+        WEIR_OK);
 }
 
 static void steps_have_bounds_on_both_sides(void **state)

@@ -134,6 +134,7 @@ static enum weir_status read_dpm_solver(const struct weir_config *config, struct
     static const char *const finals[] = { "zero", "sigma_min", NULL };
     static const char *const never[] = { "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas",
                                          "use_flow_sigmas" };
+    static const char *const karras_ends[] = { "sigma_min", "sigma_max" };
     enum weir_status status = WEIR_OK;
     size_t word;
 
@@ -151,6 +152,10 @@ static enum weir_status read_dpm_solver(const struct weir_config *config, struct
     WEIR_TRY(weir_config_bool(config, "lower_order_final", out->lower_order_final, &out->lower_order_final, error));
     WEIR_TRY(weir_config_bool(config, "euler_at_final", out->euler_at_final, &out->euler_at_final, error));
     WEIR_TRY(weir_config_bool(config, "use_karras_sigmas", out->use_karras_sigmas, &out->use_karras_sigmas, error));
+    for (size_t i = 0; i < WEIR_COUNT(karras_ends) && out->use_karras_sigmas; i++) {
+        if (weir_config_has(config, karras_ends[i]))
+            return weir_config_refuse(config, karras_ends[i], "null (the ends of the training schedule)", error);
+    }
     WEIR_TRY(weir_config_real(config, "lambda_min_clipped", out->lambda_min_clipped, -INFINITY, 100,
                               &out->lambda_min_clipped, error));
 cleanup:
