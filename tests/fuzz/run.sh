@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the fuzz targets: tests/fuzz/run.sh [SECONDS] [TARGET...]     (default: 10 seconds each, all of tests/fuzz/targets)
+# Runs the fuzz targets: tests/fuzz/run.sh [SECONDS] [TARGET...]   (default: 10 seconds each, all of tests/fuzz/targets)
 #
 # Each target starts from its committed seeds, runs SECONDS under ASan and UBSan, and must then have covered 85% of the
 # lines of its parser's files; what it executed is printed. At the end a copy of the safetensors parser with one check
@@ -62,8 +62,8 @@ fuzz()
     dictionary=
     if [ -f "tests/fuzz/$words.dict" ]; then dictionary=-dict=tests/fuzz/$words.dict; fi
     LLVM_PROFILE_FILE=$work/run.profraw "$build/bin/fuzz_$target" -max_total_time="$limit" -max_len="$bytes" \
-        -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix="$work/" ${dictionary:+"$dictionary"} "$work/found" "$seeds" \
-        >"$work/log" 2>&1
+        -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix="$work/" ${dictionary:+"$dictionary"} \
+        "$work/found" "$seeds" >"$work/log" 2>&1
 }
 
 run_target()
