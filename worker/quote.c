@@ -52,7 +52,12 @@ static enum weir_status answer(struct weir_quoter *quoter, struct weir_quote *qu
     WEIR_TRY(weir_spec_item(&quote->spec, 0, &item, error));
     WEIR_TRY(weir_pipeline_text_tokens(model->quotes, quote->spec.prompt, &real, &whole, error));
     WEIR_TRY(weir_pipeline_text_tokens(model->quotes, quote->spec.negative, &real, &whole, error));
-    WEIR_TRY(weir_stages_plan(model->quotes, quoter->device, &item, &quote->memory_bytes, error));
+    status = weir_stages_plan(model->quotes, quoter->device, &item, &quote->memory_bytes, error);
+    if (status == WEIR_BAD_SHAPE) { /* over what an op can count, long before any machine's memory */
+        status = weir_fail(error, WEIR_TOO_LARGE, "--size %ux%u with %u frames: more pixels than any plan can hold",
+                           item.width, item.height, item.frames);
+    }
+    if (status != WEIR_OK) goto cleanup;
     quote->cost_ms = predict_ms(quoter, (size_t)(model - quoter->models->items), facts, &item, quote->spec.n);
 cleanup:
     return status;
