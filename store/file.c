@@ -2,9 +2,10 @@
  *
  * A new object has no name while it is written (O_TMPFILE), so that a killed process leaves nothing; where the file
  * system has no such files it is called `~<16 hex>` beside its place, which no key can be. It is fsynced, linked under
- * its name only if nothing is there, and then every folder on the way is fsynced: always, not only when this process made
- * it, since the one that did may not have come that far yet. After a failed fsync the pages count as clean and a second
- * fsync would lie, so the file is thrown away.
+ * its name only if nothing is there, and then its folder is fsynced, and those above it down from the first that was
+ * missing when the call began. (One that another process made a moment ago, and has not fsynced yet, is older in the
+ * journal than our link.) After a failed fsync the pages count as clean and a second fsync would lie, so the file is
+ * thrown away.
  *
  * Reading resolves beneath the root without following symlinks (openat2); writing walks folder by folder with
  * O_NOFOLLOW. Objects have mode 0600, folders 0700. */
@@ -65,6 +66,7 @@ static int open_beneath(const struct weir_store *store, const char *path, int fl
 struct chain {
     int fds[DEPTH_MAX + 1];
     int count;
+    int stable; /* the first so many hold nothing new */
 };
 
 static void chain_close(struct chain *chain)
@@ -78,6 +80,7 @@ static int chain_open(const struct weir_store *store, const char *key, struct ch
 {
     chain->fds[0] = file_of(store)->root_fd;
     chain->count = 1;
+    chain->stable = -1;
     const char *rest = key;
     for (const char *slash; (slash = strchr(rest, '/')) != NULL; rest = slash + 1) {
         char segment[WEIR_STORE_SEGMENT_BYTES_MAX + 1];
@@ -88,19 +91,21 @@ static int chain_open(const struct weir_store *store, const char *key, struct ch
         const int above = chain->fds[chain->count - 1];
         int fd = openat(above, segment, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fd < 0 && errno == ENOENT) {
+            if (chain->stable < 0) chain->stable = chain->count - 1;
             if (mkdirat(above, segment, 0700) != 0 && errno != EEXIST) return errno;
             fd = openat(above, segment, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         }
         if (fd < 0) return errno;
         chain->fds[chain->count++] = fd;
     }
+    if (chain->stable < 0) chain->stable = chain->count - 1;
     *name = rest;
     return 0;
 }
 
 static int chain_sync(const struct chain *chain)
 {
-    for (int i = chain->count - 1; i >= 0; i--) {
+    for (int i = chain->count - 1; i >= chain->stable; i--) {
         if (fsync(chain->fds[i]) != 0) return errno;
     }
     return 0;

@@ -1,0 +1,487 @@
+/* What a worker does with leases, whatever happens around it. The real program with a tiny model, a broker of the test's
+ * own. */
+#include "proto/base/clock.h"
+#include "tests/integration/pretend_broker.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zmq.h>
+
+static void wish_init(Weir__Pb__JobSpec *wish, uint32_t steps)
+{
+    weir__pb__job_spec__init(wish);
+    wish->model = (char *)(uintptr_t) "tiny-a";
+    wish->prompt = (char *)(uintptr_t) "a red circle moving right";
+    wish->negative = (char *)(uintptr_t) "blue square";
+    wish->has_width = wish->has_height = wish->has_frames = wish->has_steps = wish->has_seed = wish->has_fps = 1;
+    wish->width = 64;
+    wish->height = 48;
+    wish->frames = 20;
+    wish->steps = steps;
+    wish->seed = 7;
+    wish->fps = 8;
+}
+
+static const struct lease_options text = { .stage = WEIR_STAGE_TEXT };
+
+static void done_free(Weir__Pb__Done *done)
+{
+    weir__pb__done__free_unpacked(done, NULL);
+}
+
+/* A worker with a quoted job of so many steps, and its text done. */
+static Weir__Pb__Done *ready(struct broker *b, uint32_t steps, const char *const *flags)
+{
+    Weir__Pb__JobSpec wish;
+    wish_init(&wish, steps);
+    worker_start(b, flags);
+    worker_greet(b);
+    see_credit(b, 2);
+    quote(b, &wish);
+    return run_task(b, &text);
+}
+
+/* Nothing but sockets is in the run folder. */
+static void see_no_scratch(const struct broker *b)
+{
+    DIR *folder = opendir(b->run_dir);
+    assert_non_null(folder);
+    for (const struct dirent *entry; (entry = readdir(folder)) != NULL;) {
+        if (strncmp(entry->d_name, "task-", 5) == 0) fail_msg("%s was left behind", entry->d_name);
+    }
+    closedir(folder);
+}
+
+static void a_worker_says_what_it_is_and_takes_one_lease_more_than_it_runs(void **state)
+{
+    struct broker *b = *state;
+    worker_start(b, (const char *const[]){ "--stages", "denoise,decode", NULL });
+    struct weir_message m = see(b, WEIR_MESSAGE_HELLO);
+    const Weir__Pb__Hello *hello = m.body.hello;
+    assert_int_equal(hello->pid, b->pid);
+    assert_int_equal(hello->stages, 1u << WEIR_STAGE_DENOISE | 1u << WEIR_STAGE_DECODE);
+    assert_int_equal(hello->slots, 1);
+    assert_string_equal(hello->device, "cpu");
+    assert_int_equal(hello->n_models, 1);
+    assert_string_equal(hello->models[0]->name, "tiny-a");
+    assert_string_equal(hello->models[0]->pipeline, "TextToVideoSDPipeline");
+    assert_int_equal(hello->n_held, 0);
+    assert_true(hello->memory_bytes > 1 << 20);
+    assert_non_null(strstr(hello->tensor_endpoint, b->run_dir));
+    weir_message_release(&m);
+    worker_greet(b); /* HELLO comes again until it is answered */
+    see_credit(b, 2);
+}
+
+static void a_quote_fills_every_blank_or_says_why_not(void **state)
+{
+    struct broker *b = *state;
+    Weir__Pb__JobSpec wish;
+    wish_init(&wish, 4);
+    worker_start(b, (const char *const[]){ "--memory-mib", "16", NULL });
+    worker_greet(b);
+    quote(b, &wish);
+    assert_int_equal(b->spec->spec_version, WEIR_SPEC_VERSION);
+    assert_int_equal(b->spec->n, 1);
+    assert_int_equal(b->spec->seed, 7);
+    assert_int_equal(b->spec->model_digest.len, WEIR_SHA256_BYTES);
+    assert_string_equal(b->spec->sampler, "ddim");
+    assert_string_equal(b->spec->noise, "f32");
+    assert_string_equal(b->spec->format, "mp4");
+    assert_true(strlen(b->spec->codec) > 0);
+    assert_true(b->spec->has_guidance);
+
+    wish.width = 65;
+    quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "65");
+    wish.width = 0;
+    quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "--size");
+    wish.width = 64;
+    wish.format = (char *)(uintptr_t) "avi";
+    quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "avi");
+    wish.format = (char *)(uintptr_t) "webm";
+    wish.codec = (char *)(uintptr_t) "h264";
+    quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "h264");
+    wish.codec = NULL;
+    wish.format = (char *)(uintptr_t) "gif";
+    wish.fps = 50;
+    quote(b, &wish);
+    wish.fps = 51;
+    quote_refused(b, &wish, WEIR_TOO_LARGE, "--fps 51");
+    wish.fps = 8;
+    wish.format = (char *)(uintptr_t) "png";
+    wish.frames = 2049;
+    quote_refused(b, &wish, WEIR_TOO_LARGE, "2048");
+    wish.format = NULL;
+    wish.frames = 16;
+    wish.width = wish.height = 512;
+    quote_refused(b, &wish, WEIR_TOO_LARGE, "16.0 MiB");
+    wish.width = 8200;
+    quote_refused(b, &wish, WEIR_TOO_LARGE, "8192");
+    wish.width = wish.height = 64;
+    wish.model = (char *)(uintptr_t) "other";
+    quote_refused(b, &wish, WEIR_UNAVAILABLE, "other");
+    wish.model = NULL;
+    wish.prompt = NULL;
+    quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "prompt");
+}
+
+static void the_four_stages_make_a_film_with_its_receipt(void **state)
+{
+    struct broker *b = *state;
+    Weir__Pb__Done *embedding = ready(b, 7, NULL);
+    assert_string_equal(embedding->artefacts[0]->name, "embedding");
+    assert_int_equal(embedding->artefacts[0]->bytes, 64 + 2 * 77 * 24 * 4);
+    Weir__Pb__Done *latents =
+        run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } });
+    assert_string_equal(latents->artefacts[0]->name, "latents");
+    assert_int_equal(latents->artefacts[0]->bytes, 64 + 4 * 20 * 6 * 8 * 4);
+    assert_int_equal(latents->facts->steps_run, 7);
+    assert_int_equal(latents->facts->resumed_step, 0);
+    assert_int_equal(latents->facts->worker_pid, b->pid);
+    Weir__Pb__Done *first = run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_DECODE, .frame_count = 16,
+                                                                 .inputs = { latents } });
+    Weir__Pb__Done *second = run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_DECODE, .index = 1,
+                                                                  .frame_first = 16, .frame_count = 4,
+                                                                  .inputs = { latents } });
+    assert_string_equal(first->artefacts[0]->name, "segment");
+    Weir__Pb__Done *film =
+        run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_ASSEMBLE, .inputs = { first, second } });
+    assert_int_equal(film->n_artefacts, 1);
+    assert_string_equal(film->artefacts[0]->name, "film.mp4");
+    assert_string_equal(film->artefacts[0]->media_type, "video/mp4");
+    static const char *const said[] = { "\"encoder\":", "\"model_digest\":", "\"numerics_class\":", "\"n\":1", "\"seed\":7" };
+    for (size_t i = 0; i < WEIR_COUNT(said); i++) assert_non_null(strstr(film->facts->note, said[i]));
+    see_no_scratch(b);
+    done_free(film);
+    done_free(second);
+    done_free(first);
+    done_free(latents);
+    done_free(embedding);
+}
+
+static void pictures_and_gifs_pass_through_the_assembler(void **state)
+{
+    struct broker *b = *state;
+    static const char *const formats[] = { "png", "gif" };
+    Weir__Pb__JobSpec wish;
+    wish_init(&wish, 2);
+    worker_start(b, NULL);
+    worker_greet(b);
+    for (size_t i = 0; i < WEIR_COUNT(formats); i++) {
+        wish.format = (char *)(uintptr_t)formats[i];
+        quote(b, &wish);
+        Weir__Pb__Done *embedding = run_task(b, &text);
+        Weir__Pb__Done *latents =
+            run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .index = 2, .item = 2, .inputs = { embedding } });
+        Weir__Pb__Done *frames = run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_DECODE, .index = 2, .item = 2,
+                                                                      .frame_count = 20, .inputs = { latents } });
+        Weir__Pb__Done *film = run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_ASSEMBLE, .index = 2, .item = 2,
+                                                                    .inputs = { frames } });
+        assert_int_equal(film->n_artefacts, i == 0 ? 20 : 1);
+        assert_string_equal(film->artefacts[0]->name, i == 0 ? "00000.png" : "film.gif");
+        assert_non_null(strstr(film->artefacts[0]->key, "assemble-2/"));
+        assert_non_null(strstr(film->facts->note, "\"seed\":9")); /* item 2 of seed 7 */
+        done_free(film);
+        done_free(frames);
+        done_free(latents);
+        done_free(embedding);
+    }
+    see_no_scratch(b);
+}
+
+static void a_result_is_told_until_it_is_acknowledged(void **state)
+{
+    struct broker *b = *state;
+    struct ticketed t;
+    done_free(ready(b, 2, NULL));
+    lease(b, &t, &text);
+    const uint64_t begin_ms = weir_clock_now_ms();
+    for (int i = 0; i < 2; i++) {
+        struct weir_message m = see(b, WEIR_MESSAGE_DONE);
+        assert_memory_equal(m.body.done->token.data, t.token, WEIR_TOKEN_BYTES);
+        weir_message_release(&m);
+    }
+    assert_in_range(weir_clock_now_ms() - begin_ms, 1000, 10000);
+    done_free(see_done(b, &t));
+    see_nothing(b, 2500); /* acknowledged: the fourth would come two to four seconds after the third */
+}
+
+static void what_runs_is_renewed_with_progress_and_a_waiting_lease_too(void **state)
+{
+    struct broker *b = *state;
+    struct ticketed running, waiting, third;
+    Weir__Pb__Done *embedding = ready(b, 990, NULL);
+    const struct lease_options o = { .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } };
+    const struct lease_options p = { .stage = WEIR_STAGE_DENOISE, .index = 1, .item = 1, .inputs = { embedding } };
+    const struct lease_options q = { .stage = WEIR_STAGE_DENOISE, .index = 2, .item = 2, .inputs = { embedding } };
+    lease(b, &running, &o);
+    see_until(b, &b->step, 3);
+    assert_int_equal(b->steps, 990);
+    lease(b, &waiting, &p);
+    lease(b, &third, &q); /* more than was granted */
+    see_release(b, &third);
+    b->renewals = 0;
+    see_until(b, &b->renewals, 6);
+
+    b->cancel = true; /* both are wanted no more */
+    struct weir_message m[2] = { see(b, WEIR_MESSAGE_RELEASE), see(b, WEIR_MESSAGE_RELEASE) };
+    for (int i = 0; i < 2; i++) {
+        Weir__Pb__ReleaseAck ack = WEIR__PB__RELEASE_ACK__INIT;
+        ack.task = m[i].body.release->task;
+        ack.has_token = 1;
+        ack.token = m[i].body.release->token;
+        say(b, WEIR_MESSAGE_RELEASE_ACK, &ack.base);
+        weir_message_release(&m[i]);
+    }
+    b->cancel = false;
+    see_credit(b, 2);
+    see_no_scratch(b);
+    done_free(embedding);
+}
+
+static void a_stale_lease_is_dropped_without_a_word(void **state)
+{
+    struct broker *b = *state;
+    struct ticketed t;
+    Weir__Pb__Done *embedding = ready(b, 990, NULL);
+    lease(b, &t, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } });
+    see_until(b, &b->step, 2);
+    Weir__Pb__Stale stale = WEIR__PB__STALE__INIT;
+    uint8_t wrong[WEIR_TOKEN_BYTES] = { 1 };
+    stale.task = &t.id;
+    stale.has_token = 1;
+    stale.token = (ProtobufCBinaryData){ WEIR_TOKEN_BYTES, wrong };
+    say(b, WEIR_MESSAGE_STALE, &stale.base); /* of a lease that it does not hold */
+    const uint32_t step = b->step;
+    see_until(b, &b->step, step + 2);
+    stale.token.data = t.token;
+    say(b, WEIR_MESSAGE_STALE, &stale.base);
+    b->credit = -1;
+    see_credit(b, 2);
+    see_nothing(b, 1500);
+    done_free(embedding);
+}
+
+static void a_broker_that_comes_back_is_told_what_is_held_and_gets_the_result(void **state)
+{
+    struct broker *b = *state;
+    struct ticketed t;
+    Weir__Pb__Done *embedding = ready(b, 400, NULL);
+    lease(b, &t, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } });
+    see_until(b, &b->step, 2);
+    broker_unbind(b);
+    broker_bind(b);
+    b->renewals = 0;
+    see_until(b, &b->renewals, 1);
+    Weir__Pb__Who who = WEIR__PB__WHO__INIT; /* what a broker says to whom it does not know */
+    say(b, WEIR_MESSAGE_WHO, &who.base);
+    struct weir_message m = see(b, WEIR_MESSAGE_HELLO);
+    assert_int_equal(m.body.hello->n_held, 1);
+    assert_memory_equal(m.body.hello->held[0]->token.data, t.token, WEIR_TOKEN_BYTES);
+    weir_message_release(&m);
+    worker_greet(b);
+    Weir__Pb__LeaseOk ok = WEIR__PB__LEASE_OK__INIT;
+    ok.task = &t.id;
+    ok.has_token = 1;
+    ok.token = (ProtobufCBinaryData){ WEIR_TOKEN_BYTES, t.token };
+    say(b, WEIR_MESSAGE_LEASE_OK, &ok.base);
+    Weir__Pb__Done *latents = see_done(b, &t);
+    assert_int_equal(latents->facts->steps_run, 400); /* it went on meanwhile */
+    done_free(latents);
+
+    b->mute = true; /* one that says nothing any more is greeted again */
+    worker_greet(b);
+    b->mute = false;
+    see_credit(b, 2);
+    done_free(embedding);
+}
+
+static void digest_of(const Weir__Pb__Done *done, uint8_t out[WEIR_SHA256_BYTES])
+{
+    memcpy(out, done->artefacts[0]->digest.data, WEIR_SHA256_BYTES);
+}
+
+/* sigterm: drained; else killed. */
+static void interrupted_and_resumed(struct broker *b, bool sigterm, const char *sampler)
+{
+    uint8_t whole[WEIR_SHA256_BYTES], resumed[WEIR_SHA256_BYTES];
+    struct ticketed t, waiting;
+    Weir__Pb__JobSpec wish;
+    wish_init(&wish, 150);
+    wish.sampler = (char *)(uintptr_t)sampler;
+    worker_start(b, NULL);
+    worker_greet(b);
+    see_credit(b, 2);
+    quote(b, &wish);
+    Weir__Pb__Done *embedding = run_task(b, &text);
+    const struct lease_options o = { .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } };
+    const struct lease_options p = { .stage = WEIR_STAGE_DENOISE, .index = 1, .item = 1, .inputs = { embedding } };
+    Weir__Pb__Done *done = run_task(b, &o);
+    digest_of(done, whole);
+    done_free(done);
+    weir_random_bytes(b->job, sizeof b->job); /* the same again as another job */
+    lease(b, &t, &o);
+    b->step = 0;
+    see_until(b, &b->step, 12);
+    if (sigterm) {
+        lease(b, &waiting, &p);
+        b->renewals = 0;
+        see_until(b, &b->renewals, 4); /* it came, and is renewed like the other */
+        kill(b->pid, SIGTERM);
+        see_release(b, &waiting);
+        see_release(b, &t);
+        struct weir_message m = see(b, WEIR_MESSAGE_BYE);
+        weir_message_release(&m);
+        assert_int_equal(worker_end(b), 0);
+    } else {
+        worker_kill(b);
+    }
+    worker_start(b, NULL);
+    worker_greet(b);
+    see_credit(b, 2);
+    done = run_task(b, &o);
+    digest_of(done, resumed);
+    assert_true(done->facts->resumed_step >= 10);
+    assert_int_equal(done->facts->resumed_step + done->facts->steps_run, 150);
+    assert_memory_equal(whole, resumed, sizeof whole);
+    done_free(done);
+    done_free(embedding);
+}
+
+static void a_drained_worker_gives_back_and_another_goes_on_to_the_same_bytes(void **state)
+{
+    interrupted_and_resumed(*state, true, "ddim");
+}
+
+static void a_killed_worker_costs_five_steps_and_no_byte(void **state)
+{
+    interrupted_and_resumed(*state, false, "dpm++");
+}
+
+static void an_input_that_is_nowhere_is_reported_with_who_made_it(void **state)
+{
+    struct broker *b = *state;
+    struct ticketed t;
+    Weir__Pb__Done *embedding = ready(b, 2, NULL);
+    embedding->artefacts[0]->digest.data[0] ^= 1;
+    lease(b, &t, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } });
+    struct weir_message m = see(b, WEIR_MESSAGE_FAIL);
+    assert_int_equal(m.body.fail->status, WEIR_INPUT_LOST);
+    assert_non_null(m.body.fail->lost_input);
+    assert_int_equal(m.body.fail->lost_input->stage, WEIR_STAGE_TEXT);
+    assert_non_null(strstr(m.body.fail->words, "text-0"));
+    Weir__Pb__FailAck ack = WEIR__PB__FAIL_ACK__INIT;
+    ack.task = m.body.fail->task;
+    ack.has_token = 1;
+    ack.token = m.body.fail->token;
+    say(b, WEIR_MESSAGE_FAIL_ACK, &ack.base);
+    weir_message_release(&m);
+    see_credit(b, 2);
+    done_free(embedding);
+}
+
+static void inputs_come_from_a_peer_when_the_store_has_lost_them(void **state)
+{
+    struct broker *b = *state;
+    Weir__Pb__Done *embedding = ready(b, 2, NULL);
+    const pid_t maker = b->pid;
+    assert_non_null(embedding->artefacts[0]->endpoint);
+    assert_int_equal(weir_store_remove(b->store, embedding->artefacts[0]->key, NULL), WEIR_OK);
+    broker_unbind(b); /* the second worker speaks to a broker of its own */
+    snprintf(b->endpoint, sizeof b->endpoint, "ipc://%s/other", b->dir);
+    broker_bind(b);
+    worker_start(b, NULL);
+    worker_greet(b);
+    Weir__Pb__Done *latents =
+        run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } });
+    assert_int_equal(latents->facts->worker_pid, b->pid);
+    done_free(latents);
+
+    const pid_t taker = b->pid; /* without the ticket nothing is given; and the taker keeps what it fetched */
+    worker_kill(b);
+    (void)taker;
+    embedding->artefacts[0]->ticket.data[3] ^= 1;
+    worker_start(b, NULL);
+    worker_greet(b);
+    struct ticketed t;
+    lease(b, &t, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } });
+    struct weir_message m = see(b, WEIR_MESSAGE_FAIL);
+    assert_int_equal(m.body.fail->status, WEIR_INPUT_LOST);
+    weir_message_release(&m);
+    worker_kill(b);
+    b->pid = maker;
+    done_free(embedding);
+}
+
+static void garbage_on_its_sockets_changes_nothing(void **state)
+{
+    struct broker *b = *state;
+    Weir__Pb__Done *embedding = ready(b, 2, NULL);
+    void *peer = zmq_socket(b->zmq, ZMQ_DEALER);
+    assert_int_equal(zmq_connect(peer, embedding->artefacts[0]->endpoint), 0);
+    uint8_t noise[300];
+    weir_random_bytes(noise, sizeof noise);
+    for (size_t i = 0; i < 40; i++) {
+        zmq_send(peer, noise, i * 7, i % 3 ? ZMQ_SNDMORE : 0);
+        zmq_send(b->socket, b->worker.bytes, b->worker.length, ZMQ_SNDMORE);
+        zmq_send(b->socket, noise + i, i * 5, i % 2 ? ZMQ_SNDMORE : 0);
+        if (i % 2) zmq_send(b->socket, noise, 32, 0);
+    }
+    zmq_send(peer, noise, 1, 0);
+    done_free(run_task(b, &text));
+    int linger_ms = 0;
+    zmq_setsockopt(peer, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
+    zmq_close(peer);
+    done_free(embedding);
+}
+
+static void a_bad_start_is_one_line_and_an_exit_code(void **state)
+{
+    struct broker *b = *state;
+    static const struct {
+        const char *flags[8];
+        int code;
+    } rows[] = {
+        { { "--stages", "text,paint", NULL }, 64 },
+        { { "--device", "abacus", NULL }, 64 },
+        { { "--model", "/nowhere/at/all", NULL }, 74 },
+        { { "--lost-seconds", "0", NULL }, 64 },
+        { { "--run-dir", "/proc/nothing", NULL }, 75 },
+        { { "--store", "/proc/nothing", NULL }, 75 },
+        { { "--broker", "tcp://10.0.0.1:5", NULL }, 64 },
+        { { "--broker", "ipc:///tmp/weir-nobody-there", "--lost-seconds", "1", NULL }, 69 },
+    };
+    for (size_t i = 0; i < WEIR_COUNT(rows); i++) {
+        worker_start(b, rows[i].flags);
+        const int code = worker_end(b);
+        if (code != rows[i].code) fail_msg("%s %s: exit code %d", rows[i].flags[0], rows[i].flags[1], code);
+    }
+    see_no_scratch(b);
+}
+
+#define CASE(f) cmocka_unit_test_setup_teardown(f, broker_setup, broker_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(a_worker_says_what_it_is_and_takes_one_lease_more_than_it_runs),
+        CASE(a_quote_fills_every_blank_or_says_why_not),
+        CASE(the_four_stages_make_a_film_with_its_receipt),
+        CASE(pictures_and_gifs_pass_through_the_assembler),
+        CASE(a_result_is_told_until_it_is_acknowledged),
+        CASE(what_runs_is_renewed_with_progress_and_a_waiting_lease_too),
+        CASE(a_stale_lease_is_dropped_without_a_word),
+        CASE(a_broker_that_comes_back_is_told_what_is_held_and_gets_the_result),
+        CASE(a_drained_worker_gives_back_and_another_goes_on_to_the_same_bytes),
+        CASE(a_killed_worker_costs_five_steps_and_no_byte),
+        CASE(an_input_that_is_nowhere_is_reported_with_who_made_it),
+        CASE(inputs_come_from_a_peer_when_the_store_has_lost_them),
+        CASE(garbage_on_its_sockets_changes_nothing),
+        CASE(a_bad_start_is_one_line_and_an_exit_code),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
