@@ -79,10 +79,14 @@ uint64_t weir_weight_count(const struct weir_parameters *q)
     const uint64_t matrix = (uint64_t)q->out * q->in;
     switch (q->op) {
     case WEIR_OP_LINEAR:
-    case WEIR_OP_EMBED: return matrix;
-    case WEIR_OP_CONV2D: return matrix * q->kernel * q->kernel;
-    case WEIR_OP_CONV_TEMPORAL: return matrix * 3;
-    default: return q->out;
+    case WEIR_OP_EMBED:
+        return matrix;
+    case WEIR_OP_CONV2D:
+        return matrix * q->kernel * q->kernel;
+    case WEIR_OP_CONV_TEMPORAL:
+        return matrix * 3;
+    default:
+        return q->out;
     }
 }
 
@@ -121,8 +125,12 @@ enum weir_status weir_check_parameters(const struct weir_parameters *q, struct w
             fault = "GEGLU needs an even number of outputs";
         }
         break;
-    case WEIR_OP_CONV2D: CHECK_COUNT(q->op, named, "weight", q->out, q->in, q->kernel, q->kernel); break;
-    case WEIR_OP_CONV_TEMPORAL: CHECK_COUNT(q->op, named, "weight", q->out, q->in, 3); break;
+    case WEIR_OP_CONV2D:
+        CHECK_COUNT(q->op, named, "weight", q->out, q->in, q->kernel, q->kernel);
+        break;
+    case WEIR_OP_CONV_TEMPORAL:
+        CHECK_COUNT(q->op, named, "weight", q->out, q->in, 3);
+        break;
     case WEIR_OP_GROUP_NORM:
     case WEIR_OP_LAYER_NORM:
         CHECK_COUNT(q->op, named, "weight", q->out);
@@ -132,7 +140,9 @@ enum weir_status weir_check_parameters(const struct weir_parameters *q, struct w
         CHECK_COUNT(q->op, named, "table", q->out, q->in);
         if (q->bias) CHECK_COUNT(q->op, named, "positions", q->kernel, q->in);
         break;
-    default: fault = "this op has no parameters"; break;
+    default:
+        fault = "this op has no parameters";
+        break;
     }
     if (q->geglu && q->op != WEIR_OP_LINEAR) fault = "GEGLU is linear's alone";
     if (fault) return weir_fail(error, WEIR_BAD_SHAPE, "%s: %s", SUBJECT(q->op, q->name), fault);
@@ -154,9 +164,9 @@ enum weir_status weir_check_linear(const struct weir_packed *packed, const struc
     CHECK_COUNT(WEIR_OP_LINEAR, packed, "x", s->rows, s->tokens, s->in);
     CHECK_COUNT(WEIR_OP_LINEAR, packed, "y", s->rows, s->tokens, s->out);
     if ((unsigned)s->activation > WEIR_ACT_GEGLU || (s->activation == WEIR_ACT_GEGLU) != packed->geglu) {
-        status = weir_fail(error, WEIR_BAD_SHAPE, "%s: activation %d on a layer packed %s GEGLU",
-                           SUBJECT(WEIR_OP_LINEAR, packed->name), (int)s->activation,
-                           packed->geglu ? "for" : "without");
+        status =
+            weir_fail(error, WEIR_BAD_SHAPE, "%s: activation %d on a layer packed %s GEGLU",
+                      SUBJECT(WEIR_OP_LINEAR, packed->name), (int)s->activation, packed->geglu ? "for" : "without");
     }
 
 cleanup:

@@ -1,7 +1,7 @@
 /* check: which shapes an op takes. All devices ask here, so that all refuse the same ones with the same words.
  *
- * Errors   BAD_SHAPE, in words: the op, the layer's name when there is one, the dimension and its bounds. UNSUPPORTED: a
- *          dtype that no device takes. A device may refuse more (a dtype it has no kernels for)
+ * Errors   BAD_SHAPE, in words: the op, the layer's name when there is one, the dimension and its bounds. UNSUPPORTED:
+ *          a dtype that no device takes. A device may refuse more (a dtype it has no kernels for)
  * Threads  pure
  */
 #ifndef WEIR_KERNELS_CHECK_H

@@ -8,11 +8,15 @@ size_t weir_dtype_bytes(enum weir_dtype dtype)
 {
     switch (dtype) {
     case WEIR_F32:
-    case WEIR_I32: return 4;
+    case WEIR_I32:
+        return 4;
     case WEIR_BF16:
-    case WEIR_F16: return 2;
-    case WEIR_U8: return 1;
-    case WEIR_DTYPE_COUNT: break;
+    case WEIR_F16:
+        return 2;
+    case WEIR_U8:
+        return 1;
+    case WEIR_DTYPE_COUNT:
+        break;
     }
     return 0;
 }
@@ -37,9 +41,9 @@ enum weir_status weir_device_open(const char *name, int threads, struct weir_dev
 #endif
     if (strcmp(name, "ref") == 0) return weir_ref_open(out, error);
     if (strcmp(name, "cpu") == 0 || strcmp(name, "cuda") == 0) {
-        return weir_fail(error, WEIR_UNSUPPORTED, "device %s is not built in; this build has ref" CPU_NAME, name);
+        return weir_fail(error, WEIR_UNSUPPORTED, "device %s is not in this build, which has ref" CPU_NAME, name);
     }
-    return weir_fail(error, WEIR_UNSUPPORTED, "no device is called %s; this build has auto, ref" CPU_NAME, name);
+    return weir_fail(error, WEIR_UNSUPPORTED, "no device is called %s; there are auto, ref" CPU_NAME, name);
 }
 
 void weir_device_close(struct weir_device **device)

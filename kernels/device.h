@@ -1,7 +1,7 @@
 /* device: what one piece of hardware offers, as a table of functions. Networks are written once against it.
  *
- * A device knows memory, streams and the ops of ops.h; nothing of jobs, models or files. There are three: `ref` (plain C,
- * f32: the judge, always built), `cpu` (oneDNN, f32) and `cuda`.
+ * A device knows memory, streams and the ops of ops.h; nothing of jobs, models or files. There are three: `ref` (plain
+ * C, f32: the judge, always built), `cpu` (oneDNN, f32) and `cuda`.
  *
  * Memory   pointers from memory_alloc are the device's: on ref and cpu the host may read them, on cuda not
  * Threads  a device may be shared by threads; a stream belongs to one thread at a time

@@ -18,7 +18,7 @@ void weir_host_stream_destroy(struct weir_stream *stream);
 enum weir_status weir_host_stream_sync(struct weir_stream *stream, struct weir_error *error);
 
 /* What may be planned for: installed memory, or the cgroup's limit when that is lower, less WEIR_HOST_RESERVE. */
-#define WEIR_HOST_RESERVE_SHARE 8                       /* an eighth is kept for the system and the page cache, */
+#define WEIR_HOST_RESERVE_SHARE 8                         /* an eighth is kept for the system and the page cache, */
 #define WEIR_HOST_RESERVE_BYTES_MIN ((uint64_t)256 << 20) /* and never less than this */
 uint64_t weir_host_memory_bytes(void);
 /* The same from given files, for tests: the cgroup v2 file memory.max and the v1 file; absent files say nothing. */

@@ -31,7 +31,7 @@ enum weir_activation {
     WEIR_ACT_GELU,       /* 0.5 x (1 + erf(x / sqrt 2)) */
     WEIR_ACT_GELU_TANH,  /* 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
     WEIR_ACT_QUICK_GELU, /* x * sigmoid(1.702 x) */
-    WEIR_ACT_GEGLU,      /* linear only: out is 2 * C, first half the value a, second half the gate g: y = a * gelu(g) */
+    WEIR_ACT_GEGLU, /* linear only: out is 2 * C, first half the value a, second half the gate g: y = a * gelu(g) */
 };
 
 /* linear: y[r,l,:] = act(x[r,l,:] W^T + bias) + residual[r,l,:]
@@ -61,8 +61,13 @@ struct weir_conv2d {
     bool residual, row_bias;
     enum weir_dtype dtype;
 };
-enum { WEIR_CONV2D_X, WEIR_CONV2D_ROW_BIAS /* opt */, WEIR_CONV2D_RESIDUAL /* opt */, WEIR_CONV2D_Y,
-       WEIR_CONV2D_OPERANDS };
+enum {
+    WEIR_CONV2D_X,
+    WEIR_CONV2D_ROW_BIAS /* opt */,
+    WEIR_CONV2D_RESIDUAL /* opt */,
+    WEIR_CONV2D_Y,
+    WEIR_CONV2D_OPERANDS
+};
 
 /* conv_temporal: a convolution over time alone, kernel 3, zero padding 1.
  *   y[r,t,p,o] = bias[o] + sum weight[o,i,k] x[r,t+k-1,p,i] + residual[r,t,p,o]
@@ -73,8 +78,7 @@ struct weir_conv_temporal {
     bool residual;
     enum weir_dtype dtype;
 };
-enum { WEIR_CONV_TEMPORAL_X, WEIR_CONV_TEMPORAL_RESIDUAL /* opt */, WEIR_CONV_TEMPORAL_Y,
-       WEIR_CONV_TEMPORAL_OPERANDS };
+enum { WEIR_CONV_TEMPORAL_X, WEIR_CONV_TEMPORAL_RESIDUAL /* opt */, WEIR_CONV_TEMPORAL_Y, WEIR_CONV_TEMPORAL_OPERANDS };
 
 /* group_norm: normalise each group of channels over all pixels of each batch entry, scale, shift, optional SiLU.
  *   y[b,p,c] = act((x[b,p,c] - mean[b,g]) / sqrt(var[b,g] + eps) * gamma[c] + beta[c]),  g = c / (C / groups)
@@ -106,8 +110,8 @@ enum { WEIR_LAYER_NORM_X, WEIR_LAYER_NORM_Y, WEIR_LAYER_NORM_OPERANDS };
  *            r * row_tokens + (s / inner) * outer_step + (s % inner) * inner_step + i * token_step
  *          of its tensor, with the steps of `query` for q and y, and of `key` for k and v.
  *          So spatial attention of [R, T, P, C] is sequences = T, inner = 1, outer_step = P, token_step = 1; temporal
- *          attention is sequences = P, inner = P, inner_step = 1, token_step = P. Text K/V shared by all frames: steps 0.
- *          y has y_stride channels a token, beginning at channel 0. y must not be q, k or v
+ *          attention is sequences = P, inner = P, inner_step = 1, token_step = P. Text K/V shared by all frames:
+ *          steps 0. y has y_stride channels a token, beginning at channel 0. y must not be q, k or v
  *          causal: key j counts for query i only when j <= i (query_length == key_length)
  * Source   Vaswani et al., arXiv:1706.03762; diffusers models/attention_processor.py */
 struct weir_sequence_layout {
@@ -192,8 +196,13 @@ struct weir_sampler_step {
     uint32_t items, n;
     enum weir_dtype dtype; /* WEIR_F32 always */
 };
-enum { WEIR_SAMPLER_STEP_X, WEIR_SAMPLER_STEP_M, WEIR_SAMPLER_STEP_PREVIOUS, WEIR_SAMPLER_STEP_K,
-       WEIR_SAMPLER_STEP_OPERANDS };
+enum {
+    WEIR_SAMPLER_STEP_X,
+    WEIR_SAMPLER_STEP_M,
+    WEIR_SAMPLER_STEP_PREVIOUS,
+    WEIR_SAMPLER_STEP_K,
+    WEIR_SAMPLER_STEP_OPERANDS
+};
 
 /* to_rgb8: y = (uint8) (clamp(0.5 x + 0.5, 0, 1) * 255), truncated, or rounded half to even; NaN gives 0
  * Shapes   x [R, L, channels], of which the first three are used; y uint8 [R, L, 3] */
@@ -239,8 +248,8 @@ struct weir_parameters {
     bool geglu;            /* LINEAR: will run with GEGLU */
     enum weir_dtype dtype; /* what the products read: the precision of the stage */
     const char *name;      /* for the words of errors: "down_blocks.0.resnets.0.conv1"; or NULL */
-    /* Only the shape is kept: packed_bytes() and plan() tell the truth, run() must not be called. The values are not read
-     * (weight and bias say by not being NULL that they exist), so a network's memory is known before its weights are. */
+    /* Only the shape is kept: packed_bytes() and plan() tell the truth, run() must not be called. The values are not
+     * read (weight and bias say by not being NULL that they exist): a network's memory is known before its weights. */
     bool shape_only;
 };
 
@@ -266,6 +275,7 @@ struct weir_ops {
     enum weir_status (*pack)(struct weir_device *device, const struct weir_parameters *parameters,
                              struct weir_packed **out, struct weir_error *error);
     void (*packed_destroy)(struct weir_packed *packed);
+    /* On the device. A plan may add to it: a shape can want the weights laid out in another way. */
     size_t (*packed_bytes)(const struct weir_packed *packed);
 
     /* One plan call an op: `shape` is the op's struct above; `packed` is NULL for ops without weights.

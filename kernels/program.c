@@ -1,8 +1,8 @@
 /* How it works. Every value is a view of a storage: a run of bytes with a first and a last op. Building appends values,
  * storages and ops; finish() lets an op write over an operand that dies there where ops.h allows it, then places the
- * storages, largest first, each at the lowest offset that is free during its whole life. Largest first wastes least with
- * the few big and many small values of a network, and needs no search. All workspaces share one region behind them, so
- * that it stays in the caches.
+ * storages, largest first, each at the lowest offset that is free during its whole life. Largest first wastes least
+ * with the few big and many small values of a network, and needs no search. All workspaces share one region behind
+ * them, so that it stays in the caches.
  *
  * Storage lives are in units of ops: op i reads and writes at time i + 1; inputs live from time 0 and outputs until the
  * time after the last op. */
@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define NAME_BYTES_MAX 64
 #define OPS_MAX (1u << 20) /* a network of 1.4 G parameters has 3,000 */
@@ -34,6 +35,7 @@ struct storage {
 
 struct op {
     struct weir_plan *plan;
+    const struct weir_packed *layer; /* or NULL; for profiles */
     struct weir_value operands[WEIR_OPERANDS_MAX];
     uint32_t y, y_may_be; /* operand indices; y_may_be = WEIR_OPERANDS_MAX when y must be apart */
 };
@@ -90,7 +92,7 @@ void weir_program_destroy(struct weir_program **program)
     *program = NULL;
 }
 
-/* --- building ---------------------------------------------------------------------------------------------------- */
+/* --- building ----------------------------------------------------------------------------------------------------- */
 
 static const struct weir_value none = { 0 };
 
@@ -241,6 +243,7 @@ static void add_op(struct weir_program *p, enum weir_op op, const struct weir_pa
     p->status = p->device->ops->plan[op](p->device, layer, shape, &added->plan, &workspace_bytes, &p->error);
     if (p->status != WEIR_OK) return;
     if (workspace_bytes > p->workspace_bytes) p->workspace_bytes = workspace_bytes;
+    added->layer = layer;
     memcpy(added->operands, operands, sizeof added->operands);
     added->y = y;
     added->y_may_be = y_may_be;
@@ -269,8 +272,8 @@ static bool check_operand(struct weir_program *p, enum weir_op op, const struct 
     }
     const char *name = layer && layer->name[0] ? layer->name : "";
     if (v->dtype != dtype) {
-        FAIL(p, WEIR_BAD_SHAPE, "%s %s: %s has dtype %d, but must have %d", weir_op_name(op), name, what,
-             (int)v->dtype, (int)dtype);
+        FAIL(p, WEIR_BAD_SHAPE, "%s %s: %s has dtype %d, but must have %d", weir_op_name(op), name, what, (int)v->dtype,
+             (int)dtype);
     } else {
         FAIL(p, WEIR_BAD_SHAPE, "%s %s: %s is [%u, %u, %u], but must be [%u, %u, %u] (rows, tokens, channels)",
              weir_op_name(op), name, what, d->rows, tokens_of(d), d->channels, wanted->rows, tokens_of(wanted),
@@ -301,7 +304,8 @@ struct weir_value weir_program_linear(struct weir_program *p, const struct weir_
     struct weir_dims y_dims = d;
     y_dims.channels = call->activation == WEIR_ACT_GEGLU ? layer->out / 2 : layer->out;
     const bool residual = call->residual.index != 0;
-    if (residual && !check_operand(p, WEIR_OP_LINEAR, layer, "residual", call->residual, p->dtype, &y_dims)) return none;
+    if (residual && !check_operand(p, WEIR_OP_LINEAR, layer, "residual", call->residual, p->dtype, &y_dims))
+        return none;
     const struct weir_value y = add_value(p, "linear's y", p->dtype, &y_dims);
     const struct weir_linear shape = { .rows = d.rows,
                                        .tokens = tokens_of(&d),
@@ -341,12 +345,10 @@ struct weir_value weir_program_conv2d(struct weir_program *p, const struct weir_
     const struct weir_conv2d_size size = weir_conv2d_size_of(&shape);
     const struct weir_dims y_dims = { d.rows, d.frames, size.height, size.width, layer->out };
     const struct weir_dims row_dims = { d.rows, 1, 1, 1, layer->out };
-    if (shape.residual &&
-        !check_operand(p, WEIR_OP_CONV2D, layer, "residual", call->residual, p->dtype, &y_dims)) {
+    if (shape.residual && !check_operand(p, WEIR_OP_CONV2D, layer, "residual", call->residual, p->dtype, &y_dims)) {
         return none;
     }
-    if (shape.row_bias &&
-        !check_operand(p, WEIR_OP_CONV2D, layer, "row_bias", call->row_bias, p->dtype, &row_dims)) {
+    if (shape.row_bias && !check_operand(p, WEIR_OP_CONV2D, layer, "row_bias", call->row_bias, p->dtype, &row_dims)) {
         return none;
     }
     const struct weir_value y = add_value(p, "conv2d's y", p->dtype, &y_dims);
@@ -370,8 +372,7 @@ struct weir_value weir_program_conv_temporal(struct weir_program *p, const struc
                                               .out = layer->out,
                                               .residual = residual.index != 0,
                                               .dtype = p->dtype };
-    if (shape.residual &&
-        !check_operand(p, WEIR_OP_CONV_TEMPORAL, layer, "residual", residual, p->dtype, &y_dims)) {
+    if (shape.residual && !check_operand(p, WEIR_OP_CONV_TEMPORAL, layer, "residual", residual, p->dtype, &y_dims)) {
         return none;
     }
     const struct weir_value y = add_value(p, "conv_temporal's y", p->dtype, &y_dims);
@@ -465,7 +466,7 @@ struct weir_value weir_program_attention(struct weir_program *p, const struct we
         shape.query.token_step = pixels;
         shape.key = shape.query;
         break;
-    case WEIR_ATTENTION_CROSS:  /* all frames see the same keys: one long sequence, whose keys are read once */
+    case WEIR_ATTENTION_CROSS: /* all frames see the same keys: one long sequence, whose keys are read once */
     case WEIR_ATTENTION_CAUSAL:
         shape.sequences = 1;
         shape.query_length = shape.query.row_tokens;
@@ -519,11 +520,9 @@ struct weir_value weir_program_activate(struct weir_program *p, struct weir_valu
 {
     if (!check_operand(p, WEIR_OP_ACTIVATE, NULL, "x", x, p->dtype, NULL)) return none;
     const struct weir_dims d = weir_program_dims(p, x);
-    const struct weir_activate shape = { .rows = d.rows,
-                                         .tokens = tokens_of(&d),
-                                         .channels = d.channels,
-                                         .activation = activation,
-                                         .dtype = p->dtype };
+    const struct weir_activate shape = {
+        .rows = d.rows, .tokens = tokens_of(&d), .channels = d.channels, .activation = activation, .dtype = p->dtype
+    };
     const struct weir_value y = add_value(p, "activate's y", p->dtype, &d);
     add_op(p, WEIR_OP_ACTIVATE, NULL, &shape, OPERANDS(x, y), WEIR_ACTIVATE_Y, WEIR_ACTIVATE_X);
     return p->status == WEIR_OK ? y : none;
@@ -606,9 +605,10 @@ void weir_program_sampler_step(struct weir_program *p, struct weir_value x, stru
     for (size_t i = 0; i < WEIR_COUNT(alike); i++) {
         const struct weir_dims other = weir_program_dims(p, alike[i]);
         if (other.rows != d.rows || row_elements(&other) != row_elements(&d) || row_elements(&d) > WEIR_DIMENSION_MAX) {
-            FAIL(p, WEIR_BAD_SHAPE, "sampler_step: x has %u items of %llu numbers, the model's output or the last "
-                 "prediction %u of %llu; at most 2^30", d.rows, (unsigned long long)row_elements(&d), other.rows,
-                 (unsigned long long)row_elements(&other));
+            FAIL(p, WEIR_BAD_SHAPE,
+                 "sampler_step: x has %u items of %llu numbers, the model's output or the last "
+                 "prediction %u of %llu; at most 2^30",
+                 d.rows, (unsigned long long)row_elements(&d), other.rows, (unsigned long long)row_elements(&other));
             return;
         }
         if (!check_operand(p, WEIR_OP_SAMPLER_STEP, NULL, "m or previous", alike[i], WEIR_F32, NULL)) return;
@@ -622,11 +622,9 @@ struct weir_value weir_program_to_rgb8(struct weir_program *p, struct weir_value
 {
     if (!check_operand(p, WEIR_OP_TO_RGB8, NULL, "x", x, p->dtype, NULL)) return none;
     struct weir_dims d = weir_program_dims(p, x);
-    const struct weir_to_rgb8 shape = { .rows = d.rows,
-                                        .tokens = tokens_of(&d),
-                                        .channels = d.channels,
-                                        .round = round,
-                                        .dtype = p->dtype };
+    const struct weir_to_rgb8 shape = {
+        .rows = d.rows, .tokens = tokens_of(&d), .channels = d.channels, .round = round, .dtype = p->dtype
+    };
     d.channels = 3;
     const struct weir_value y = add_value(p, "to_rgb8's y", WEIR_U8, &d);
     add_op(p, WEIR_OP_TO_RGB8, NULL, &shape, OPERANDS(x, y), WEIR_TO_RGB8_Y, APART);
@@ -714,10 +712,8 @@ static enum weir_status place(struct weir_program *p, struct weir_error *error)
     for (uint32_t i = 0; i < p->storage_count; i++) {
         const struct storage *s = &p->storages[i];
         if (s->external || s->same_as != i) continue;
-        placed[count++] = (struct placement){ .bytes = aligned(s->bytes),
-                                              .first = s->first,
-                                              .last = s->last,
-                                              .storage = i };
+        placed[count++] =
+            (struct placement){ .bytes = aligned(s->bytes), .first = s->first, .last = s->last, .storage = i };
     }
     qsort(placed, count, sizeof *placed, larger_first);
     size_t end = 0;
@@ -823,6 +819,33 @@ enum weir_status weir_program_run(const struct weir_program *p, struct weir_stre
     bind(p, bindings, binding_count, memory);
     for (uint32_t i = 0; i < p->op_count && status == WEIR_OK; i++) {
         status = run_op(p, &p->ops[i], stream, arena, memory);
+    }
+    return status;
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+enum weir_status weir_program_profile(const struct weir_program *p, struct weir_stream *stream, void *arena,
+                                      const struct weir_binding *bindings, size_t binding_count,
+                                      struct weir_program_time *times, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    void *memory[WEIR_PROGRAM_NAMES_MAX];
+
+    assert(p->finished);
+    bind(p, bindings, binding_count, memory);
+    for (uint32_t i = 0; i < p->op_count && status == WEIR_OK; i++) {
+        const uint64_t before = now_ns();
+        status = run_op(p, &p->ops[i], stream, arena, memory);
+        if (status == WEIR_OK) status = p->device->table->stream_sync(stream, error);
+        times[i].op = p->ops[i].plan->op;
+        times[i].layer = p->ops[i].layer ? p->ops[i].layer->name : "";
+        times[i].ns += now_ns() - before;
     }
     return status;
 }

@@ -1,9 +1,9 @@
 /* program: a network made ready for one shape: a list of planned ops over one arena.
  *
- * A network is a builder: it names its inputs, calls one function an op, and marks its outputs. Nothing is computed then.
- * weir_program_finish() gives every value its place in the arena by its first and last use, so the memory of a network
- * is known, to the byte, before anything is allocated. weir_program_run() enqueues the ops in order: no allocation, no
- * synchronisation, so that a device may capture it in a graph.
+ * A network is a builder: it names its inputs, calls one function an op, and marks its outputs. Nothing is computed
+ * then. weir_program_finish() gives every value its place in the arena by its first and last use, so the memory of a
+ * network is known, to the byte, before anything is allocated. weir_program_run() enqueues the ops in order: no
+ * allocation, no synchronisation, so that a device may capture it in a graph.
  *
  *   struct weir_program *p;
  *   weir_program_create(device, &p);
@@ -61,9 +61,9 @@ struct weir_value weir_program_linear(struct weir_program *p, const struct weir_
                                       const struct weir_linear_call *call);
 
 struct weir_conv2d_call {
-    uint32_t stride, pad, pad_end;         /* stride 0 means 1 */
-    uint32_t resize_height, resize_width;  /* nearest resize before it, or 0 */
-    struct weir_value row_bias, residual;  /* or none; row_bias has dims [rows, 1, 1, 1, out] */
+    uint32_t stride, pad, pad_end;        /* stride 0 means 1 */
+    uint32_t resize_height, resize_width; /* nearest resize before it, or 0 */
+    struct weir_value row_bias, residual; /* or none; row_bias has dims [rows, 1, 1, 1, out] */
 };
 struct weir_value weir_program_conv2d(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
                                       const struct weir_conv2d_call *call);
@@ -123,5 +123,15 @@ struct weir_binding {
 /* Enqueues all ops. `bindings` gives memory to every extern; one left out is our own fault and asserts. */
 enum weir_status weir_program_run(const struct weir_program *p, struct weir_stream *stream, void *arena,
                                   const struct weir_binding *bindings, size_t binding_count);
+
+/* The same, measured: waits for each op and adds its time to times[0..op_count-1]. For bench tools. */
+struct weir_program_time {
+    enum weir_op op;
+    const char *layer; /* its name, or "" */
+    uint64_t ns;
+};
+enum weir_status weir_program_profile(const struct weir_program *p, struct weir_stream *stream, void *arena,
+                                      const struct weir_binding *bindings, size_t binding_count,
+                                      struct weir_program_time *times, struct weir_error *error);
 
 #endif

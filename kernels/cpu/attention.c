@@ -1,18 +1,19 @@
 /* attention: one item is a block of queries of some sequences and heads of one row.
  *
- * For each sequence and head the item copies the keys, turned round, and the values into its slice, so that both products
- * run along memory: scores = q k^T for QUERY_BLOCK queries at a time, softmax over each of their rows, then the sum of the
- * values. The scores of a block are kept whole, so the softmax needs no second look. Long sequences are cut into several
- * query blocks of QUERIES_MAX; short ones (the 16 frames of a pixel) are handled some at a time with all their heads, so
- * that neighbours in memory are read together. Causal attention sets the weights of later keys to zero. */
+ * For each sequence and head the item copies the keys, turned round, and the values into its slice, so that both
+ * products run along memory: scores = q k^T for QUERY_BLOCK queries at a time, softmax over each of their rows, then
+ * the sum of the values. The scores of a block are kept whole, so the softmax needs no second look. Long sequences are
+ * cut into several query blocks of QUERIES_MAX; short ones (the 16 frames of a pixel) are handled some at a time with
+ * all their heads, so that neighbours in memory are read together. Causal attention sets the weights of later keys to
+ * zero. */
 #include "kernels/cpu/cpu.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define QUERY_BLOCK 24        /* a multiple of the rows of simd's tiles; its scores stay in the first caches */
-#define QUERIES_MAX 512       /* of one item: copying the keys once more costs little beside that many queries */
-#define ITEM_FLOPS 4000000    /* short sequences are put together until they make about so many */
+#define QUERY_BLOCK 24     /* a multiple of the rows of simd's tiles; its scores stay in the first caches */
+#define QUERIES_MAX 512    /* of one item: copying the keys once more costs little beside that many queries */
+#define ITEM_FLOPS 4000000 /* short sequences are put together until they make about so many */
 #define LANES_MAX 16
 
 struct attention_plan {
@@ -21,7 +22,7 @@ struct attention_plan {
     uint32_t query_blocks, queries; /* of a sequence; queries in each */
     uint32_t sequence_blocks, sequences;
     uint32_t head_blocks, heads;
-    uint32_t keys_padded, dim_padded; /* to whole vectors */
+    uint32_t keys_padded, dim_padded;                                 /* to whole vectors */
     size_t values_offset, queries_offset, scores_offset, sums_offset; /* in the slice; the keys are first */
 };
 

@@ -1,8 +1,9 @@
 /* conv2d and conv_temporal: both are convolutions of images, cut into bands of output rows.
  *
- * For conv2d an image is one frame of one row. For conv_temporal it is a whole row of the batch: its rows are the frames,
- * its columns the pixels, and the kernel is 3 x 1. A band reads its own input rows and those the kernel reaches beyond;
- * what lies outside the image is the primitive's padding, so first, middle and last bands are primitives of their own.
+ * For conv2d an image is one frame of one row. For conv_temporal it is a whole row of the batch: its rows are the
+ * frames, its columns the pixels, and the kernel is 3 x 1. A band reads its own input rows and those the kernel reaches
+ * beyond; what lies outside the image is the primitive's padding, so first, middle and last bands are primitives of
+ * their own.
  *
  * Bands serve two ends: enough items for many threads when a row has few images, and a resized input that stays in the
  * cache. Otherwise an image is one band. A conv2d with row_bias adds it to the bias first, one small vector an item. */
@@ -15,8 +16,8 @@
 #define BAND_FLOPS_MIN 6000000 /* if they are no smaller than this: about 50 us */
 #define BAND_BYTES_MAX 2097152 /* of a resized input and its output */
 
-struct image { /* what conv2d and conv_temporal come down to */
-    uint32_t rows, images; /* images of each row of the batch */
+struct image {                          /* what conv2d and conv_temporal come down to */
+    uint32_t rows, images;              /* images of each row of the batch */
     uint32_t given_height, given_width; /* as it lies in x */
     uint32_t height, width;             /* after the resize */
     uint32_t in, out, out_height, out_width;
@@ -38,7 +39,7 @@ struct conv_plan {
     struct weir_cpu_convolution *shapes; /* of the primitives */
     uint32_t band_count, primitive_count;
     size_t bias_offset, resized_offset; /* in the slice */
-    uint32_t x, residual, row_bias, y; /* operand numbers */
+    uint32_t x, residual, row_bias, y;  /* operand numbers */
 };
 
 static bool is_resized(const struct image *m)
@@ -123,8 +124,8 @@ static uint32_t band_rows(const struct image *m)
     const uint64_t worthwhile = flops * m->out_height / BAND_FLOPS_MIN;
     if (bands > worthwhile) bands = worthwhile;
     if (is_resized(m)) {
-        const uint64_t bytes = sizeof(float) * ((uint64_t)m->height * m->width * m->in +
-                                                (uint64_t)m->out_height * m->out_width * m->out);
+        const uint64_t bytes =
+            sizeof(float) * ((uint64_t)m->height * m->width * m->in + (uint64_t)m->out_height * m->out_width * m->out);
         const uint64_t by_bytes = bytes / BAND_BYTES_MAX + 1;
         if (bands < by_bytes) bands = by_bytes;
     }
@@ -171,8 +172,8 @@ static enum weir_status band_primitive(struct weir_cpu *cpu, struct conv_plan *p
             return WEIR_OK;
         }
     }
-    const enum weir_status status = weir_cpu_convolution_create(
-        cpu, plan->head.layer, &shape, &plan->primitives[plan->primitive_count], error);
+    const enum weir_status status =
+        weir_cpu_convolution_create(cpu, plan->head.layer, &shape, &plan->primitives[plan->primitive_count], error);
     if (status != WEIR_OK) return status;
     plan->shapes[plan->primitive_count] = shape;
     band->primitive = plan->primitive_count++;

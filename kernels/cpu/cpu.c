@@ -88,10 +88,9 @@ static enum weir_status run(const struct weir_plan *head, struct weir_stream *st
                             void *workspace)
 {
     const struct weir_cpu_plan *plan = (const struct weir_cpu_plan *)head;
-    struct weir_cpu_run run = { .cpu = (const struct weir_cpu *)stream->device,
-                                .plan = plan,
-                                .operands = operands,
-                                .workspace = workspace };
+    struct weir_cpu_run run = {
+        .cpu = (const struct weir_cpu *)stream->device, .plan = plan, .operands = operands, .workspace = workspace
+    };
     const int before = weir_cpu_alone_begin();
     plan->run(&run);
     weir_cpu_alone_end(before);
@@ -144,19 +143,29 @@ static const struct weir_ops cpu_ops = {
 static const char *isa_name(dnnl_cpu_isa_t isa)
 {
     switch ((unsigned)isa) {
-    case dnnl_cpu_isa_sse41: return "sse41";
-    case dnnl_cpu_isa_avx: return "avx";
-    case dnnl_cpu_isa_avx2: return "avx2";
-    case dnnl_cpu_isa_avx2_vnni: return "avx2_vnni";
-    case dnnl_cpu_isa_avx512_core: return "avx512_core";
-    case dnnl_cpu_isa_avx512_core_vnni: return "avx512_core_vnni";
-    case dnnl_cpu_isa_avx512_core_bf16: return "avx512_core_bf16";
-    case dnnl_cpu_isa_avx512_core_amx: return "avx512_core_amx";
-    default: return "generic";
+    case dnnl_cpu_isa_sse41:
+        return "sse41";
+    case dnnl_cpu_isa_avx:
+        return "avx";
+    case dnnl_cpu_isa_avx2:
+        return "avx2";
+    case dnnl_cpu_isa_avx2_vnni:
+        return "avx2_vnni";
+    case dnnl_cpu_isa_avx512_core:
+        return "avx512_core";
+    case dnnl_cpu_isa_avx512_core_vnni:
+        return "avx512_core_vnni";
+    case dnnl_cpu_isa_avx512_core_bf16:
+        return "avx512_core_bf16";
+    case dnnl_cpu_isa_avx512_core_amx:
+        return "avx512_core_amx";
+    default:
+        return "generic";
     }
 }
 
-/* Our own loops follow what oneDNN may use, so that capping it (ONEDNN_MAX_CPU_ISA) caps both, and the class says so. */
+/* Our own loops follow what oneDNN may use, so that capping it (ONEDNN_MAX_CPU_ISA) caps both, and the class says so.
+ */
 static const struct weir_cpu_simd *simd_for(dnnl_cpu_isa_t isa)
 {
 #if defined(__x86_64__)

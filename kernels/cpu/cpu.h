@@ -6,8 +6,8 @@
  * the sizes of the caches: all are in the numerics class.
  *
  * A plan holds the primitives of its shape with one set of memory objects a slot. A slot has one user at a time on a
- * device (pool.h), so plans may be shared by streams. Scratch is the caller's workspace: a slice for each slot, then what
- * all share. run allocates nothing of ours; oneDNN itself takes a few hundred bytes a call for its argument table.
+ * device (pool.h), so plans may be shared by streams. Scratch is the caller's workspace: a slice for each slot, then
+ * what all share. run allocates nothing of ours; oneDNN itself takes a few hundred bytes a call for its argument table.
  */
 #ifndef WEIR_KERNELS_CPU_CPU_H
 #define WEIR_KERNELS_CPU_CPU_H
@@ -27,10 +27,10 @@ struct weir_cpu {
     dnnl_stream_t *streams; /* one a slot */
 };
 
-/* --- layers -------------------------------------------------------------------------------------------------------- */
+/* --- layers ------------------------------------------------------------------------------------------------------- */
 
-/* The layouts of one weight: the first is made when the layer is packed, for a usual shape. oneDNN likes other blocks for
- * some shapes; a plan that finds the first one slower adds its own, shared by later plans of that layer. */
+/* The layouts of one weight: the first is made when the layer is packed, for a usual shape. oneDNN likes other blocks
+ * for some shapes; a plan that finds the first one slower adds its own, shared by later plans of that layer. */
 #define WEIR_CPU_LAYOUTS_MAX 8
 struct weir_cpu_layout {
     dnnl_memory_desc_t desc;
@@ -53,7 +53,7 @@ enum weir_status weir_cpu_pack(struct weir_device *device, const struct weir_par
 void weir_cpu_packed_destroy(struct weir_packed *packed);
 size_t weir_cpu_packed_bytes(const struct weir_packed *packed);
 
-/* --- primitives: a oneDNN call made ready -------------------------------------------------------------------------- */
+/* --- primitives: a oneDNN call made ready ------------------------------------------------------------------------- */
 
 /* A product or a convolution of one shape with one layer's weights. */
 struct weir_cpu_primitive {
@@ -88,7 +88,7 @@ bool weir_cpu_primitive_run(const struct weir_cpu *cpu, const struct weir_cpu_pr
 int weir_cpu_alone_begin(void);
 void weir_cpu_alone_end(int before);
 
-/* --- plans --------------------------------------------------------------------------------------------------------- */
+/* --- plans -------------------------------------------------------------------------------------------------------- */
 
 struct weir_cpu_plan;
 struct weir_cpu_run { /* what an item gets to see */
@@ -123,8 +123,8 @@ void weir_cpu_items(struct weir_cpu_run *run, uint32_t items, void (*work)(void 
 WEIR_OP_TABLE(X)
 #undef X
 
-/* How many of `total` go into one item when an item should hold about `wanted`: pieces as equal as they can be, at least
- * one, all but the last of the same size. */
+/* How many of `total` go into one item when an item should hold about `wanted`: pieces as equal as they can be, at
+ * least one, all but the last of the same size. */
 uint32_t weir_cpu_piece(uint64_t total, uint64_t wanted);
 
 #endif

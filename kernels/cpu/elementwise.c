@@ -44,7 +44,7 @@ static uint32_t piece_count(const struct elementwise_plan *plan, uint32_t item)
     return left < plan->piece ? (uint32_t)left : plan->piece;
 }
 
-/* --- whole, in one item --------------------------------------------------------------------------------------------- */
+/* --- whole, in one item ------------------------------------------------------------------------------------------- */
 
 #define WHOLE(op)                                                                                                      \
     static void op##_item(void *context, uint32_t item, uint32_t slot)                                                 \
@@ -75,7 +75,7 @@ WHOLE(latents_pack)
 WHOLE(guidance)
 WHOLE(sampler_step)
 
-/* --- in pieces ------------------------------------------------------------------------------------------------------ */
+/* --- in pieces ---------------------------------------------------------------------------------------------------- */
 
 static void activate_item(void *context, uint32_t item, uint32_t slot)
 {

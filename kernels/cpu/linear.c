@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PIECE_FLOPS 4000000 /* about 30 us: long against the pool's 0.1 us an item, short enough to share well */
-#define PIECE_BYTES 786432  /* of x and the product: they stay in a core's second cache */
+#define PIECE_FLOPS 4000000  /* about 30 us: long against the pool's 0.1 us an item, short enough to share well */
+#define PIECE_BYTES 786432   /* of x and the product: they stay in a core's second cache */
 #define PIECE_TOKENS_MIN 128 /* below it the weights' way from memory is felt */
 #define PIECE_TOKENS_STEP 32
 
@@ -44,8 +44,7 @@ static void linear_item(void *context, uint32_t item, uint32_t slot)
     const uint32_t tokens = s->tokens - first < plan->piece_tokens ? s->tokens - first : plan->piece_tokens;
     const size_t token = (size_t)(item / plan->pieces) * s->tokens + first;
     const float *x = (const float *)run->operands[WEIR_LINEAR_X] + token * s->in;
-    const float *residual =
-        s->residual ? (const float *)run->operands[WEIR_LINEAR_RESIDUAL] + token * width : NULL;
+    const float *residual = s->residual ? (const float *)run->operands[WEIR_LINEAR_RESIDUAL] + token * width : NULL;
     float *y = (float *)run->operands[WEIR_LINEAR_Y] + token * width;
     char *slice = weir_cpu_slice(run, slot);
     const bool aside = geglu || (residual && !plain);

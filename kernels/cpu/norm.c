@@ -135,9 +135,8 @@ static void normalise_item(void *context, uint32_t item, uint32_t slot)
     const size_t offset = piece_offset(plan, item), first = (size_t)(item / plan->pieces) * plan->pieces;
     prepare(plan, (const struct statistics *)weir_cpu_shared(run) + first * plan->shape.groups, &v);
     run->cpu->simd->normalise((const float *)run->operands[WEIR_GROUP_NORM_X] + offset,
-                              (float *)run->operands[WEIR_GROUP_NORM_Y] + offset,
-                              piece_size(plan, item % plan->pieces), plan->shape.channels, v.mean, v.scale, v.beta,
-                              plan->shape.silu);
+                              (float *)run->operands[WEIR_GROUP_NORM_Y] + offset, piece_size(plan, item % plan->pieces),
+                              plan->shape.channels, v.mean, v.scale, v.beta, plan->shape.silu);
 }
 
 static void whole_item(void *context, uint32_t item, uint32_t slot)

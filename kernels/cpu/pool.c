@@ -1,9 +1,9 @@
 /* How it works. `state` holds the number of the job and how many of its items are not yet taken. A thread takes an item
- * by lowering that number with compare-and-swap; the number it gives up is the item. The job's fields are written before
- * `state` and read after it: a thread that read fields of a job which has ended meanwhile fails to swap and reads again,
- * so fields are atomic (relaxed) but need no lock. `done` counts finished items; who finishes the last one wakes the
- * caller. Sleeping needs the usual care: a sleeper says so, then looks once more; a waker changes the state, then looks
- * for sleepers. Both in one total order (seq_cst), so one of them sees the other. */
+ * by lowering that number with compare-and-swap; the number it gives up is the item. The job's fields are written
+ * before `state` and read after it: a thread that read fields of a job which has ended meanwhile fails to swap and
+ * reads again, so fields are atomic (relaxed) but need no lock. `done` counts finished items; who finishes the last one
+ * wakes the caller. Sleeping needs the usual care: a sleeper says so, then looks once more; a waker changes the state,
+ * then looks for sleepers. Both in one total order (seq_cst), so one of them sees the other. */
 #include "kernels/cpu/pool.h"
 
 #include <pthread.h>
@@ -134,8 +134,7 @@ void weir_pool_run(struct weir_pool *pool, uint32_t items, void (*work)(void *co
         pthread_cond_broadcast(&pool->work_there);
         pthread_mutex_unlock(&pool->sleep_lock);
     }
-    while (take_one(pool, 0)) {
-    }
+    while (take_one(pool, 0)) {}
     wait_until_done(pool, items);
     pthread_mutex_unlock(&pool->run_lock);
 }

@@ -1,8 +1,8 @@
 /* pool: the threads of a cpu device. A job is a number of items; threads take items until none is left.
  *
- * Which thread takes which item is chance, so an item's result may depend on its number alone. The thread that asks takes
- * part as slot 0 and returns when all items are done. Slots name who works at the same time: an item may use what belongs
- * to its slot without locks.
+ * Which thread takes which item is chance, so an item's result may depend on its number alone. The thread that asks
+ * takes part as slot 0 and returns when all items are done. Slots name who works at the same time: an item may use what
+ * belongs to its slot without locks.
  *
  * Waiting threads look for work for at most WEIR_POOL_SPINS turns (some ten microseconds) and sleep then.
  *

@@ -21,8 +21,8 @@ struct weir_cpu_simd {
     /* y[l,:] = x[l, 0..width-1] * gelu(x[l, width..2*width-1]) + residual[l,:] (or NULL). */
     void (*geglu)(const float *x, const float *residual, float *y, size_t tokens, size_t width);
 
-    /* sums[c] = sum over p of x[p,c] - about[c]; squares[c] = the same of its square. Sums of 32 in f32, of those in f64.
-     * With `about` near the values, f32 keeps what matters even when they are far from zero. */
+    /* sums[c] = sum over p of x[p,c] - about[c]; squares[c] = the same of its square. Sums of 32 in f32, of those in
+     * f64. With `about` near the values, f32 keeps what matters even when they are far from zero. */
     void (*channel_sums)(const float *x, size_t pixels, size_t channels, const float *about, double *sums);
     void (*channel_squares)(const float *x, size_t pixels, size_t channels, const float *about, double *squares);
     /* y[p,c] = act((x[p,c] - mean[c]) * scale[c] + beta[c]); y may be x. */

@@ -91,24 +91,32 @@ INLINE vector smaller(vector a, vector b)
 #endif
 }
 
-/* Lane by lane, pairwise by halves: the same order always. */
+/* Half onto half until one is left: the same order always. */
 INLINE float sum_of(vector value)
 {
-    float lanes[LANES];
-    store(lanes, value);
-    for (size_t half = LANES / 2; half > 0; half /= 2) {
-        for (size_t i = 0; i < half; i++) lanes[i] += lanes[i + half];
-    }
-    return lanes[0];
+#if LANES == 16
+    __m256 sum8 = _mm256_add_ps(_mm512_castps512_ps256((__m512)value), _mm512_extractf32x8_ps((__m512)value, 1));
+#elif LANES == 8
+    __m256 sum8 = (__m256)value;
+#endif
+#if LANES >= 8
+    __m128 sum4 = _mm_add_ps(_mm256_castps256_ps128(sum8), _mm256_extractf128_ps(sum8, 1));
+    sum4 = _mm_add_ps(sum4, _mm_movehl_ps(sum4, sum4));
+    return _mm_cvtss_f32(_mm_add_ss(sum4, _mm_movehdup_ps(sum4)));
+#else
+    return (value[0] + value[2]) + (value[1] + value[3]);
+#endif
 }
 
 INLINE float largest_of(vector value)
 {
-    float lanes[LANES];
-    store(lanes, value);
-    float largest = lanes[0];
-    for (size_t i = 1; i < LANES; i++) largest = lanes[i] > largest ? lanes[i] : largest;
+#if LANES == 16
+    return _mm512_reduce_max_ps((__m512)value);
+#else
+    float largest = value[0];
+    for (size_t i = 1; i < LANES; i++) largest = value[i] > largest ? value[i] : largest;
     return largest;
+#endif
 }
 
 /* x = n ln 2 + r, |r| <= ln 2 / 2. Adding 1.5 * 2^23 rounds to a whole number, whose low bits are then n. Bounds are
@@ -143,9 +151,9 @@ INLINE vector gelu(vector x)
 {
     const vector z = smaller(larger(x, -x), broadcast(14));
     const vector t = 1.0f / fused(z, broadcast(0.25f), broadcast(1));
-    static const float g[] = { 0.033946896221890434f,  -0.19617820849661388f, 0.3950033832533305f,
-                               -0.33347167775443665f,  0.30448875517714813f,  -0.020384990494828954f,
-                               0.12156823849898736f,   0.09482019178397724f,  0.10022900502663441f,
+    static const float g[] = { 0.033946896221890434f, -0.19617820849661388f, 0.3950033832533305f,
+                               -0.33347167775443665f, 0.30448875517714813f,  -0.020384990494828954f,
+                               0.12156823849898736f,  0.09482019178397724f,  0.10022900502663441f,
                                -2.16004101699363e-05f };
     vector tail = broadcast(g[0]);
     for (size_t i = 1; i < WEIR_COUNT(g); i++) tail = fused(tail, t, broadcast(g[i]));
@@ -156,21 +164,24 @@ INLINE vector gelu(vector x)
 INLINE vector activated(enum weir_activation activation, vector x)
 {
     switch (activation) {
-    case WEIR_ACT_SILU: return x * sigmoid(x);
+    case WEIR_ACT_SILU:
+        return x * sigmoid(x);
     case WEIR_ACT_GELU:
-    case WEIR_ACT_GEGLU: return gelu(x);
+    case WEIR_ACT_GEGLU:
+        return gelu(x);
     case WEIR_ACT_GELU_TANH: { /* 0.5 (1 + tanh u) = sigmoid(2 u) */
         const vector cube = x * x * x;
         return x * sigmoid(fused(cube, broadcast(0.07135481282553f), x * 1.5957691216057308f));
     }
-    case WEIR_ACT_QUICK_GELU: return x * sigmoid(1.702f * x);
-    case WEIR_ACT_NONE: break;
+    case WEIR_ACT_QUICK_GELU:
+        return x * sigmoid(1.702f * x);
+    case WEIR_ACT_NONE:
+        break;
     }
     return x;
 }
 
-INLINE void activate_all(enum weir_activation activation, const float *x, const float *residual, float *y,
-                         size_t count)
+INLINE void activate_all(enum weir_activation activation, const float *x, const float *residual, float *y, size_t count)
 {
     size_t i = 0;
     for (; i + LANES <= count; i += LANES) {
@@ -188,12 +199,22 @@ INLINE void activate_all(enum weir_activation activation, const float *x, const 
 static void activate(enum weir_activation activation, const float *x, const float *residual, float *y, size_t count)
 {
     switch (activation) { /* outside the loop: one loop for each */
-    case WEIR_ACT_NONE: activate_all(WEIR_ACT_NONE, x, residual, y, count); break;
-    case WEIR_ACT_SILU: activate_all(WEIR_ACT_SILU, x, residual, y, count); break;
+    case WEIR_ACT_NONE:
+        activate_all(WEIR_ACT_NONE, x, residual, y, count);
+        break;
+    case WEIR_ACT_SILU:
+        activate_all(WEIR_ACT_SILU, x, residual, y, count);
+        break;
     case WEIR_ACT_GEGLU:
-    case WEIR_ACT_GELU: activate_all(WEIR_ACT_GELU, x, residual, y, count); break;
-    case WEIR_ACT_GELU_TANH: activate_all(WEIR_ACT_GELU_TANH, x, residual, y, count); break;
-    case WEIR_ACT_QUICK_GELU: activate_all(WEIR_ACT_QUICK_GELU, x, residual, y, count); break;
+    case WEIR_ACT_GELU:
+        activate_all(WEIR_ACT_GELU, x, residual, y, count);
+        break;
+    case WEIR_ACT_GELU_TANH:
+        activate_all(WEIR_ACT_GELU_TANH, x, residual, y, count);
+        break;
+    case WEIR_ACT_QUICK_GELU:
+        activate_all(WEIR_ACT_QUICK_GELU, x, residual, y, count);
+        break;
     }
 }
 
@@ -215,7 +236,7 @@ static void geglu(const float *x, const float *residual, float *y, size_t tokens
     }
 }
 
-/* --- norms --------------------------------------------------------------------------------------------------------- */
+/* --- norms -------------------------------------------------------------------------------------------------------- */
 
 #define SUM_RUN 32 /* so many are summed in f32 before they are added in f64 */
 
@@ -325,11 +346,8 @@ INLINE float token_sum(const float *x, size_t channels, bool squares, float mean
         first = added(squares, a, first);
         second = added(squares, b, second);
     }
-    for (; c < channels; c += LANES) {
-        const size_t some = channels - c < LANES ? channels - c : LANES;
-        const vector a = load_some(x + c, some, mean) - mean;
-        first = added(squares, a, first);
-    }
+    for (; c + LANES <= channels; c += LANES) first = added(squares, load(x + c) - mean, first);
+    if (c < channels) second = added(squares, load_some(x + c, channels - c, mean) - mean, second);
     return sum_of(first + second);
 }
 
@@ -352,7 +370,7 @@ static void layer_norm(const float *x, float *y, size_t tokens, size_t channels,
     }
 }
 
-/* --- attention ----------------------------------------------------------------------------------------------------- */
+/* --- attention ---------------------------------------------------------------------------------------------------- */
 
 /* A tile of `rows` x `vectors` * LANES results held in registers; both are constants where this is inlined. */
 INLINE void tile(size_t rows, size_t vectors, size_t inner, const float *a, size_t a_stride, const float *b,
@@ -416,10 +434,17 @@ static void product(size_t rows, size_t columns, size_t inner, const float *a, s
         strip_4(rows, inner, a, a_stride, b + j, b_stride, c + j, c_stride);
     }
     switch ((columns - j) / LANES) {
-    case 3: strip_3(rows, inner, a, a_stride, b + j, b_stride, c + j, c_stride); break;
-    case 2: strip_2(rows, inner, a, a_stride, b + j, b_stride, c + j, c_stride); break;
-    case 1: strip_1(rows, inner, a, a_stride, b + j, b_stride, c + j, c_stride); break;
-    default: break;
+    case 3:
+        strip_3(rows, inner, a, a_stride, b + j, b_stride, c + j, c_stride);
+        break;
+    case 2:
+        strip_2(rows, inner, a, a_stride, b + j, b_stride, c + j, c_stride);
+        break;
+    case 1:
+        strip_1(rows, inner, a, a_stride, b + j, b_stride, c + j, c_stride);
+        break;
+    default:
+        break;
     }
 }
 

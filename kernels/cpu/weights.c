@@ -25,7 +25,7 @@ static enum weir_status dnnl_failed(dnnl_status_t fault, const char *what, const
                      weir_op_name(layer->op), layer->name, (int)fault);
 }
 
-/* --- descriptions --------------------------------------------------------------------------------------------------- */
+/* --- descriptions ------------------------------------------------------------------------------------------------- */
 
 /* What a primitive is made of, apart from the layout of its weights. */
 struct recipe {
@@ -113,7 +113,7 @@ cleanup:
     return fault;
 }
 
-/* --- layouts -------------------------------------------------------------------------------------------------------- */
+/* --- layouts ------------------------------------------------------------------------------------------------------ */
 
 static void layout_deinit(struct weir_cpu_layout *layout)
 {
@@ -182,15 +182,14 @@ static enum weir_status layout_find(const struct weir_cpu *cpu, struct weir_cpu_
                          weir_op_name(layer->head.op), layer->head.name, WEIR_CPU_LAYOUTS_MAX);
     }
     struct weir_cpu_layout *added = &layer->layouts[layer->layout_count];
-    const enum weir_status status =
-        layout_init(cpu, &layer->head, layer->layouts[0].memory, wanted, added, error);
+    const enum weir_status status = layout_init(cpu, &layer->head, layer->layouts[0].memory, wanted, added, error);
     if (status != WEIR_OK) return status;
     layer->layout_count++;
     *out = added;
     return WEIR_OK;
 }
 
-/* --- primitives ----------------------------------------------------------------------------------------------------- */
+/* --- primitives --------------------------------------------------------------------------------------------------- */
 
 struct weir_cpu_arguments {
     dnnl_memory_t x, bias, y, scratch;
@@ -209,7 +208,8 @@ void weir_cpu_primitive_destroy(struct weir_cpu *cpu, struct weir_cpu_primitive 
     *p = (struct weir_cpu_primitive){ 0 };
 }
 
-/* Which layout depends on the shape alone: the layer's first one if oneDNN computes as well with it, else the wanted. */
+/* Which layout depends on the shape alone: the layer's first one if oneDNN computes as well with it, else the wanted.
+ */
 static enum weir_status primitive_create(struct weir_cpu *cpu, struct weir_cpu_packed *layer,
                                          const struct recipe *recipe, struct weir_cpu_primitive *out,
                                          struct weir_error *error)
@@ -228,8 +228,8 @@ static enum weir_status primitive_create(struct weir_cpu *cpu, struct weir_cpu_p
     } else {
         chosen = &best;
         pthread_mutex_lock(&layer->lock);
-        status = layout_find(cpu, layer, dnnl_primitive_desc_query_md(best, dnnl_query_weights_md, 0), &out->weights,
-                             error);
+        status =
+            layout_find(cpu, layer, dnnl_primitive_desc_query_md(best, dnnl_query_weights_md, 0), &out->weights, error);
         pthread_mutex_unlock(&layer->lock);
         if (status != WEIR_OK) goto cleanup;
     }
@@ -297,7 +297,7 @@ bool weir_cpu_primitive_run(const struct weir_cpu *cpu, const struct weir_cpu_pr
     return dnnl_primitive_execute(p->primitive, stream, (int)WEIR_COUNT(arguments), arguments) == dnnl_success;
 }
 
-/* --- layers --------------------------------------------------------------------------------------------------------- */
+/* --- layers ------------------------------------------------------------------------------------------------------- */
 
 /* The shape that a layer's first layout is made for: a film's middle sizes. */
 #define USUAL_TOKENS 128

@@ -26,8 +26,8 @@ static void attend(const struct weir_attention *s, void *const operands[], uint3
 
     double largest = -INFINITY, total = 0;
     for (uint32_t j = 0; j < keys; j++) {
-        const float *k = (const float *)operands[WEIR_ATTENTION_K] +
-                         token_of(&s->key, r, sequence, j) * s->k_stride + s->k_channel + channel;
+        const float *k = (const float *)operands[WEIR_ATTENTION_K] + token_of(&s->key, r, sequence, j) * s->k_stride +
+                         s->k_channel + channel;
         double product = 0;
         for (uint32_t d = 0; d < s->head_dim; d++) product += (double)q[d] * (double)k[d];
         weights[j] = (double)s->scale * product;
@@ -36,8 +36,8 @@ static void attend(const struct weir_attention *s, void *const operands[], uint3
     for (uint32_t j = 0; j < keys; j++) total += weights[j] = exp(weights[j] - largest);
     for (uint32_t d = 0; d < s->head_dim; d++) sum[d] = 0;
     for (uint32_t j = 0; j < keys; j++) {
-        const float *v = (const float *)operands[WEIR_ATTENTION_V] +
-                         token_of(&s->key, r, sequence, j) * s->v_stride + s->v_channel + channel;
+        const float *v = (const float *)operands[WEIR_ATTENTION_V] + token_of(&s->key, r, sequence, j) * s->v_stride +
+                         s->v_channel + channel;
         for (uint32_t d = 0; d < s->head_dim; d++) sum[d] += weights[j] * (double)v[d];
     }
     for (uint32_t d = 0; d < s->head_dim; d++) y[d] = (float)(sum[d] / total);

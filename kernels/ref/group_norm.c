@@ -36,8 +36,8 @@ void weir_ref_group_norm(const struct weir_group_norm *s, const struct weir_ref_
             const double scale = 1 / sqrt(variance + (double)s->eps);
             for (size_t p = 0; p < s->pixels; p++) {
                 for (uint32_t c = first; c < first + per_group; c++) {
-                    const double value = ((double)x[p * s->channels + c] - mean) * scale * (double)gamma[c] +
-                                         (double)beta[c];
+                    const double value =
+                        ((double)x[p * s->channels + c] - mean) * scale * (double)gamma[c] + (double)beta[c];
                     y[p * s->channels + c] = (float)weir_ref_activation(s->silu ? WEIR_ACT_SILU : WEIR_ACT_NONE, value);
                 }
             }

@@ -5,12 +5,17 @@
 double weir_ref_activation(enum weir_activation activation, double x)
 {
     switch (activation) {
-    case WEIR_ACT_NONE: return x;
-    case WEIR_ACT_SILU: return x / (1 + exp(-x));
+    case WEIR_ACT_NONE:
+        return x;
+    case WEIR_ACT_SILU:
+        return x / (1 + exp(-x));
     case WEIR_ACT_GEGLU: /* of the gate */
-    case WEIR_ACT_GELU: return 0.5 * x * (1 + erf(x / sqrt(2)));
-    case WEIR_ACT_GELU_TANH: return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
-    case WEIR_ACT_QUICK_GELU: return x / (1 + exp(-1.702 * x));
+    case WEIR_ACT_GELU:
+        return 0.5 * x * (1 + erf(x / sqrt(2)));
+    case WEIR_ACT_GELU_TANH:
+        return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case WEIR_ACT_QUICK_GELU:
+        return x / (1 + exp(-1.702 * x));
     }
     return x;
 }

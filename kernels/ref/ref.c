@@ -69,10 +69,18 @@ static enum weir_status pack(struct weir_device *device, const struct weir_param
         goto cleanup;
     }
     switch (q->op) {
-    case WEIR_OP_LINEAR: transpose(q, 1, packed->weight); break;
-    case WEIR_OP_CONV2D: transpose(q, (uint64_t)q->kernel * q->kernel, packed->weight); break;
-    case WEIR_OP_CONV_TEMPORAL: transpose(q, 3, packed->weight); break;
-    default: memcpy(packed->weight, q->weight, (size_t)weight_count * sizeof(float)); break;
+    case WEIR_OP_LINEAR:
+        transpose(q, 1, packed->weight);
+        break;
+    case WEIR_OP_CONV2D:
+        transpose(q, (uint64_t)q->kernel * q->kernel, packed->weight);
+        break;
+    case WEIR_OP_CONV_TEMPORAL:
+        transpose(q, 3, packed->weight);
+        break;
+    default:
+        memcpy(packed->weight, q->weight, (size_t)weight_count * sizeof(float));
+        break;
     }
     if (bias_count) memcpy(packed->bias, q->bias, (size_t)bias_count * sizeof(float));
     *out = &packed->head;
@@ -123,10 +131,13 @@ static enum weir_status run(const struct weir_plan *head, struct weir_stream *st
     (void)stream;
     switch (head->op) {
 #define X(op, OP)                                                                                                      \
-    case WEIR_OP_##OP: weir_ref_##op(&plan->shape.op, plan->layer, operands, workspace); break;
+    case WEIR_OP_##OP:                                                                                                 \
+        weir_ref_##op(&plan->shape.op, plan->layer, operands, workspace);                                              \
+        break;
         WEIR_OP_TABLE(X)
 #undef X
-    default: return WEIR_DEVICE;
+    default:
+        return WEIR_DEVICE;
     }
     return WEIR_OK;
 }

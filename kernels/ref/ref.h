@@ -1,7 +1,8 @@
-/* ref: the judge. Every op in plain C, one file an op, with loops that read like the formula of ops.h. It never gets fast.
+/* ref: the judge. Every op in plain C, one file an op, with loops that read like the formula of ops.h. It never gets
+ * fast.
  *
- * Products and sums run in double and are rounded to f32 once, so that what other devices are compared with is closer to
- * the true value than any f32 implementation. Only sampler_step rounds at every step, as its contract says.
+ * Products and sums run in double and are rounded to f32 once, so that what other devices are compared with is closer
+ * to the true value than any f32 implementation. Only sampler_step rounds at every step, as its contract says.
  */
 #ifndef WEIR_KERNELS_REF_REF_H
 #define WEIR_KERNELS_REF_REF_H

@@ -8,8 +8,8 @@ size_t weir_ref_scratch_timestep_embedding(const struct weir_timestep_embedding 
     return 0;
 }
 
-/* The exponent, the frequency and the angle are rounded to f32 as the original's are: at t = 999 an angle kept in double
- * differs by up to 6e-5, which is no error of either but would be one of ours to those who compare. */
+/* The exponent, the frequency and the angle are rounded to f32 as the original's are: at t = 999 an angle kept in
+ * double differs by up to 6e-5, which is no error of either but would be one of ours to those who compare. */
 void weir_ref_timestep_embedding(const struct weir_timestep_embedding *s, const struct weir_ref_packed *layer,
                                  void *const operands[], double *scratch)
 {

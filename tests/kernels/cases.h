@@ -330,9 +330,8 @@ static inline struct running_case case_begin(const struct kernel_case *c, uint32
     if (r.parameters.out) {
         r.parameters.weight = (const float[]){ 0 }; /* to be counted */
         r.parameters.bias = c->no_bias ? NULL : r.parameters.weight;
-        const uint64_t fan_in = r.parameters.in ? (uint64_t)r.parameters.in *
-                                                      (r.parameters.kernel ? r.parameters.kernel * r.parameters.kernel : 1)
-                                                : 1;
+        const uint64_t taps = r.parameters.kernel ? r.parameters.kernel * r.parameters.kernel : 1;
+        const uint64_t fan_in = r.parameters.in ? r.parameters.in * taps : 1;
         r.weight = random_floats(&seed, weir_weight_count(&r.parameters), 1 / sqrtf((float)fan_in));
         if (!c->no_bias) r.bias = random_floats(&seed, weir_bias_count(&r.parameters), 1);
         r.parameters.weight = r.weight;

@@ -83,8 +83,8 @@ static inline float random_normal(uint64_t *state)
 
 static inline float *random_floats(uint64_t *state, size_t count, float scale)
 {
-    float *values = aligned_alloc(WEIR_ALIGNMENT, (count * sizeof(float) + WEIR_ALIGNMENT) / WEIR_ALIGNMENT *
-                                                      WEIR_ALIGNMENT);
+    float *values =
+        aligned_alloc(WEIR_ALIGNMENT, (count * sizeof(float) + WEIR_ALIGNMENT) / WEIR_ALIGNMENT * WEIR_ALIGNMENT);
     assert_non_null(values);
     for (size_t i = 0; i < count; i++) values[i] = scale * random_normal(state);
     return values;

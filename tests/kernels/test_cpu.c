@@ -6,8 +6,8 @@
 
 #include <dirent.h>
 
-/* f32 against f64 sums: a product over K terms rounds each of its sums to 2^-24 of its size so far, which is sqrt(K) of a
- * term on average; over K <= 3,000 that stays near 1e-6 of the result. */
+/* f32 against f64 sums: a product over K terms rounds each of its sums to 2^-24 of its size so far, which is sqrt(K) of
+ * a term on average; over K <= 3,000 that stays near 1e-6 of the result. */
 #define TOLERANCE 2e-6
 
 static void every_op_computes_what_ref_computes(void **state)
@@ -95,13 +95,27 @@ static void y_may_lie_where_the_contract_allows_it(void **state)
         struct running_case apart = case_begin(&kernel_cases[i], 0, 2), over = case_begin(&kernel_cases[i], 0, 2);
         size_t under;
         switch (apart.c.op) {
-        case WEIR_OP_LINEAR: under = WEIR_LINEAR_RESIDUAL; break;
-        case WEIR_OP_CONV2D: under = WEIR_CONV2D_RESIDUAL; break;
-        case WEIR_OP_CONV_TEMPORAL: under = WEIR_CONV_TEMPORAL_RESIDUAL; break;
-        case WEIR_OP_GROUP_NORM: under = WEIR_GROUP_NORM_X; break;
-        case WEIR_OP_LAYER_NORM: under = WEIR_LAYER_NORM_X; break;
-        case WEIR_OP_ACTIVATE: under = WEIR_ACTIVATE_X; break;
-        default: under = WEIR_OPERANDS_MAX; break;
+        case WEIR_OP_LINEAR:
+            under = WEIR_LINEAR_RESIDUAL;
+            break;
+        case WEIR_OP_CONV2D:
+            under = WEIR_CONV2D_RESIDUAL;
+            break;
+        case WEIR_OP_CONV_TEMPORAL:
+            under = WEIR_CONV_TEMPORAL_RESIDUAL;
+            break;
+        case WEIR_OP_GROUP_NORM:
+            under = WEIR_GROUP_NORM_X;
+            break;
+        case WEIR_OP_LAYER_NORM:
+            under = WEIR_LAYER_NORM_X;
+            break;
+        case WEIR_OP_ACTIVATE:
+            under = WEIR_ACTIVATE_X;
+            break;
+        default:
+            under = WEIR_OPERANDS_MAX;
+            break;
         }
         if (under < WEIR_OPERANDS_MAX && apart.operands[under]) {
             const size_t y = apart.sizes.y;
@@ -153,16 +167,25 @@ static void a_layer_may_be_shared_by_many_shapes(void **state)
     struct weir_device *cpu = open_device("cpu", 2), *ref = open_device("ref", 0);
     uint64_t seed = 11;
     float *weight = random_floats(&seed, 48 * 48 * 9, 0.05f), *bias = random_floats(&seed, 48, 1);
-    const struct weir_parameters q = { .op = WEIR_OP_CONV2D, .weight = weight, .bias = bias, .out = 48, .in = 48,
-                                       .kernel = 3 };
+    const struct weir_parameters q = {
+        .op = WEIR_OP_CONV2D, .weight = weight, .bias = bias, .out = 48, .in = 48, .kernel = 3
+    };
     struct weir_packed *layer = pack_layer(cpu, &q), *judge = pack_layer(ref, &q);
     const size_t bytes_before = cpu->ops->packed_bytes(layer);
     assert_true(bytes_before >= (48 * 48 * 9 + 48) * sizeof(float));
     const uint32_t sides[] = { 1, 2, 3, 4, 7, 8, 16, 31, 33 };
     for (size_t i = 0; i < WEIR_COUNT(sides); i++) {
         for (uint32_t stride = 1; stride <= 2; stride++) {
-            const struct weir_conv2d shape = { .rows = 1, .frames = 1, .height = sides[i], .width = sides[i], .in = 48,
-                                               .out = 48, .kernel = 3, .stride = stride, .pad = 1, .pad_end = 1 };
+            const struct weir_conv2d shape = { .rows = 1,
+                                               .frames = 1,
+                                               .height = sides[i],
+                                               .width = sides[i],
+                                               .in = 48,
+                                               .out = 48,
+                                               .kernel = 3,
+                                               .stride = stride,
+                                               .pad = 1,
+                                               .pad_end = 1 };
             const struct weir_conv2d_size size = weir_conv2d_size_of(&shape);
             const size_t count = (size_t)size.height * size.width * 48;
             float *x = random_floats(&seed, (size_t)sides[i] * sides[i] * 48, 1);
@@ -184,7 +207,7 @@ static void a_layer_may_be_shared_by_many_shapes(void **state)
     free(bias);
 }
 
-/* --- our own loops, each instruction set that this processor has ----------------------------------------------------- */
+/* --- our own loops, each instruction set that this processor has -------------------------------------------------- */
 
 static size_t simds(const struct weir_cpu_simd *out[3])
 {
@@ -229,8 +252,8 @@ static void activations_follow_their_formulas_far_out_and_keep_nan(void **state)
     for (size_t k = 0, count = simds(all); k < count; k++) {
         for (int act = WEIR_ACT_NONE; act < WEIR_ACT_GEGLU; act++) {
             run_op(ref, WEIR_OP_ACTIVATE, NULL,
-                   &(struct weir_activate){ .rows = 1, .tokens = 401, .channels = 1,
-                                            .activation = (enum weir_activation)act },
+                   &(struct weir_activate){
+                       .rows = 1, .tokens = 401, .channels = 1, .activation = (enum weir_activation)act },
                    (void *[]){ x, wanted });
             all[k]->activate((enum weir_activation)act, x, NULL, got, 401);
             for (int i = 0; i <= 400; i++) {
@@ -290,8 +313,9 @@ static void group_norm_far_from_zero_keeps_its_accuracy(void **state)
     const struct weir_parameters q = { .op = WEIR_OP_GROUP_NORM, .weight = gamma, .bias = beta, .out = 48 };
     for (int whole = 0; whole < 2; whole++) {
         const uint32_t pixels = whole ? 256 : 5000;
-        const struct weir_group_norm shape = { .rows = 1, .batch = 1, .pixels = pixels, .channels = 48, .groups = 16,
-                                               .eps = 1e-5f };
+        const struct weir_group_norm shape = {
+            .rows = 1, .batch = 1, .pixels = pixels, .channels = 48, .groups = 16, .eps = 1e-5f
+        };
         float *x = random_floats(&seed, pixels * 48, 1), *y = random_floats(&seed, pixels * 48, 1);
         float *wanted = random_floats(&seed, pixels * 48, 1);
         for (size_t i = 0; i < pixels * 48; i++) x[i] += 1000;
@@ -319,8 +343,9 @@ static void other_precisions_are_refused(void **state)
     const struct weir_activate shape = { .rows = 1, .tokens = 1, .channels = 1, .dtype = WEIR_BF16 };
     assert_int_equal(cpu->ops->plan[WEIR_OP_ACTIVATE](cpu, NULL, &shape, &plan, &bytes, &error), WEIR_UNSUPPORTED);
     assert_int_equal(cpu->ops->plan[WEIR_OP_ACTIVATE](cpu, NULL, &shape, &plan, &bytes, NULL), WEIR_UNSUPPORTED);
-    const struct weir_parameters q = { .op = WEIR_OP_LINEAR, .weight = (const float[]){ 1 }, .out = 1, .in = 1,
-                                       .dtype = WEIR_BF16 };
+    const struct weir_parameters q = {
+        .op = WEIR_OP_LINEAR, .weight = (const float[]){ 1 }, .out = 1, .in = 1, .dtype = WEIR_BF16
+    };
     assert_int_equal(cpu->ops->pack(cpu, &q, &packed, &error), WEIR_UNSUPPORTED);
     weir_device_close(&cpu);
 }

@@ -20,7 +20,7 @@ static int end(void **state)
     return 0;
 }
 
-/* --- random programs against values that each have their own memory ------------------------------------------------ */
+/* --- random programs against values that each have their own memory ----------------------------------------------- */
 
 #define VALUES_MAX 64
 #define OPS 60
@@ -48,8 +48,8 @@ static struct model random_op(struct weir_program *p, const struct model *values
         y.value = weir_program_activate(p, a->value, WEIR_ACT_SILU);
         y.content = random_floats(seed, element_count(&y.dims), 1);
         run_op(ref, WEIR_OP_ACTIVATE, NULL,
-               &(struct weir_activate){ .rows = a->dims.rows, .tokens = tokens, .channels = a->dims.channels,
-                                        .activation = WEIR_ACT_SILU },
+               &(struct weir_activate){
+                   .rows = a->dims.rows, .tokens = tokens, .channels = a->dims.channels, .activation = WEIR_ACT_SILU },
                (void *[]){ a->content, y.content });
         break;
     case 1: /* a view: the same bytes under another shape */
@@ -68,7 +68,9 @@ static struct model random_op(struct weir_program *p, const struct model *values
         y.value = weir_program_concat(p, a->value, b->value);
         y.content = random_floats(seed, element_count(&y.dims), 1);
         run_op(ref, WEIR_OP_CONCAT, NULL,
-               &(struct weir_concat){ .rows = a->dims.rows, .tokens = tokens, .a_channels = a->dims.channels,
+               &(struct weir_concat){ .rows = a->dims.rows,
+                                      .tokens = tokens,
+                                      .a_channels = a->dims.channels,
                                       .b_channels = b->dims.channels },
                (void *[]){ a->content, b->content, y.content });
         break;
@@ -146,7 +148,7 @@ static void values_that_live_at_once_never_share_bytes(void **state)
     for (uint64_t seed = 1; seed <= 300; seed++) random_program_keeps_every_value(seed * 0x9e3779b97f4a7c15ull);
 }
 
-/* --- memory -------------------------------------------------------------------------------------------------------- */
+/* --- memory ------------------------------------------------------------------------------------------------------- */
 
 static void a_chain_of_any_length_needs_two_values_and_in_place_ops_only_one(void **state)
 {
@@ -175,7 +177,7 @@ static void a_chain_of_any_length_needs_two_values_and_in_place_ops_only_one(voi
     weir_program_destroy(&p);
 }
 
-/* --- errors -------------------------------------------------------------------------------------------------------- */
+/* --- errors ------------------------------------------------------------------------------------------------------- */
 
 static void the_first_error_sticks_and_names_op_and_layer(void **state)
 {
@@ -211,12 +213,24 @@ static void wrong_shapes_are_refused(void **state)
         assert_int_equal(weir_program_create(ref, WEIR_F32, &p), WEIR_OK);
         const struct weir_value x = weir_program_input(p, "x", WEIR_F32, &good);
         switch (fault) {
-        case 0: weir_program_input(p, "zero", WEIR_F32, &(struct weir_dims){ 1, 0, 3, 4, 5 }); break;
-        case 1: weir_program_input(p, "huge", WEIR_F32, &(struct weir_dims){ 1u << 30, 1u << 30, 1, 1, 1 }); break;
-        case 2: weir_program_view(p, x, &(struct weir_dims){ 1, 2, 3, 4, 6 }); break;
-        case 3: weir_program_view(p, x, &(struct weir_dims){ 2, 1, 3, 4, 5 }); break;
-        case 4: weir_program_guidance(p, x, (struct weir_value){ 0 }, 2); break;
-        default: weir_program_activate(p, x, WEIR_ACT_GEGLU); break;
+        case 0:
+            weir_program_input(p, "zero", WEIR_F32, &(struct weir_dims){ 1, 0, 3, 4, 5 });
+            break;
+        case 1:
+            weir_program_input(p, "huge", WEIR_F32, &(struct weir_dims){ 1u << 30, 1u << 30, 1, 1, 1 });
+            break;
+        case 2:
+            weir_program_view(p, x, &(struct weir_dims){ 1, 2, 3, 4, 6 });
+            break;
+        case 3:
+            weir_program_view(p, x, &(struct weir_dims){ 2, 1, 3, 4, 5 });
+            break;
+        case 4:
+            weir_program_guidance(p, x, (struct weir_value){ 0 }, 2);
+            break;
+        default:
+            weir_program_activate(p, x, WEIR_ACT_GEGLU);
+            break;
         }
         assert_int_equal(weir_program_finish(p, &error), WEIR_BAD_SHAPE);
         assert_true(error.words[0]);
@@ -241,7 +255,7 @@ static void names_have_a_limit_and_both_sides_of_it_answer(void **state)
     }
 }
 
-/* --- the n-th allocation fails --------------------------------------------------------------------------------------- */
+/* --- the n-th allocation fails ------------------------------------------------------------------------------------ */
 
 void *__real_malloc(size_t bytes);
 void *__real_calloc(size_t count, size_t bytes);

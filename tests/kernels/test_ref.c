@@ -40,7 +40,8 @@ static void geglu_multiplies_the_first_half_by_gelu_of_the_second(void **state)
     (void)state;
     const float weight[] = { 2, 1, -1, 3 }; /* [4, 1]: values 2, 1; gates -1, 3 */
     float x[] = { 1 }, y[2];
-    run_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_LINEAR, .weight = weight, .out = 4, .in = 1, .geglu = true },
+    run_layer(ref,
+              &(struct weir_parameters){ .op = WEIR_OP_LINEAR, .weight = weight, .out = 4, .in = 1, .geglu = true },
               &(struct weir_linear){ .rows = 1, .tokens = 1, .in = 1, .out = 4, .activation = WEIR_ACT_GEGLU },
               (void *[]){ x, NULL, y });
     NEAR(y[0], 2 * -0.158655254f); /* gelu(-1) = -Phi(-1) */
@@ -75,10 +76,17 @@ static void conv2d_with_a_single_one_shifts_the_picture(void **state)
     float weight[9] = { 0 }, x[12], y[12];
     weight[0 * 3 + 2] = 1; /* the pixel above and to the right */
     for (int i = 0; i < 12; i++) x[i] = (float)(i + 1);
-    run_layer(ref,
-              &(struct weir_parameters){ .op = WEIR_OP_CONV2D, .weight = weight, .out = 1, .in = 1, .kernel = 3 },
-              &(struct weir_conv2d){ .rows = 1, .frames = 1, .height = 3, .width = 4, .in = 1, .out = 1, .kernel = 3,
-                                     .stride = 1, .pad = 1, .pad_end = 1 },
+    run_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_CONV2D, .weight = weight, .out = 1, .in = 1, .kernel = 3 },
+              &(struct weir_conv2d){ .rows = 1,
+                                     .frames = 1,
+                                     .height = 3,
+                                     .width = 4,
+                                     .in = 1,
+                                     .out = 1,
+                                     .kernel = 3,
+                                     .stride = 1,
+                                     .pad = 1,
+                                     .pad_end = 1 },
               (void *[]){ x, NULL, NULL, y });
     const float wanted[12] = { 0, 0, 0, 0, 2, 3, 4, 0, 6, 7, 8, 0 };
     for (size_t i = 0; i < 12; i++) NEAR(y[i], wanted[i]);
@@ -88,12 +96,21 @@ static void conv2d_adds_bias_row_bias_and_residual_and_keeps_in_before_out(void 
 {
     (void)state;
     const float weight[] = { 1, 10, 100, 1000 }, bias[] = { 0.5f, 0.25f }; /* [2, 2, 1, 1] */
-    float x[] = { 1, 2, 3, 4 };                                           /* 2 rows of one pixel */
+    float x[] = { 1, 2, 3, 4 };                                            /* 2 rows of one pixel */
     float row_bias[] = { 0, 0, 1000, 2000 }, residual[] = { 1, 2, 3, 4 }, y[4];
-    run_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_CONV2D, .weight = weight, .bias = bias, .out = 2, .in = 2,
-                                              .kernel = 1 },
-              &(struct weir_conv2d){ .rows = 2, .frames = 1, .height = 1, .width = 1, .in = 2, .out = 2, .kernel = 1,
-                                     .stride = 1, .residual = true, .row_bias = true },
+    run_layer(ref,
+              &(struct weir_parameters){
+                  .op = WEIR_OP_CONV2D, .weight = weight, .bias = bias, .out = 2, .in = 2, .kernel = 1 },
+              &(struct weir_conv2d){ .rows = 2,
+                                     .frames = 1,
+                                     .height = 1,
+                                     .width = 1,
+                                     .in = 2,
+                                     .out = 2,
+                                     .kernel = 1,
+                                     .stride = 1,
+                                     .residual = true,
+                                     .row_bias = true },
               (void *[]){ x, row_bias, residual, y });
     const float wanted[] = { 22.5f, 2102.25f, 1046.5f, 6304.25f };
     for (size_t i = 0; i < 4; i++) NEAR(y[i], wanted[i]);
@@ -105,10 +122,17 @@ static void conv2d_stride_two_with_padding_at_the_end_alone(void **state)
     const float weight[] = { 1, 1, 1, 1, 1, 1, 1, 1, 1 };
     float x[16], y[4];
     for (int i = 0; i < 16; i++) x[i] = 1;
-    run_layer(ref,
-              &(struct weir_parameters){ .op = WEIR_OP_CONV2D, .weight = weight, .out = 1, .in = 1, .kernel = 3 },
-              &(struct weir_conv2d){ .rows = 1, .frames = 1, .height = 4, .width = 4, .in = 1, .out = 1, .kernel = 3,
-                                     .stride = 2, .pad = 0, .pad_end = 1 },
+    run_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_CONV2D, .weight = weight, .out = 1, .in = 1, .kernel = 3 },
+              &(struct weir_conv2d){ .rows = 1,
+                                     .frames = 1,
+                                     .height = 4,
+                                     .width = 4,
+                                     .in = 1,
+                                     .out = 1,
+                                     .kernel = 3,
+                                     .stride = 2,
+                                     .pad = 0,
+                                     .pad_end = 1 },
               (void *[]){ x, NULL, NULL, y });
     const float wanted[] = { 9, 6, 6, 4 };
     for (size_t i = 0; i < 4; i++) NEAR(y[i], wanted[i]);
@@ -119,10 +143,17 @@ static void conv2d_resizes_by_the_nearest_pixel_below(void **state)
     (void)state;
     const float weight[] = { 1 };
     float x[] = { 1, 2, 3 }, y[2 * 7];
-    run_layer(ref,
-              &(struct weir_parameters){ .op = WEIR_OP_CONV2D, .weight = weight, .out = 1, .in = 1, .kernel = 1 },
-              &(struct weir_conv2d){ .rows = 1, .frames = 1, .height = 1, .width = 3, .in = 1, .out = 1, .kernel = 1,
-                                     .stride = 1, .resize_height = 2, .resize_width = 7 },
+    run_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_CONV2D, .weight = weight, .out = 1, .in = 1, .kernel = 1 },
+              &(struct weir_conv2d){ .rows = 1,
+                                     .frames = 1,
+                                     .height = 1,
+                                     .width = 3,
+                                     .in = 1,
+                                     .out = 1,
+                                     .kernel = 1,
+                                     .stride = 1,
+                                     .resize_height = 2,
+                                     .resize_width = 7 },
               (void *[]){ x, NULL, NULL, y });
     const float wanted[] = { 1, 1, 1, 2, 2, 3, 3 }; /* floor(i * 3 / 7) */
     for (size_t i = 0; i < 14; i++) NEAR(y[i], wanted[i % 7]);
@@ -133,10 +164,11 @@ static void conv_temporal_sees_the_frames_before_and_after(void **state)
     (void)state;
     const float weight[] = { 1, 10, 100 }, bias[] = { 0.5f };
     float x[] = { 1, 2, 3, 4, 5, 6 }, y[6]; /* 3 frames of 2 pixels */
-    run_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_CONV_TEMPORAL, .weight = weight, .bias = bias, .out = 1,
-                                              .in = 1 },
-              &(struct weir_conv_temporal){ .rows = 1, .frames = 3, .pixels = 2, .in = 1, .out = 1 },
-              (void *[]){ x, NULL, y });
+    run_layer(
+        ref,
+        &(struct weir_parameters){ .op = WEIR_OP_CONV_TEMPORAL, .weight = weight, .bias = bias, .out = 1, .in = 1 },
+        &(struct weir_conv_temporal){ .rows = 1, .frames = 3, .pixels = 2, .in = 1, .out = 1 },
+        (void *[]){ x, NULL, y });
     const float wanted[] = { 310.5f, 420.5f, 531.5f, 642.5f, 53.5f, 64.5f };
     for (size_t i = 0; i < 6; i++) NEAR(y[i], wanted[i]);
 }
@@ -148,9 +180,10 @@ static void group_norm_has_mean_zero_and_variance_one_in_each_group(void **state
     uint64_t seed = 7;
     float *x = random_floats(&seed, 2 * 50 * 4, 3);
     for (size_t i = 0; i < 400; i++) x[i] += 1e4f; /* far from zero: E[x*x] - mean*mean would cancel */
-    run_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_GROUP_NORM, .weight = gamma, .bias = beta, .out = 4 },
-              &(struct weir_group_norm){ .rows = 2, .batch = 1, .pixels = 50, .channels = 4, .groups = 2, .eps = 1e-6f },
-              (void *[]){ x, x });
+    run_layer(
+        ref, &(struct weir_parameters){ .op = WEIR_OP_GROUP_NORM, .weight = gamma, .bias = beta, .out = 4 },
+        &(struct weir_group_norm){ .rows = 2, .batch = 1, .pixels = 50, .channels = 4, .groups = 2, .eps = 1e-6f },
+        (void *[]){ x, x });
     for (size_t b = 0; b < 2; b++) {
         for (size_t g = 0; g < 2; g++) {
             double sum = 0, squares = 0;
@@ -174,8 +207,8 @@ static void group_norm_applies_scale_shift_and_silu(void **state)
     const float gamma[] = { 2 }, beta[] = { 1 };
     float x[] = { -1, 1 }, y[2]; /* normalised: -1, 1 */
     run_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_GROUP_NORM, .weight = gamma, .bias = beta, .out = 1 },
-              &(struct weir_group_norm){ .rows = 1, .batch = 1, .pixels = 2, .channels = 1, .groups = 1,
-                                         .eps = 1e-12f, .silu = true },
+              &(struct weir_group_norm){
+                  .rows = 1, .batch = 1, .pixels = 2, .channels = 1, .groups = 1, .eps = 1e-12f, .silu = true },
               (void *[]){ x, y });
     NEAR(y[0], -0.268941421f); /* silu(-1) */
     NEAR(y[1], 2.857722380f);  /* silu(3) */
@@ -196,8 +229,16 @@ static void attention_over_equal_keys_is_the_mean_of_the_values(void **state)
 {
     (void)state;
     float q[] = { 1, 2, 3, 4 }, k[] = { 1, 1, 1, 1 }, v[] = { 2, 4, 8, 16 }, y[4]; /* 4 tokens, 1 channel */
-    struct weir_attention shape = { .rows = 1, .sequences = 1, .query_length = 4, .key_length = 4, .heads = 1,
-                                    .head_dim = 1, .q_stride = 1, .k_stride = 1, .v_stride = 1, .y_stride = 1,
+    struct weir_attention shape = { .rows = 1,
+                                    .sequences = 1,
+                                    .query_length = 4,
+                                    .key_length = 4,
+                                    .heads = 1,
+                                    .head_dim = 1,
+                                    .q_stride = 1,
+                                    .k_stride = 1,
+                                    .v_stride = 1,
+                                    .y_stride = 1,
                                     .scale = 1 };
     shape.query = shape.key = (struct weir_sequence_layout){ .row_tokens = 4, .inner = 1, .token_step = 1 };
     run_op(ref, WEIR_OP_ATTENTION, NULL, &shape, (void *[]){ q, k, v, y });
@@ -213,8 +254,16 @@ static void attention_follows_strided_sequences(void **state)
 {
     (void)state;
     float q[] = { 0, 0, 0, 0 }, k[] = { 1, 1, 1, 1 }, v[] = { 1, 10, 3, 30 }, y[4];
-    struct weir_attention shape = { .rows = 1, .sequences = 2, .query_length = 2, .key_length = 2, .heads = 1,
-                                    .head_dim = 1, .q_stride = 1, .k_stride = 1, .v_stride = 1, .y_stride = 1,
+    struct weir_attention shape = { .rows = 1,
+                                    .sequences = 2,
+                                    .query_length = 2,
+                                    .key_length = 2,
+                                    .heads = 1,
+                                    .head_dim = 1,
+                                    .q_stride = 1,
+                                    .k_stride = 1,
+                                    .v_stride = 1,
+                                    .y_stride = 1,
                                     .scale = 1 };
     shape.query = shape.key =
         (struct weir_sequence_layout){ .row_tokens = 4, .inner = 2, .inner_step = 1, .token_step = 2 };
@@ -228,8 +277,16 @@ static void attention_scales_the_products_and_takes_their_softmax(void **state)
 {
     (void)state;
     float q[] = { 2 }, k[] = { 0, 1 }, v[] = { 4, 8 }, y[1];
-    struct weir_attention shape = { .rows = 1, .sequences = 1, .query_length = 1, .key_length = 2, .heads = 1,
-                                    .head_dim = 1, .q_stride = 1, .k_stride = 1, .v_stride = 1, .y_stride = 1,
+    struct weir_attention shape = { .rows = 1,
+                                    .sequences = 1,
+                                    .query_length = 1,
+                                    .key_length = 2,
+                                    .heads = 1,
+                                    .head_dim = 1,
+                                    .q_stride = 1,
+                                    .k_stride = 1,
+                                    .v_stride = 1,
+                                    .y_stride = 1,
                                     .scale = 0.549306144f };
     shape.query = (struct weir_sequence_layout){ .row_tokens = 1, .inner = 1, .token_step = 1 };
     shape.key = (struct weir_sequence_layout){ .row_tokens = 2, .inner = 1, .token_step = 1 };
@@ -243,8 +300,9 @@ static void embed_adds_positions_that_begin_anew_in_each_row(void **state)
     const float table[] = { 0, 1, 10, 11, 20, 21 }, positions[] = { 100, 200, 300, 400, 500, 600 };
     int32_t ids[] = { 2, 0, 1, 1 };
     float y[8];
-    run_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_EMBED, .weight = table, .bias = positions, .out = 3,
-                                              .in = 2, .kernel = 3 },
+    run_layer(ref,
+              &(struct weir_parameters){
+                  .op = WEIR_OP_EMBED, .weight = table, .bias = positions, .out = 3, .in = 2, .kernel = 3 },
               &(struct weir_embed){ .rows = 2, .tokens = 2, .channels = 2, .vocabulary = 3, .positions = 3 },
               (void *[]){ ids, y });
     const float wanted[] = { 120, 221, 300, 401, 110, 211, 310, 411 };
@@ -268,8 +326,8 @@ static void concat_puts_the_channels_of_a_before_those_of_b(void **state)
 {
     (void)state;
     float a[] = { 1, 2 }, b[] = { 3, 4, 5, 6 }, y[6];
-    run_op(ref, WEIR_OP_CONCAT, NULL,
-           &(struct weir_concat){ .rows = 1, .tokens = 2, .a_channels = 1, .b_channels = 2 }, (void *[]){ a, b, y });
+    run_op(ref, WEIR_OP_CONCAT, NULL, &(struct weir_concat){ .rows = 1, .tokens = 2, .a_channels = 1, .b_channels = 2 },
+           (void *[]){ a, b, y });
     const float wanted[] = { 1, 3, 4, 2, 5, 6 };
     for (size_t i = 0; i < 6; i++) NEAR(y[i], wanted[i]);
 }
@@ -309,8 +367,8 @@ static void sampler_step_follows_its_formula(void **state)
     float k[WEIR_SAMPLER_COEFFICIENTS] = { 1, 2, 3, 4, 5, 0, 0, 0, 0, 6 };
     const struct weir_sampler_step shape = { .items = 1, .n = 1 };
     run_op(ref, WEIR_OP_SAMPLER_STEP, NULL, &shape, (void *[]){ x, m, previous, k });
-    NEAR(previous[0], 8);           /* x0 = 1 * 2 + 2 * 3 */
-    NEAR(x[0], 6 + 32 + 25 + 18);   /* 3 * 2 + 4 * 8 + 5 * 5 + 6 * 3 */
+    NEAR(previous[0], 8);         /* x0 = 1 * 2 + 2 * 3 */
+    NEAR(x[0], 6 + 32 + 25 + 18); /* 3 * 2 + 4 * 8 + 5 * 5 + 6 * 3 */
     x[0] = 2;
     previous[0] = 5;
     k[5] = 1; /* clamp x0 to 1 */
@@ -374,6 +432,9 @@ static void unknown_devices_and_thread_counts_are_refused_in_words(void **state)
     assert_int_equal(weir_device_open("tpu", 0, &device, &error), WEIR_UNSUPPORTED);
     assert_non_null(strstr(error.words, "tpu"));
     assert_non_null(strstr(error.words, "ref"));
+    assert_int_equal(weir_device_open("cuda", 0, &device, &error), WEIR_UNSUPPORTED);
+    assert_non_null(strstr(error.words, "device cuda is not in this build"));
+    assert_null(device);
     assert_int_equal(weir_device_open("ref", -1, &device, &error), WEIR_BAD_ARGUMENT);
     assert_int_equal(weir_device_open("ref", WEIR_DEVICE_THREADS_MAX + 1, &device, &error), WEIR_BAD_ARGUMENT);
     assert_int_equal(weir_device_open("ref", WEIR_DEVICE_THREADS_MAX, &device, &error), WEIR_OK);
