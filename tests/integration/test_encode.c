@@ -1,5 +1,5 @@
-/* weir-encode, run as a program: films that read back as what went in, equal bytes for equal input, and nothing left behind
- * when something fails. Each test works in a folder of its own; `out` inside it may hold nothing but finished results. */
+/* weir-encode, run as a program: films that read back as what went in, equal bytes for equal input, and nothing left
+ * behind when something fails. All work is in one temporary folder; its `out` may hold nothing but finished results. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -148,8 +148,8 @@ static int run(struct world *w, const char *format, ...)
 /* The option words of a film of `frames` frames. */
 static const char *film(struct world *w, const struct film_kind *kind, int frames)
 {
-    snprintf(w->film, sizeof w->film, "encode --width %d --height %d --frames %d --fps 8 --format %s%s%s", SIDE, SIDE, frames,
-             kind->format, kind->codec ? " --codec " : "", kind->codec ? kind->codec : "");
+    snprintf(w->film, sizeof w->film, "encode --width %d --height %d --frames %d --fps 8 --format %s%s%s", SIDE, SIDE,
+             frames, kind->format, kind->codec ? " --codec " : "", kind->codec ? kind->codec : "");
     return w->film;
 }
 
@@ -222,7 +222,7 @@ static int world_end(void **state)
     return code;
 }
 
-/* Mean over the pixels well inside the disc, all channels, all frames; `step` apart, so that chroma is not at an edge. */
+/* Mean over the pixels well inside the disc, all channels, all frames: away from its edge, where chroma is shared. */
 static double flat_error(const struct world *w)
 {
     uint64_t sum = 0, count = 0;
@@ -250,8 +250,8 @@ static void every_format_gives_back_its_frames_and_receipt(void **state)
         assert_string_equal(w->words, "");
         assert_int_equal(run(w, "probe out/film"), 0);
         assert_non_null(strstr(w->output, "\"width\":128,\"height\":128,\"frames\":16,"));
-        assert_non_null(strstr(w->output, "\"comment\":\"{\\\"prompt\\\":\\\"ein roter Kreis \xe2\x97\x8f\\\",\\\"seed\\\":7}"
-                                          "\\n\""));
+        assert_non_null(strstr(w->output, "\"comment\":\"{\\\"prompt\\\":\\\"ein roter Kreis \xe2\x97\x8f\\\","
+                                          "\\\"seed\\\":7}\\n\""));
         if (kinds[i].codec) assert_non_null(strstr(w->output, "\"fps\":8.0,\"duration_s\":2.0,"));
         assert_int_equal(run(w, "probe --raw out/film"), 0);
         assert_int_equal(w->output_bytes, FRAMES * FRAME_BYTES);
@@ -300,7 +300,8 @@ static void a_receipt_that_is_no_json_object_is_refused(void **state)
                 { "{\"a\":1,\"a\":2}", 13 }, { "{}{}", 4 } };
     for (size_t i = 0; i < WEIR_COUNT(bad); i++) {
         write_file(w, "bad.json", bad[i].bytes, bad[i].count);
-        see_failure(w, run(w, "%s --metadata bad.json -o out/film", film(w, &kinds[5], FRAMES)), 74, "bad.json", "JSON");
+        const int code = run(w, "%s --metadata bad.json -o out/film", film(w, &kinds[5], FRAMES));
+        see_failure(w, code, 74, "bad.json", "JSON");
     }
     see_failure(w, run(w, "%s --metadata no.json -o out/film", film(w, &kinds[5], FRAMES)), 74, "no.json", "");
 }
@@ -333,7 +334,8 @@ static void see_join(struct world *w, const struct film_kind *kind, const int *l
     for (int i = 0, first = 0; i < count; first += lengths[i++]) {
         char line[300];
         snprintf(line, sizeof line, "%s --segment -o out/s%d", film(w, kind, lengths[i]), i);
-        assert_int_equal(run_fed(w, w->frames + (size_t)first * FRAME_BYTES, (size_t)lengths[i] * FRAME_BYTES, line), 0);
+        const uint8_t *frames = w->frames + (size_t)first * FRAME_BYTES;
+        assert_int_equal(run_fed(w, frames, (size_t)lengths[i] * FRAME_BYTES, line), 0);
         assert_int_equal(run(w, "probe --raw out/s%d", i), 0);
         assert_true(at + w->output_bytes <= (size_t)FRAMES * FRAME_BYTES);
         memcpy(decoded + at, w->output, w->output_bytes);
@@ -501,7 +503,8 @@ static void every_limit_names_its_flag_and_both_sides_hold(void **state)
                    { "fps", { "1", "50" }, { "0", "241", "51" } } };
     for (size_t i = 0; i < WEIR_COUNT(limits); i++) {
         char line[400], flag[16];
-        const char *of = "encode --width 64 --height 64 --frames 2 --fps 8 --format gif -o out/film"; /* the last one counts */
+        /* a flag that is given twice counts the last time */
+        const char *of = "encode --width 64 --height 64 --frames 2 --fps 8 --format gif -o out/film";
         snprintf(flag, sizeof flag, "--%s ", limits[i].flag);
         for (int k = 0; k < 2; k++) { /* taken: the run gets as far as counting the input, which is empty */
             snprintf(line, sizeof line, "%s %s%s", of, flag, limits[i].good[k]);
@@ -523,11 +526,14 @@ static void command_lines_that_make_no_sense_are_refused(void **state)
         { "", "encode", "join" },
         { "transcode", "transcode", "probe" },
         { "encode --width 64 --height 64 --frames 1 --fps 8 --format mp4", "--output", "missing" },
-        { "encode --width 64 --height 64 --frames 1 --fps 8 --format avi -o out/f", "--format avi", "mp4|webm|gif|png" },
+        { "encode --width 64 --height 64 --frames 1 --fps 8 --format avi -o out/f", "--format avi",
+          "mp4|webm|gif|png" },
         { "encode --width 63 --height 64 --frames 1 --fps 8 --format mp4 -o out/f", "--width 63", "even" },
         { "encode --width 64 --height 63 --frames 1 --fps 8 --format webm -o out/f", "--height 63", "even" },
-        { "encode --width 64 --height 64 --frames 1 --fps 8 --format webm --codec h264 -o out/f", "--codec h264", "webm" },
-        { "encode --width 64 --height 64 --frames 1 --fps 8 --format png --codec h264 -o out/f", "--codec h264", "png" },
+        { "encode --width 64 --height 64 --frames 1 --fps 8 --format webm --codec h264 -o out/f", "--codec h264",
+          "webm" },
+        { "encode --width 64 --height 64 --frames 1 --fps 8 --format png --codec h264 -o out/f", "--codec h264",
+          "png" },
         { "encode --width 64 --height 64 --frames 1 --fps 8 --format gif --segment -o out/f", "--segment", "gif" },
         { "encode --width 64 --height 64 --frames 1 --fps 8 --format mp4 --segment --metadata receipt.json -o out/f",
           "--metadata", "join" },
@@ -560,7 +566,7 @@ static void a_folder_that_cannot_be_written_is_a_clear_error(void **state)
 {
     struct world *w = *state;
     see_failure(w, run(w, "%s -o nowhere/film", film(w, &kinds[5], FRAMES)), 75, "nowhere/film", "No such file");
-    see_failure(w, run(w, "%s -o receipt.json/film", film(w, &kinds[5], FRAMES)), 75, "receipt.json", "Not a directory");
+    see_failure(w, run(w, "%s -o receipt.json/film", film(w, &kinds[5], FRAMES)), 75, "receipt.json", "Not a dir");
     see_failure(w, run(w, "%s -o /proc/self/film", film(w, &kinds[5], FRAMES)), 75, "/proc/self/film", "");
     see_failure(w, run(w, "%s -o /proc/self/film", film(w, &kinds[6], FRAMES)), 75, "/proc/self/film", "");
 }
@@ -714,8 +720,8 @@ static void an_encode_over_its_cpu_seconds_ends_and_leaves_nothing(void **state)
 {
     struct world *w = *state;
     const int zeros = open("/dev/zero", O_RDONLY | O_CLOEXEC);
-    const pid_t pid = start(w, "encode --width 512 --height 512 --frames 100000 --fps 8 --format gif --cpu-seconds 1 -o "
-                               "out/film", zeros);
+    const pid_t pid = start(w, "encode --width 512 --height 512 --frames 100000 --fps 8 --format gif --cpu-seconds 1 "
+                               "-o out/film", zeros);
     see_failure(w, finish(w, pid), 74, "--cpu-seconds", "");
     close(zeros);
 }

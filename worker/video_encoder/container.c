@@ -29,7 +29,8 @@ const struct weir_container *weir_container_find(const char *name)
     return NULL;
 }
 
-enum weir_status weir_container_fail(struct weir_error *error, enum weir_status otherwise, int av_code, const char *what)
+enum weir_status weir_container_fail(struct weir_error *error, enum weir_status otherwise, int av_code,
+                                     const char *what)
 {
     char words[AV_ERROR_MAX_STRING_SIZE] = "";
     av_strerror(av_code, words, sizeof words);
@@ -161,12 +162,18 @@ struct weir_muxer {
     char *comment;
     AVRational frame; /* seconds a frame */
     int64_t packets;
+    bool is_open; /* between header and trailer */
 };
 
 void weir_muxer_destroy(struct weir_muxer **muxer_p)
 {
     struct weir_muxer *muxer = *muxer_p;
     if (!muxer) return;
+    if (muxer->is_open && strcmp(muxer->container->name, "gif") == 0) {
+        /* libavformat 59's GIF writer frees the frame it holds back here only; nothing is written any more. */
+        if (muxer->descriptor->fault.code == WEIR_OK) weir_fail(&muxer->descriptor->fault, WEIR_INTERNAL, "given up");
+        av_write_trailer(muxer->context);
+    }
     avformat_free_context(muxer->context);
     descriptor_destroy(&muxer->descriptor);
     free(muxer->comment);
@@ -204,6 +211,7 @@ enum weir_status weir_muxer_create(struct weir_muxer **out, int fd, const char *
         status = fail(muxer->descriptor, WEIR_INTERNAL, code, "writing the header", error);
         goto cleanup;
     }
+    muxer->is_open = true;
     *out = muxer;
     muxer = NULL;
     status = WEIR_OK;
@@ -259,6 +267,7 @@ enum weir_status weir_muxer_finish(struct weir_muxer *muxer, struct weir_error *
 {
     enum weir_status status = WEIR_OK;
     int code = av_write_trailer(muxer->context);
+    muxer->is_open = false;
     avio_flush(muxer->descriptor->avio);
     if (code >= 0) code = muxer->descriptor->avio->error;
     if (code >= 0 && muxer->comment && strcmp(muxer->container->name, "gif") == 0) {

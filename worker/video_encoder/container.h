@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /* container: MP4, WebM and GIF files, written and read through descriptors that we opened ourselves.
  *
- * libavformat never sees a path: its protocols (http:, concat:, ...) cannot be reached, and what a file refers to outside
- * itself is refused. Writing is bitexact: no dates, no versions, no random ids. Frame i lies at i/fps exactly as far as
- * the container's clock allows (MP4: exact; WebM: milliseconds; GIF: 1/100 s), whatever times the packets came with.
+ * libavformat never sees a path: its protocols (http:, concat:, ...) cannot be reached, and what a file refers to
+ * outside itself is refused. Writing is bitexact: no dates, no versions, no random ids. Frame i lies at i/fps exactly
+ * as far as the container's clock allows (MP4: exact; WebM: milliseconds; GIF: 1/100 s), whatever times the packets
+ * came with.
  *
  * Memory   create/destroy pairs; `path` is used in messages only and must outlive the object
  * Threads  one

@@ -277,15 +277,16 @@ static enum weir_status mux_packet(void *taker, AVPacket *packet, struct weir_er
     return weir_muxer_write(taker, packet, error);
 }
 
-/* The encoder is opened when its first frame is there and gets it before anything else can fail: SVT-AV1 1.4.1 waits for
- * ever when it is closed without having had one. */
+/* The encoder is opened when its first frame is there and gets it before anything else can fail: SVT-AV1 1.4.1 waits
+ * for ever when it is closed without having had one. */
 static enum weir_status begin_film(struct film *film, const uint8_t *rgb, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     const struct weir_encode *encode = film->encode;
     AVCodecParameters *parameters = avcodec_parameters_alloc();
     if (!parameters) return weir_fail(error, WEIR_NO_MEMORY, "out of memory");
-    WEIR_TRY(encoder_init(&film->encoder, film->codec, (int)encode->width, (int)encode->height, (int)encode->fps, error));
+    WEIR_TRY(encoder_init(&film->encoder, film->codec, (int)encode->width, (int)encode->height, (int)encode->fps,
+                          error));
     WEIR_TRY(encoder_send(&film->encoder, rgb, error));
     const int code = avcodec_parameters_from_context(parameters, film->encoder.context);
     if (code < 0) {
@@ -320,7 +321,8 @@ static enum weir_status encode_film(const struct weir_encode *encode, const stru
     WEIR_TRY(read_frames(encode, in_fd, encode_frame, &film, error));
     WEIR_TRY(encoder_give(&film.encoder, NULL, error));
     WEIR_TRY(weir_muxer_finish(film.muxer, error));
-    WEIR_TRY(weir_probe_verify(film.output.fd, false, encode->path, encode->width, encode->height, encode->frames, error));
+    WEIR_TRY(weir_probe_verify(film.output.fd, false, encode->path, encode->width, encode->height, encode->frames,
+                               error));
     WEIR_TRY(weir_guard_check(error));
     WEIR_TRY(weir_output_commit(&film.output, error));
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /* guard: what keeps weir-encode from outliving, outgrowing or littering: limits, the parent's death, signals.
  *
- * SIGINT, SIGTERM, SIGHUP and SIGXCPU stay blocked: nothing is cut in the middle, and weir_guard_check(), called between
- * frames and writes, says when one of them waits. Only weir_guard_read() sleeps, and there the first three wake it.
- * So there is no handler with work to do and no variable shared with one.
+ * SIGINT, SIGTERM, SIGHUP and SIGXCPU stay blocked: nothing is cut in the middle, and weir_guard_check(), called
+ * between frames and writes, says when one of them waits. Only weir_guard_read() sleeps, and there the first three
+ * wake it. So there is no handler with work to do and no variable shared with one.
  *
  * Threads  the calls act on the process; before any thread is made
  */

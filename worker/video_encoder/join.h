@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /* join: segments to one film by copying their packets, nothing is encoded again.
  *
- * The film decodes to the concatenation of the segments' frames; its bytes depend on the segments and the receipt only.
- * What is checked of a segment: format, codec, size, pixel format, colour tags, clock, rate and codec headers equal to the
- * first's; a key frame first; no reordered frame; as many frames as its index promises. Damage inside a packet is not
- * seen here: whoever brings a segment checks its digest.
+ * The film decodes to the concatenation of the segments' frames; its bytes depend on the segments and the receipt
+ * only. What is checked of a segment: format, codec, size, pixel format, colour tags, clock, rate and codec headers
+ * equal to the first's; a key frame first; no reordered frame; as many frames as its index promises. Damage inside a
+ * packet is not seen here: whoever brings a segment checks its digest.
  */
 #ifndef WEIR_VIDEO_ENCODER_JOIN_H
 #define WEIR_VIDEO_ENCODER_JOIN_H
@@ -19,8 +19,8 @@ struct weir_join {
     int segment_count; /* at least 1 */
 };
 
-/* Errors   BAD_FILE with the segment's name, NOT_FOUND, TOO_LARGE (frames), IO, NO_MEMORY, INTERRUPTED, EXPIRED, INTERNAL;
- *          nothing is left behind */
+/* Errors   BAD_FILE with the segment's name, NOT_FOUND, TOO_LARGE (frames), IO, NO_MEMORY, INTERRUPTED, EXPIRED,
+ *          INTERNAL; nothing is left behind */
 enum weir_status weir_join_run(const struct weir_join *join, struct weir_error *error);
 
 #endif

@@ -7,16 +7,16 @@
  *   weir-encode probe [--frames | --raw] PATH
  *   weir-encode version
  *
- * It is apart because Debian's FFmpeg is GPL and must not share a process with CUDA libraries, because an encoder's fault
- * must not take a worker down, and because limits (--cpu-seconds, --memory-mib, --file-mib) belong to a process.
+ * It is apart because Debian's FFmpeg is GPL and must not share a process with CUDA libraries, because an encoder's
+ * fault must not take a worker down, and because limits (--cpu-seconds, --memory-mib, --file-mib) belong to a process.
  *
  * Input    exactly N frames of W*H*3 bytes, row-major, top row first; fewer or more is an error naming both counts
  * Output   PATH appears whole or not at all: unnamed or temporary first, then read back, fsync, rename, fsync of its
  *          folder; whatever fails or interrupts, nothing is left. Success says nothing (probe and version print JSON)
  * Receipt  FILE is a JSON object of at most 64 KiB, carried byte for byte: MP4 and WebM `comment` tag, GIF comment
  *          extension, PNG iTXt chunk "weir" in every frame. Segments carry none: the film's is given to join
- * Errors   one line on standard error. Exit codes: 0; 64 usage; 70 internal; 71 memory; 74 input damaged, of another size
- *          or over --cpu-seconds; 75 reading or writing failed; 130 interrupted
+ * Errors   one line on standard error. Exit codes: 0; 64 usage; 70 internal; 71 memory; 74 input damaged, of another
+ *          size or over --cpu-seconds; 75 reading or writing failed; 130 interrupted
  * Bytes    depend on frames, options, receipt and the encoder build, which `version` prints as a fingerprint
  */
 #include "proto/base/bytes.h"

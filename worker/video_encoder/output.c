@@ -54,7 +54,8 @@ static enum weir_status open_holder(struct weir_output *output, struct weir_erro
     if (slash && (size_t)(slash - output->path) >= sizeof holder - 1) {
         return weir_fail(error, WEIR_BAD_ARGUMENT, "-o: a path over %d bytes", PATH_MAX);
     }
-    if (slash) snprintf(holder, sizeof holder, "%.*s", slash == output->path ? 1 : (int)(slash - output->path), output->path);
+    const int holder_bytes = !slash ? 0 : slash == output->path ? 1 : (int)(slash - output->path);
+    if (slash) snprintf(holder, sizeof holder, "%.*s", holder_bytes, output->path);
     output->base = slash ? slash + 1 : output->path;
     if (!*output->base || strcmp(output->base, ".") == 0 || strcmp(output->base, "..") == 0) {
         return weir_fail(error, WEIR_BAD_ARGUMENT, "-o %s: has no name at its end", output->path);

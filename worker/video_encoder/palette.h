@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /* palette: at most 256 colours for one picture, by median cut, without dither.
  *
- * A cell is a cube of 8 x 8 x 8 colours. Boxes of cells are cut in two, the one with the largest count x extent first,
- * at the median of its longest side. A flat area that is alone in its cell keeps its colour exactly, which is what drawn
- * scenes consist of; a dither would make them crawl from frame to frame.
+ * A cell is a cube of 8 x 8 x 8 colours. Boxes of cells are cut in two, the one with the largest count x extent
+ * first, at the median of its longest side. A flat area that is alone in its cell keeps its colour exactly, which is
+ * what drawn scenes consist of; a dither would make them crawl from frame to frame.
  *
  * Threads  one a struct; equal pictures give equal results
  */

@@ -72,7 +72,8 @@ static enum weir_status convert(struct decoder *d, struct weir_error *error)
         const int matrix = f->colorspace == AVCOL_SPC_BT709 ? SWS_CS_ITU709 : SWS_CS_ITU601;
         const int *table = sws_getCoefficients(matrix);
         d->scaler = sws_getContext(f->width, f->height, f->format, f->width, f->height, AV_PIX_FMT_RGB24,
-                                   SWS_BICUBIC | SWS_ACCURATE_RND | SWS_BITEXACT | SWS_FULL_CHR_H_INT, NULL, NULL, NULL);
+                                   SWS_BICUBIC | SWS_ACCURATE_RND | SWS_BITEXACT | SWS_FULL_CHR_H_INT, NULL, NULL,
+                                   NULL);
         if (!d->scaler) return weir_fail(error, WEIR_NO_MEMORY, "%s: no converter to RGB", d->path);
         sws_setColorspaceDetails(d->scaler, table, f->color_range == AVCOL_RANGE_JPEG, table, 1, 0, 1 << 16, 1 << 16);
     }
@@ -241,7 +242,8 @@ enum weir_status weir_probe_run(const char *path, enum weir_probe_mode mode, str
     struct facts facts = { 0 };
     struct stat info;
     json_t *digests = mode == WEIR_PROBE_FRAMES ? json_array() : NULL;
-    const struct sink sinks[] = { [WEIR_PROBE_FRAMES] = { take_digest, digests }, [WEIR_PROBE_RAW] = { take_raw, NULL } };
+    const struct sink sinks[] = { [WEIR_PROBE_FRAMES] = { take_digest, digests },
+                                  [WEIR_PROBE_RAW] = { take_raw, NULL } };
     const struct sink *sink = mode == WEIR_PROBE_FACTS ? NULL : &sinks[mode];
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a fifo must not hold us */
     if (fd < 0 || fstat(fd, &info) != 0) {
