@@ -214,18 +214,161 @@ static void every_tiny_on(const char *device_name, void (*check)(struct weir_dev
     weir_device_close(&device);
 }
 
-#define ON_DEVICE(device, check)                                                                                       \
-    static void device##_##check(void **state)                                                                         \
-    {                                                                                                                  \
-        (void)state;                                                                                                   \
-        every_tiny_on(#device, check);                                                                                 \
+static void clip_text_gives_what_transformers_gives_on_ref(void **state)
+{
+    (void)state;
+    every_tiny_on("ref", check_clip_text);
+}
+
+static void clip_text_gives_what_transformers_gives_on_cpu(void **state)
+{
+    (void)state;
+    every_tiny_on("cpu", check_clip_text);
+}
+
+static void unet3d_gives_what_diffusers_gives_on_ref(void **state)
+{
+    (void)state;
+    every_tiny_on("ref", check_unet3d);
+}
+
+static void unet3d_gives_what_diffusers_gives_on_cpu(void **state)
+{
+    (void)state;
+    every_tiny_on("cpu", check_unet3d);
+}
+
+static void autoencoder_kl_gives_what_diffusers_gives_on_ref(void **state)
+{
+    (void)state;
+    every_tiny_on("ref", check_autoencoder_kl);
+}
+
+static void autoencoder_kl_gives_what_diffusers_gives_on_cpu(void **state)
+{
+    (void)state;
+    every_tiny_on("cpu", check_autoencoder_kl);
+}
+
+/* ---- files of other years ---- */
+
+/* The same tensors under other names, as one file in memory. */
+struct renamed {
+    const char *from[8], *to[8]; /* parts of names; NULL ends */
+    const char *before;          /* every name begins with it */
+    bool pointwise;              /* renamed matrices become [out, in, 1, 1] */
+    char *header, *data;
+    size_t header_bytes, data_bytes;
+};
+
+static void rename_one(void *context, const struct weir_weight *w)
+{
+    struct renamed *r = context;
+    char name[256], shape[96] = "";
+    const char *part = NULL;
+    size_t k = 0;
+    for (; r->from[k] && !part; k++) part = strstr(w->name, r->from[k]);
+    if (part) {
+        k--;
+        snprintf(name, sizeof name, "%s%.*s%s%s", r->before, (int)(part - w->name), w->name, r->to[k],
+                 part + strlen(r->from[k]));
+    } else {
+        snprintf(name, sizeof name, "%s%s", r->before, w->name);
     }
-ON_DEVICE(ref, check_clip_text)
-ON_DEVICE(ref, check_unet3d)
-ON_DEVICE(ref, check_autoencoder_kl)
-ON_DEVICE(cpu, check_clip_text)
-ON_DEVICE(cpu, check_unet3d)
-ON_DEVICE(cpu, check_autoencoder_kl)
+    for (size_t i = 0, used = 0; i < w->rank; i++)
+        used += (size_t)snprintf(shape + used, sizeof shape - used, "%s%llu", i ? "," : "",
+                                 (unsigned long long)w->shape[i]);
+    const char *more = part && r->pointwise && w->rank == 2 ? ",1,1" : "";
+    const size_t room = strlen(name) + strlen(shape) + 128;
+    r->header = realloc(r->header, r->header_bytes + room);
+    r->header_bytes += (size_t)snprintf(r->header + r->header_bytes, room,
+                                        "%c\"%s\":{\"dtype\":\"%s\",\"shape\":[%s%s],\"data_offsets\":[%zu,%zu]}",
+                                        r->header_bytes ? ',' : '{', name, weir_weight_dtype_name(w->dtype), shape,
+                                        more, r->data_bytes, r->data_bytes + w->bytes);
+    r->data = realloc(r->data, r->data_bytes + w->bytes);
+    memcpy(r->data + r->data_bytes, w->data, w->bytes);
+    r->data_bytes += w->bytes;
+}
+
+static struct weir_weights *rename_all(const struct weir_weights *weights, struct renamed *r, char **file)
+{
+    struct weir_weights *table = NULL;
+    weir_weights_unused(weights, rename_one, r);
+    *file = malloc(8 + r->header_bytes + 1 + r->data_bytes);
+    weir_store_u64(*file, r->header_bytes + 1);
+    memcpy(*file + 8, r->header, r->header_bytes);
+    (*file)[8 + r->header_bytes] = '}';
+    memcpy(*file + 8 + r->header_bytes + 1, r->data, r->data_bytes);
+    OK(weir_weights_parse(*file, 8 + r->header_bytes + 1 + r->data_bytes, "renamed", &table, &error));
+    free(r->header);
+    free(r->data);
+    return table;
+}
+
+/* Decoders of before 2023 call the parts of their attention query, key, value and proj_attn, some as 1x1 convolutions. */
+static void old_names_of_a_decoders_attention_are_read(void **state)
+{
+    (void)state;
+    struct weir_device *device = NULL;
+    struct weir_model_dir *model = tiny_open("tiny-a");
+    struct vectors v = vectors_open("tiny-a");
+    struct weir_config *config = NULL;
+    struct weir_autoencoder_kl_config c;
+    OK(weir_device_open("ref", 1, &device, &error));
+    OK(weir_model_dir_config(model, "vae", &config, &error));
+    OK(weir_autoencoder_kl_config_read(config, &c, &error));
+    for (int pointwise = 0; pointwise <= 1; pointwise++) {
+        struct weir_weights *weights = NULL, *old = NULL;
+        struct weir_autoencoder_kl *net = NULL;
+        char *file = NULL;
+        struct renamed r = { .from = { ".to_q.", ".to_k.", ".to_v.", ".to_out.0." },
+                             .to = { ".query.", ".key.", ".value.", ".proj_attn." },
+                             .before = "",
+                             .pointwise = pointwise };
+        OK(weir_model_dir_weights(model, "vae", &weights, &error));
+        old = rename_all(weights, &r, &file);
+        OK(weir_autoencoder_kl_open(device, &c, old, WEIR_F32, &net, &error));
+        check_decoder_shape(device, net, "tiny-a renamed", &v, 1);
+        weir_autoencoder_kl_close(&net);
+        weir_weights_close(&old);
+        weir_weights_close(&weights);
+        free(file);
+    }
+    weir_config_close(&config);
+    vectors_close(&v);
+    weir_model_dir_close(&model);
+    weir_device_close(&device);
+}
+
+/* transformers 5 drops the prefix text_model. that all files before it have; the golden folders are of the new kind. */
+static void text_models_with_and_without_their_prefix_are_read(void **state)
+{
+    (void)state;
+    struct weir_device *device = NULL;
+    struct weir_model_dir *model = tiny_open("tiny-a");
+    struct weir_config *config = NULL;
+    struct weir_clip_text_config c;
+    struct weir_clip_text *net = NULL, *prefixed = NULL;
+    struct weir_weights *weights = NULL, *old = NULL;
+    char *file = NULL;
+    struct renamed r = { .before = "text_model." };
+    OK(weir_device_open("ref", 1, &device, &error));
+    OK(weir_model_dir_config(model, "text_encoder", &config, &error));
+    OK(weir_clip_text_config_read(config, &c, &error));
+    OK(weir_model_dir_weights(model, "text_encoder", &weights, &error));
+    old = rename_all(weights, &r, &file);
+    OK(weir_clip_text_open(device, &c, weights, WEIR_F32, &net, &error));
+    OK(weir_clip_text_open(device, &c, old, WEIR_F32, &prefixed, &error));
+    assert_int_equal(weir_clip_text_parameter_count(net), weir_clip_text_parameter_count(prefixed));
+    weir_clip_text_close(&prefixed);
+    weir_clip_text_close(&net);
+    weir_weights_close(&old);
+    weir_weights_close(&weights);
+    weir_config_close(&config);
+    weir_model_dir_close(&model);
+    weir_device_close(&device);
+    free(file);
+}
 
 /* ---- what cannot be honoured is refused by name ---- */
 
@@ -340,12 +483,14 @@ static void a_tensor_of_another_shape_or_none_is_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ref_check_clip_text),
-        cmocka_unit_test(ref_check_unet3d),
-        cmocka_unit_test(ref_check_autoencoder_kl),
-        cmocka_unit_test(cpu_check_clip_text),
-        cmocka_unit_test(cpu_check_unet3d),
-        cmocka_unit_test(cpu_check_autoencoder_kl),
+        cmocka_unit_test(clip_text_gives_what_transformers_gives_on_ref),
+        cmocka_unit_test(clip_text_gives_what_transformers_gives_on_cpu),
+        cmocka_unit_test(unet3d_gives_what_diffusers_gives_on_ref),
+        cmocka_unit_test(unet3d_gives_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(autoencoder_kl_gives_what_diffusers_gives_on_ref),
+        cmocka_unit_test(autoencoder_kl_gives_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(old_names_of_a_decoders_attention_are_read),
+        cmocka_unit_test(text_models_with_and_without_their_prefix_are_read),
         cmocka_unit_test(settings_that_cannot_be_honoured_are_refused_by_key),
         cmocka_unit_test(a_tensor_of_another_shape_or_none_is_named),
     };

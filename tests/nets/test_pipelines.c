@@ -37,11 +37,11 @@ struct bench {
     const struct weir_model_facts *facts;
 };
 
-static struct bench bench_open(const char *device_name, const char *folder)
+static struct bench bench_open_threads(const char *device_name, const char *folder, int threads)
 {
     struct bench b = { 0 };
     struct weir_error fault;
-    const enum weir_status status = weir_device_open(device_name, 2, &b.device, &fault);
+    const enum weir_status status = weir_device_open(device_name, threads, &b.device, &fault);
     if (status == WEIR_UNSUPPORTED) skip();
     if (status != WEIR_OK) fail_msg("%s: %s", device_name, fault.words);
     b.model = tiny_open(folder);
@@ -50,6 +50,11 @@ static struct bench bench_open(const char *device_name, const char *folder)
     for (int stage = 0; stage < WEIR_PIPELINE_STAGE_COUNT; stage++)
         OK(weir_pipeline_load(b.pipeline, b.device, (enum weir_pipeline_stage)stage, &error));
     return b;
+}
+
+static struct bench bench_open(const char *device_name, const char *folder)
+{
+    return bench_open_threads(device_name, folder, 2);
 }
 
 static void bench_close(struct bench *b)
@@ -229,6 +234,70 @@ static void a_frame_has_the_same_bytes_however_it_is_decoded(void **state)
             weir_decoder_destroy(&decoder);
         }
         free(latents), free(whole), free(part);
+        bench_close(&b);
+    }
+}
+
+/* Two cores or one, the film is the same; and a device opened with any number of threads says the same class. */
+static void threads_do_not_change_a_byte(void **state)
+{
+    (void)state;
+    const struct film *film = &films[2];
+    float *latents[3];
+    uint8_t *rgb[3];
+    char class[WEIR_NUMERICS_CLASS_MAX];
+    size_t latent_bytes = 0, rgb_bytes = 0;
+    for (int threads = 1; threads <= 3; threads++) {
+        struct bench b = bench_open_threads("cpu", film->folder, threads);
+        struct weir_item item = resolve(&b, film);
+        struct weir_denoiser *denoiser = NULL;
+        struct weir_decoder *decoder = NULL;
+        item.steps = 3;
+        latent_bytes = weir_item_latent_count(b.facts, &item) * sizeof(float);
+        rgb_bytes = weir_item_frame_bytes(&item) * item.frames;
+        float *embedding = embed(&b, film, &item), *z = latents[threads - 1] = malloc(latent_bytes);
+        uint8_t *pixels = rgb[threads - 1] = malloc(rgb_bytes);
+        OK(weir_denoiser_create(b.pipeline, &item, &denoiser, &error));
+        denoise(denoiser, &item, embedding, NULL, 3, z, NULL);
+        OK(weir_decoder_create(b.pipeline, &item, 0, &decoder, &error));
+        OK(weir_decoder_run(decoder, &item, z, 0, item.frames, pixels, &error));
+        if (threads == 1) memcpy(class, b.device->numerics_class, sizeof class);
+        assert_string_equal(b.device->numerics_class, class);
+        weir_decoder_destroy(&decoder);
+        weir_denoiser_destroy(&denoiser);
+        free(embedding);
+        bench_close(&b);
+    }
+    for (int i = 0; i < 3; i++) {
+        assert_memory_equal(latents[i], latents[0], latent_bytes);
+        assert_memory_equal(rgb[i], rgb[0], rgb_bytes);
+    }
+    for (int i = 0; i < 3; i++) free(latents[i]), free(rgb[i]);
+}
+
+/* The smallest film a model allows runs, one frame of it too. */
+static void the_smallest_film_runs(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < WEIR_COUNT(tiny_names); i++) {
+        struct bench b = bench_open("ref", tiny_names[i]);
+        struct weir_item_wish wish = WEIR_ITEM_WISH_NONE;
+        struct weir_item item;
+        struct weir_denoiser *denoiser = NULL;
+        struct weir_decoder *decoder = NULL;
+        wish.width = wish.height = b.facts->size_min;
+        wish.frames = wish.steps = 1;
+        OK(weir_item_resolve(b.facts, &wish, &item, &error));
+        float *embedding = embed(&b, &films[0], &item);
+        float *latents = malloc(weir_item_latent_count(b.facts, &item) * sizeof *latents);
+        uint8_t *rgb = malloc(weir_item_frame_bytes(&item));
+        OK(weir_denoiser_create(b.pipeline, &item, &denoiser, &error));
+        denoise(denoiser, &item, embedding, NULL, 1, latents, NULL);
+        OK(weir_decoder_create(b.pipeline, &item, 0, &decoder, &error));
+        OK(weir_decoder_run(decoder, &item, latents, 0, 1, rgb, &error));
+        weir_decoder_destroy(&decoder);
+        weir_denoiser_destroy(&denoiser);
+        free(embedding), free(latents), free(rgb);
         bench_close(&b);
     }
 }
@@ -428,6 +497,15 @@ static void a_wish_over_a_limit_is_refused_with_flag_value_and_limit(void **stat
     assert_non_null(strstr(refusal.words, "euler"));
     assert_non_null(strstr(refusal.words, "dpm++"));
 
+    struct weir_model_facts deep = some_facts;
+    deep.size_min = 32;
+    wish = WEIR_ITEM_WISH_NONE;
+    wish.width = 32;
+    OK(weir_item_resolve(&deep, &wish, &item, &error));
+    wish.width = 24;
+    assert_int_equal(weir_item_resolve(&deep, &wish, &item, &refusal), WEIR_BAD_ARGUMENT);
+    assert_non_null(strstr(refusal.words, "32"));
+
     struct weir_model_facts no_sampler = some_facts;
     no_sampler.sampler = WEIR_ITEM_SAMPLER_COUNT;
     wish = WEIR_ITEM_WISH_NONE;
@@ -442,6 +520,8 @@ int main(void)
         cmocka_unit_test(whole_runs_give_diffusers_pixels_on_cpu),
         cmocka_unit_test(a_resumed_run_ends_with_the_same_bytes),
         cmocka_unit_test(a_frame_has_the_same_bytes_however_it_is_decoded),
+        cmocka_unit_test(threads_do_not_change_a_byte),
+        cmocka_unit_test(the_smallest_film_runs),
         cmocka_unit_test(memory_is_known_before_it_is_taken),
         cmocka_unit_test(a_run_refuses_what_it_was_not_made_for),
         cmocka_unit_test(texts_have_keys_that_tell_them_apart),

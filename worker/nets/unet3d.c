@@ -133,6 +133,11 @@ cleanup:
     return status;
 }
 
+uint32_t weir_unet3d_size_min(const struct weir_unet3d_config *config)
+{
+    return config->downsample_padding ? 1 : 1u << (config->levels - 1); /* unpadded, one pixel halves to none */
+}
+
 /* ---- the blocks ---- */
 
 /* What is the same for every block of one build. */

@@ -39,6 +39,8 @@ struct weir_unet3d_config {
 
 enum weir_status weir_unet3d_config_read(const struct weir_config *config, struct weir_unet3d_config *out,
                                          struct weir_error *error);
+/* The least height and width: what is left of them at the deepest level is one pixel. */
+uint32_t weir_unet3d_size_min(const struct weir_unet3d_config *config);
 
 /* `weights` NULL: shapes alone, for planning. */
 enum weir_status weir_unet3d_open(struct weir_device *device, const struct weir_unet3d_config *config,

@@ -29,9 +29,12 @@ static enum weir_status check_int(const char *flag, int64_t value, int64_t min, 
     return WEIR_OK;
 }
 
-static enum weir_status check_size(const char *side, int64_t value, uint32_t multiple, struct weir_error *error)
+static enum weir_status check_size(const char *side, int64_t value, const struct weir_model_facts *facts,
+                                   struct weir_error *error)
 {
-    enum weir_status status = check_int(side, value, multiple, WEIR_ITEM_SIZE_MAX, error);
+    const uint32_t multiple = facts->size_multiple;
+    const uint32_t least = facts->size_min > multiple ? facts->size_min : multiple;
+    enum weir_status status = check_int(side, value, least, WEIR_ITEM_SIZE_MAX, error);
     if (status == WEIR_OK && value % multiple != 0)
         status = weir_fail(error, WEIR_BAD_ARGUMENT, "%s is %lld; this model wants a multiple of %u, such as %lld",
                            side, (long long)value, multiple, (long long)(value - value % multiple));
@@ -57,8 +60,8 @@ static enum weir_status check(const struct weir_model_facts *facts, const struct
     enum weir_status status = WEIR_OK;
     const int64_t steps_max =
         facts->train_timesteps < WEIR_ITEM_STEPS_MAX ? facts->train_timesteps : WEIR_ITEM_STEPS_MAX;
-    WEIR_TRY(check_size("--size: width", w->width, facts->size_multiple, error));
-    WEIR_TRY(check_size("--size: height", w->height, facts->size_multiple, error));
+    WEIR_TRY(check_size("--size: width", w->width, facts, error));
+    WEIR_TRY(check_size("--size: height", w->height, facts, error));
     WEIR_TRY(check_int("--frames", w->frames, 1, WEIR_ITEM_FRAMES_MAX, error));
     WEIR_TRY(check_int("--steps", w->steps, 1, steps_max, error));
     WEIR_TRY(check_int("--fps", w->fps, 1, WEIR_ITEM_FPS_MAX, error));

@@ -46,7 +46,7 @@ enum weir_item_noise { WEIR_ITEM_NOISE_F32, WEIR_ITEM_NOISE_F16, WEIR_ITEM_NOISE
 
 struct weir_model_facts {
     char family[WEIR_ITEM_NAME_BYTES]; /* "modelscope" */
-    uint32_t size_multiple;            /* width and height must be multiples of it */
+    uint32_t size_min, size_multiple;  /* width and height are at least, and multiples of */
     uint32_t latent_channels,
         latent_factor;                   /* latents are [latent_channels, frames, height / factor, width / factor] */
     uint32_t text_tokens, text_channels; /* the embedding of one text is f32 [text_tokens, text_channels] */

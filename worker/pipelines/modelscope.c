@@ -158,7 +158,8 @@ static enum weir_status fill_facts(const struct weir_model_dir *model, const str
     const struct weir_defaults *folder = weir_model_dir_defaults(model);
     const uint32_t side = (s->unet.sample_size ? s->unet.sample_size : SAMPLE_SIZE_DEFAULT) * s->vae.factor;
     const uint32_t window = weir_clip_bpe_window(s->tokenizer);
-    struct weir_model_facts facts = { .size_multiple = s->vae.factor,
+    struct weir_model_facts facts = { .size_min = s->vae.factor * weir_unet3d_size_min(&s->unet),
+                                      .size_multiple = s->vae.factor,
                                       .latent_channels = s->vae.latent_channels,
                                       .latent_factor = s->vae.factor,
                                       .text_tokens = window ? window : s->text.positions,
