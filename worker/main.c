@@ -6,6 +6,7 @@
  * 75 store or files. What ends it is one line on standard error. */
 #include "proto/base/log.h"
 #include "proto/base/options.h"
+#include "worker/catalogue.h"
 #include "worker/loop.h"
 
 #include <errno.h>
@@ -32,7 +33,7 @@ enum {
 struct values {
     const char *broker, *model, *stages, *device, *store, *run_dir, *log_level;
     int64_t threads, memory_mib, lost_seconds;
-    bool supervised, insecure_dev, help, version;
+    bool supervised, insecure_dev, list_models, verify, help, version;
 };
 
 #define AT(field) offsetof(struct values, field)
@@ -55,6 +56,8 @@ static const struct weir_option rows[] = {
     { "supervised", 0, WEIR_OPTION_FLAG, AT(supervised), .help = "end with the parent; leave Ctrl-C to it" },
     { "insecure-dev", 0, WEIR_OPTION_FLAG, AT(insecure_dev), .help = "allow plain TCP on loopback" },
     { "log-level", 0, WEIR_OPTION_CHOICE, AT(log_level), .value = "error|warn|info|debug", .help = "(default: info)" },
+    { "list-models", 0, WEIR_OPTION_FLAG, AT(list_models), .help = "print every model that a name would find, and end" },
+    { "verify", 0, WEIR_OPTION_FLAG, AT(verify), .help = "with --list-models: hash every file again" },
     { "help", 'h', WEIR_OPTION_FLAG, AT(help), .help = "print this" },
     { "version", 0, WEIR_OPTION_FLAG, AT(version), .help = "print the version" },
 };
@@ -131,7 +134,7 @@ static enum weir_status read_options(struct program *p, int argc, char **argv, s
     WEIR_TRY(weir_options_parse(rows, WEIR_COUNT(rows), argc, argv, v, &given, &first_word, error));
     p->log = (struct weir_log){ "weir-worker", WEIR_LOG_INFO, STDERR_FILENO };
     (void)weir_log_level_parse(v->log_level, &p->log.level);
-    if (v->help || v->version) return WEIR_OK;
+    if (v->help || v->version || v->list_models) return WEIR_OK;
     if (first_word < argc) WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "\"%s\" is no option", argv[first_word]));
     const struct {
         const char *name, *value;
@@ -298,6 +301,8 @@ int main(int argc, char **argv)
         weir_options_help(rows, WEIR_COUNT(rows));
     } else if (status == WEIR_OK && p->values.version) {
         puts("weir-worker " WEIR_VERSION);
+    } else if (status == WEIR_OK && p->values.list_models) {
+        status = weir_catalogue_print(p->values.verify, &error);
     } else if (status == WEIR_OK) {
         set_signals(&p->values);
         weir_weights_guard_install("weir-worker");

@@ -58,6 +58,16 @@ void weir_cli_help(const char *usage, const char *text, const struct weir_option
 /* The worker knows models; the client does not: `weir models` is the worker's own list. */
 int weir_cli_models(int argc, char **argv)
 {
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--verify") == 0) continue;
+        const bool asked = strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
+        FILE *to = asked ? stdout : stderr;
+        if (!asked) fprintf(to, "weir: models: %s: no such option\n", argv[i]);
+        else fputs("Usage: weir models [--verify]\n\nLists the models that a NAME finds: in the folders of WEIR_MODELS, the "
+                   "source tree, the install prefix and\nthe Hugging Face hub cache; what each is and can do, or why it is "
+                   "unusable.\n\n  --verify   hash every file again, and believe no name\n", to);
+        return asked ? 0 : 64;
+    }
     char self[PATH_MAX], path[PATH_MAX + 16];
     struct weir_error error = { 0 };
     const ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);

@@ -91,6 +91,16 @@ broken
 echo '{' >"$work/broken/tokenizer/vocab.json"
 refused 74 'vocab.json' run x --model "$work/broken" -q
 
+mkdir "$work/models"
+cp -r "$tiny" "$work/models/good"
+mv "$work/broken" "$work/models/bad"
+WEIR_MODELS=$work/models "$weir" models --verify >"$work/words"
+grep -q '^good .*TextToVideoSDPipeline.*64x64' "$work/words" || fail "weir models does not explain the good folder"
+grep -q '^bad .*unusable: .*vocab.json' "$work/words" || fail "weir models does not say what is wrong with the bad folder"
+[ "$(WEIR_MODELS=$work/models "$weir" run x --model good --steps 1 -q -o "$work/out/x.gif")" = "$work/out/x.gif" ] ||
+    fail "a model is not found by its name"
+rm "$work/out/x.gif"
+
 # ---- disks
 if [ "$(id -u)" = 0 ] && mkdir "$work/disk" && mount -t tmpfs -o size=64k none "$work/disk" 2>/dev/null; then
     mounted=$work/disk
