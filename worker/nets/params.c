@@ -15,11 +15,18 @@ struct layer {
     UT_hash_handle hh;
 };
 
+/* Values on their way to the device: kept between layers, since fresh pages cost as much as the copy. */
+struct scratch {
+    float *values;
+    size_t room;
+};
+
 struct weir_params {
     struct weir_device *device;
     const struct weir_weights *weights; /* borrowed; NULL: shapes alone */
     enum weir_dtype dtype;
     struct layer *layers;
+    struct scratch scratch[2]; /* weight, bias; given back by seal() */
     uint64_t count;
     enum weir_status status; /* sticky */
     struct weir_error error;
@@ -39,6 +46,14 @@ enum weir_status weir_params_create(struct weir_device *device, const struct wei
     return WEIR_OK;
 }
 
+static void drop_scratch(struct weir_params *params)
+{
+    for (size_t i = 0; i < WEIR_COUNT(params->scratch); i++) {
+        free(params->scratch[i].values);
+        params->scratch[i] = (struct scratch){ 0 };
+    }
+}
+
 void weir_params_destroy(struct weir_params **params_p)
 {
     struct weir_params *params = *params_p;
@@ -50,6 +65,7 @@ void weir_params_destroy(struct weir_params **params_p)
         params->device->ops->packed_destroy(layer->packed);
         free(layer);
     }
+    drop_scratch(params);
     free(params);
     *params_p = NULL;
 }
@@ -110,25 +126,41 @@ static bool same_shape(const struct weir_weight *found, const struct tensors *t)
     return true;
 }
 
-static enum weir_status read_tensors(const struct weir_params *params, const struct tensors *t, float *to,
-                                     struct weir_error *error)
+/* All tensors of a layer, found and of the right shape: before memory is taken that a config alone asked for. */
+static enum weir_status find_tensors(const struct weir_params *params, const struct tensors *t,
+                                     struct weir_weight found[WEIR_PARAMS_STACK_MAX], struct weir_error *error)
 {
-    enum weir_status status = WEIR_OK;
-    const char *file = weir_weights_label(params->weights);
     for (uint32_t i = 0; i < t->count; i++) {
-        struct weir_weight found;
-        if (!weir_weights_find(params->weights, t->name[i], &found)) {
-            return weir_fail(error, WEIR_BAD_MODEL, "%s: tensor %s is missing", file, t->name[i]);
+        if (!weir_weights_find(params->weights, t->name[i], &found[i])) {
+            return weir_fail(error, WEIR_BAD_MODEL, "%s: tensor %s is missing", weir_weights_label(params->weights),
+                             t->name[i]);
         }
-        if (!same_shape(&found, t)) {
+        if (!same_shape(&found[i], t)) {
             char has[96], wanted[96];
-            shape_words(found.shape, found.rank, has, sizeof has);
+            shape_words(found[i].shape, found[i].rank, has, sizeof has);
             shape_words(t->shape, t->rank, wanted, sizeof wanted);
-            return weir_fail(error, WEIR_BAD_MODEL, "%s: tensor %s is %s, but the config asks for %s", found.file,
+            return weir_fail(error, WEIR_BAD_MODEL, "%s: tensor %s is %s, but the config asks for %s", found[i].file,
                              t->name[i], has, wanted);
         }
-        WEIR_TRY(weir_weight_read_f32(&found, to + i * elements_of(t), error));
     }
+    return WEIR_OK;
+}
+
+static enum weir_status read_tensors(struct scratch *scratch, const struct tensors *t,
+                                     const struct weir_weight found[WEIR_PARAMS_STACK_MAX], struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const size_t one = (size_t)elements_of(t), wanted = one * t->count;
+    if (scratch->room < wanted) {
+        free(scratch->values);
+        scratch->values = malloc(wanted * sizeof *scratch->values);
+        scratch->room = scratch->values ? wanted : 0;
+    }
+    if (!scratch->values) {
+        return weir_fail(error, WEIR_NO_MEMORY, "%s: no memory for its %zu bytes", t->name[0],
+                         wanted * sizeof *scratch->values);
+    }
+    for (uint32_t i = 0; i < t->count; i++) WEIR_TRY(weir_weight_read_f32(&found[i], scratch->values + i * one, error));
 cleanup:
     return status;
 }
@@ -154,16 +186,29 @@ static enum weir_status add_layer(struct weir_params *params, const char *name, 
     return WEIR_OK;
 }
 
-static enum weir_status read_part(const struct weir_params *params, const struct tensors *t, float **out,
-                                  struct weir_error *error)
+/* Fills q->weight and q->bias: with values, or with the address of any, which says that there are some. */
+static enum weir_status read_parameters(struct weir_params *params, struct weir_parameters *q,
+                                        const struct tensors *weight, const struct tensors *bias,
+                                        struct weir_error *error)
 {
-    const uint64_t bytes = (params->shapes_only ? 1 : elements_of(t) * t->count) * sizeof(float);
-    *out = calloc(1, bytes);
-    if (!*out) {
-        return weir_fail(error, WEIR_NO_MEMORY, "%s: no memory for its %llu bytes", t->name[0],
-                         (unsigned long long)bytes);
+    enum weir_status status = WEIR_OK;
+    static const float nothing = 0;
+    struct weir_weight found[2][WEIR_PARAMS_STACK_MAX];
+    q->shape_only = params->shapes_only;
+    q->weight = &nothing;
+    q->bias = bias->count ? &nothing : NULL;
+    if (params->shapes_only) return WEIR_OK;
+
+    WEIR_TRY(find_tensors(params, weight, found[0], error));
+    WEIR_TRY(find_tensors(params, bias, found[1], error));
+    WEIR_TRY(read_tensors(&params->scratch[0], weight, found[0], error));
+    q->weight = params->scratch[0].values;
+    if (bias->count) {
+        WEIR_TRY(read_tensors(&params->scratch[1], bias, found[1], error));
+        q->bias = params->scratch[1].values;
     }
-    return params->shapes_only ? WEIR_OK : read_tensors(params, t, *out, error);
+cleanup:
+    return status;
 }
 
 static enum weir_status load(struct weir_params *params, const char *name, struct weir_parameters *q,
@@ -171,13 +216,8 @@ static enum weir_status load(struct weir_params *params, const char *name, struc
 {
     enum weir_status status = WEIR_OK;
     struct weir_packed *packed = NULL; /* owned here until it is in the table */
-    float *weight_values = NULL, *bias_values = NULL;
 
-    WEIR_TRY(read_part(params, weight, &weight_values, error));
-    if (bias->count) WEIR_TRY(read_part(params, bias, &bias_values, error));
-    q->weight = weight_values;
-    q->bias = bias_values;
-    q->shape_only = params->shapes_only;
+    WEIR_TRY(read_parameters(params, q, weight, bias, error));
     q->name = name;
     q->dtype = params->dtype;
     WEIR_TRY(params->device->ops->pack(params->device, q, &packed, error));
@@ -186,8 +226,6 @@ static enum weir_status load(struct weir_params *params, const char *name, struc
 
 cleanup:
     if (packed) params->device->ops->packed_destroy(packed);
-    free(bias_values);
-    free(weight_values);
     return status;
 }
 
@@ -321,6 +359,7 @@ enum weir_status weir_params_status(const struct weir_params *params, struct wei
 
 void weir_params_seal(struct weir_params *params)
 {
+    drop_scratch(params);
     params->sealed = true;
     params->weights = NULL;
 }
