@@ -1,0 +1,449 @@
+"""Trains the demo model in phases that can be stopped and continued: vae, latents, joint, export.
+
+    python train_modelscope.py vae     --preset full --work out/demo --seconds 120
+    python train_modelscope.py latents --preset full --work out/demo --clips 32768
+    python train_modelscope.py joint   --preset full --work out/demo --seconds 1200 --stop-after 560
+    python train_modelscope.py joint   --preset full --work out/demo --seconds 1200
+    python train_modelscope.py export  --preset full --work out/demo --folder ../shapes-modelscope
+
+Each phase keeps its state in one file under --work and goes on from there when it is called again. --seconds is the
+phase's whole budget over all its calls: the learning rate falls with the share of it that is spent, so a slow machine
+trains less but ends as smoothly as a fast one. --stop-after ends this one call sooner.
+
+What is done here beyond the plain recipe, and why:
+- Latents are scaled to a standard deviation of 0.5, not 1. A film's 16 frames agree with one another, so at the largest
+  timestep of these betas a network can still read colours through noise that hides them in one picture; sampling starts
+  from noise in which there is nothing to read. Smaller latents make the two alike.
+- The loss of a timestep is weighted (see loss_weights) so that the noisy ones, where what moves and where is decided,
+  count as much as the clean ones, which have the larger errors.
+- The dropout that UNet3DConditionModel has inside its temporal convolutions is switched off.
+"""
+import argparse
+import copy
+import json
+import math
+import os
+import pathlib
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+
+import export
+import grammar
+import model_card
+import nets
+import scenes
+import vocabulary
+
+EMPTY_SHARE = 0.10          # prompts replaced by the empty one, for guidance
+ARTICLE_SHARE = 0.25        # captions with the other article, so that both are seen before every colour
+CLIP_GRADIENT = 1.0
+KL_WEIGHT = 1e-5
+THING_WEIGHT = 8.0          # of a pixel that is not background, when the autoencoder trains; others have weight 1
+LATENT_NOISE = 0.1          # of a latent's standard deviation, added before decoding when the autoencoder trains
+WEIGHT_KNEE, WEIGHT_FLOOR = 0.02, 0.3
+
+
+class Clock:
+    """Seconds spent in a phase over all its calls, against its budget."""
+
+    def __init__(self, spent, args):
+        self.begin, self.before, self.budget = time.monotonic(), spent, args.seconds
+        self.stop_after = args.stop_after or math.inf
+
+    def spent(self):
+        """Seconds over all calls."""
+        return self.before + time.monotonic() - self.begin
+
+    def share(self):
+        """The share of the budget that is spent, at most 1."""
+        return min(1.0, self.spent() / self.budget)
+
+    def over(self):
+        """True when the budget or this call's time is used up."""
+        return self.share() >= 1.0 or time.monotonic() - self.begin >= self.stop_after
+
+
+def learning_rate(peak, step, share, warm_up):
+    """Linear warm-up over steps, then half a cosine over the budget, down to 2% of the peak."""
+    return peak * min(1.0, (step + 1) / warm_up) * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * share)))
+
+
+def save(path, state):
+    """Write a state file whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def autocast(device):
+    """bf16 where a GPU makes that fast, else f32."""
+    return torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
+
+
+def random_scenes(count, rng, pool):
+    """Scenes of the pool, each as likely."""
+    return [pool[index] for index in rng.integers(len(pool), size=count)]
+
+
+def random_caption(scene, rng):
+    """A caption of the scene, now and then with the other article."""
+    right = grammar.caption(scene).split()[0]
+    other = "a" if right == "an" else "an"
+    return grammar.caption(scene, other if rng.random() < ARTICLE_SHARE else right)
+
+
+# ---- autoencoder ----------------------------------------------------------------------------------------------------
+
+def train_vae(args, device):
+    """Phase vae: the autoencoder on single frames of random sizes out of --sizes."""
+    path = args.work / "vae.pt"
+    vae = nets.make_vae(args.preset).to(device)
+    optimiser = torch.optim.AdamW(vae.parameters(), args.rate, betas=(0.9, 0.99), weight_decay=0.0)
+    step, spent = 0, 0.0
+    if path.exists():
+        state = torch.load(path, map_location=device, weights_only=True)
+        vae.load_state_dict(state["vae"])
+        optimiser.load_state_dict(state["optimiser"])
+        step, spent = state["step"], state["spent"]
+    if args.freeze_encoder:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    pool, clock, saved, mean = grammar.scenes(seen=True), Clock(spent, args), time.monotonic(), None
+
+    def keep():
+        save(path, {"vae": vae.state_dict(), "optimiser": optimiser.state_dict(), "step": step,
+                    "spent": clock.spent()})
+
+    while not clock.over():
+        rng = np.random.default_rng((args.seed, 1, step))
+        size = args.sizes[step % len(args.sizes)]
+        batch = max(2, args.batch * nets.SIZE ** 2 // (args.crop or size) ** 2)
+        tracks = scenes.sample_tracks(random_scenes(batch, rng, pool), rng, nets.FRAMES)
+        tracks = tracks.pick(np.arange(batch), rng.integers(nets.FRAMES, size=batch))
+        image = scenes.draw(tracks, size, device)[:, 0]
+        weight = 1.0 + (THING_WEIGHT - 1.0) * (scenes.coverage(tracks, size, device) > 0.0)
+        if args.crop and args.crop < size:
+            image, weight = crop(image, weight, tracks, args.crop, rng)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(args.rate, step, clock.share(), 50)
+        with autocast(device):
+            posterior = vae.encode(image).latent_dist
+            latent = posterior.sample()
+            latent = latent + LATENT_NOISE * latent.detach().std() * torch.randn_like(latent)
+            again = vae.decode(latent).sample
+        kl = posterior.kl().mean() / latent[0].numel()
+        error = again.float() - image
+        loss = ((error.abs() + 0.5 * error.square()) * weight / weight.mean()).mean() + KL_WEIGHT * kl
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), CLIP_GRADIENT)
+        optimiser.step()
+        step += 1
+        if step % args.log_every == 0:
+            level = error.abs().mean().item()
+            mean = level if mean is None else 0.7 * mean + 0.3 * level
+            print(f"vae {step} l1 {mean:.4f} kl {kl.item():.2f} {clock.spent():.0f} s", flush=True)
+        if time.monotonic() - saved > args.save_every:
+            keep()
+            saved = time.monotonic()
+    keep()
+
+
+def crop(image, weight, tracks, side, rng):
+    """A square of each picture, near its thing: a small autoencoder learns most where there is something to see."""
+    count, size = len(image), image.shape[-1]
+    corners = []
+    for middle in (tracks.x, tracks.y):
+        start = middle[:, 0] * size - side / 2 + rng.uniform(-side / 2, side / 2, count)
+        corners.append(np.clip(start, 0, size - side).astype(int))
+    squares = [(slice(None), slice(y, y + side), slice(x, x + side)) for x, y in zip(*corners)]
+    return (torch.stack([picture[square] for picture, square in zip(image, squares)]),
+            torch.stack([picture[square] for picture, square in zip(weight, squares)]))
+
+
+def load_vae(args, device):
+    """The trained autoencoder with its scaling factor set."""
+    state = torch.load(args.work / "vae.pt", map_location=device, weights_only=True)
+    vae = nets.make_vae(args.preset).to(device)
+    vae.load_state_dict(state["vae"])
+    vae.eval().requires_grad_(False)
+    whiten(vae, device)
+    vae.register_to_config(scaling_factor=nets.LATENT_STD)
+    return vae
+
+
+@torch.no_grad()
+def whiten(vae, device):
+    """Give each latent channel mean 0 and standard deviation 1 over full-size frames; what is decoded stays the same.
+
+    The pipeline knows one scaling factor and no shift, but the 1x1 convolutions on both sides of the latents can hold
+    any shift and scale a channel.
+    """
+    rng = np.random.default_rng(0)
+    tracks = scenes.sample_tracks(random_scenes(128, rng, grammar.scenes(seen=True)), rng, nets.FRAMES)
+    frames = scenes.draw(tracks.pick(np.arange(128), rng.integers(nets.FRAMES, size=128)), nets.SIZE, device)[:, 0]
+    latent = torch.cat([vae.encode(part).latent_dist.mode() for part in frames.split(8)])
+    mean, std = latent.mean((0, 2, 3)), latent.std((0, 2, 3))
+    into, back, count = vae.quant_conv, vae.post_quant_conv, len(mean)
+    into.bias[:count] -= mean
+    into.bias[:count] /= std
+    into.weight[:count] /= std.view(-1, 1, 1, 1)
+    into.bias[count:] -= 2.0 * std.log()
+    back.bias += back.weight[:, :, 0, 0] @ mean
+    back.weight *= std.view(1, -1, 1, 1)
+
+
+# ---- clips as latents -----------------------------------------------------------------------------------------------
+
+class Clips:
+    """A store of encoded clips with their scenes; old ones are replaced by new ones as training goes on."""
+
+    def __init__(self, args, vae, device):
+        self.vae, self.device, self.size = vae, device, args.size
+        self.pool = grammar.scenes(seen=True)
+        self.number = {scene: index for index, scene in enumerate(self.pool)}
+        self.latents = self.labels = None
+        self.next = 0
+
+    @torch.no_grad()
+    def encode(self, count, rng):
+        """New clips: (scaled latents f16 [count, 4, T, h, w], scene numbers)."""
+        chosen = random_scenes(count, rng, self.pool)
+        film = scenes.draw(scenes.sample_tracks(chosen, rng, nets.FRAMES), self.size, self.device)
+        with autocast(self.device):
+            latent = torch.cat([self.vae.encode(part).latent_dist.mode() for part in film.flatten(0, 1).split(512)])
+        latent = (latent * self.vae.config.scaling_factor).unflatten(0, (count, nets.FRAMES)).transpose(1, 2)
+        return latent.half().contiguous(), torch.tensor([self.number[scene] for scene in chosen])
+
+    def fill(self, count, seed, chunk=32):
+        """Make the store anew with `count` clips."""
+        parts = [self.encode(min(chunk, count - done), np.random.default_rng((seed, 2, done)))
+                 for done in range(0, count, chunk)]
+        self.latents, self.labels = (torch.cat(column) for column in zip(*parts))
+
+    def refresh(self, count, rng):
+        """Replace the `count` oldest clips."""
+        where = (self.next + torch.arange(count)) % len(self.labels)
+        latents, labels = self.encode(count, rng)
+        self.latents[where.to(self.latents.device)], self.labels[where] = latents, labels
+        self.next = (self.next + count) % len(self.labels)
+
+    def batch(self, count, rng):
+        """(latents f32, scenes) of random clips."""
+        rows = torch.from_numpy(rng.integers(len(self.labels), size=count))
+        return self.latents[rows.to(self.latents.device)].float(), [self.pool[index] for index in self.labels[rows]]
+
+
+def make_latents(args, device):
+    """Phase latents: encode the first store of clips."""
+    begin = time.monotonic()
+    clips = Clips(args, load_vae(args, device), device)
+    clips.fill(args.clips, args.seed)
+    save(args.work / f"latents-{args.size}.pt", {"latents": clips.latents.cpu(), "labels": clips.labels})
+    print(f"latents {tuple(clips.latents.shape)} scaling factor {clips.vae.config.scaling_factor} "
+          f"std {clips.latents.float().std().item():.3f} {time.monotonic() - begin:.0f} s", flush=True)
+
+
+def load_clips(args, vae, device):
+    """The stored clips, on the device."""
+    clips = Clips(args, vae, device)
+    state = torch.load(args.work / f"latents-{args.size}.pt", map_location=device, weights_only=True)
+    clips.latents, clips.labels = state["latents"], state["labels"].cpu()
+    return clips
+
+
+# ---- text encoder and noise predictor -------------------------------------------------------------------------------
+
+def loss_weights(alphas):
+    """A weight for each timestep's squared error: 1 / (SNR + knee) + floor, with mean 1 over the timesteps."""
+    ratio = nets.LATENT_STD ** 2 * alphas / (1.0 - alphas)
+    weights = 1.0 / (ratio + WEIGHT_KNEE) + WEIGHT_FLOOR
+    return weights / weights.mean()
+
+
+class Learner:
+    """Text encoder and noise predictor with their optimiser and averaged weights."""
+
+    def __init__(self, args, device):
+        self.text_encoder = nets.make_text_encoder().to(device)
+        self.unet = nets.make_unet(args.preset).to(device)
+        for module in self.unet.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        self.both = torch.nn.ModuleList([self.text_encoder, self.unet])
+        self.parameters = list(self.both.parameters())
+        self.optimiser = torch.optim.AdamW(self.parameters, args.rate, betas=(0.9, 0.99), weight_decay=0.01,
+                                           fused=device == "cuda")
+        self.average = copy.deepcopy(self.both).requires_grad_(False)
+        self.step, self.spent = 0, 0.0
+
+    def state(self, spent):
+        """Everything that going on needs."""
+        return {"both": self.both.state_dict(), "average": self.average.state_dict(),
+                "optimiser": self.optimiser.state_dict(), "step": self.step, "spent": spent}
+
+    def load(self, state):
+        """Go on from a state."""
+        self.both.load_state_dict(state["both"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.spent = state["step"], state["spent"]
+
+    def start_from(self, state):
+        """Take over the averaged weights of another training and nothing else."""
+        self.both.load_state_dict(state["average"])
+        self.average.load_state_dict(state["average"])
+
+    @torch.no_grad()
+    def follow(self, horizon):
+        """Move the averaged weights towards the present ones; `horizon` steps is how far back they reach at most."""
+        decay = min(1.0 - 1.0 / horizon, (self.step + 1) / (self.step + 20))
+        torch._foreach_lerp_(list(self.average.parameters()), self.parameters, 1.0 - decay)
+
+
+class BinnedLoss:
+    """Running means of the unweighted loss in five equal ranges of timesteps."""
+
+    def __init__(self):
+        self.means = [None] * 5
+
+    def add(self, timesteps, losses):
+        """Count one batch."""
+        for bin_, loss in zip((timesteps * 5 // 1000).tolist(), losses.tolist()):
+            old = self.means[bin_]
+            self.means[bin_] = loss if old is None else 0.98 * old + 0.02 * loss
+
+    def __str__(self):
+        return " ".join("-" if mean is None else f"{mean:.4f}" for mean in self.means)
+
+
+def train_joint(args, device):
+    """Phase joint: text encoder and noise predictor on stored clips."""
+    path = args.work / f"{args.name}.pt"
+    learner = Learner(args, device)
+    if path.exists():
+        learner.load(torch.load(path, map_location=device, weights_only=True))
+    elif args.start:
+        learner.start_from(torch.load(args.start, map_location=device, weights_only=True))
+    clips = load_clips(args, load_vae(args, device), device)
+    tokenize = vocabulary.WordTokenizer(nets.WINDOW)
+    empty = tokenize("")
+    alphas = nets.make_scheduler().alphas_cumprod.to(device)
+    weights = loss_weights(alphas) if args.weighting == "balanced" else torch.ones_like(alphas)
+    clock, saved, bins, mean = Clock(learner.spent, args), time.monotonic(), BinnedLoss(), None
+
+    while not clock.over():
+        rng = np.random.default_rng((args.seed, 3, learner.step))
+        torch.manual_seed(args.seed * 1_000_003 + learner.step)
+        if args.refresh and learner.step % args.refresh_every == 0:
+            clips.refresh(args.refresh, rng)
+        latents, shown = clips.batch(args.batch, rng)
+        if args.stills:
+            frames = torch.from_numpy(rng.integers(nets.FRAMES, size=args.batch)).to(device)
+            latents = latents[torch.arange(args.batch, device=device), :, frames][:, :, None]
+        ids = torch.tensor([empty if rng.random() < EMPTY_SHARE else tokenize(random_caption(scene, rng))
+                            for scene in shown], device=device)
+        # One timestep from each of `batch` equal ranges: the same distribution, with less variance between batches.
+        ranges = (torch.arange(args.batch, device=device) + torch.rand(args.batch, device=device)) / args.batch
+        timesteps = (ranges * len(alphas)).long().clamp(max=len(alphas) - 1)
+        noise = torch.randn_like(latents)
+        alpha = alphas[timesteps].view(-1, 1, 1, 1, 1)
+        noisy = alpha.sqrt() * latents + (1.0 - alpha).sqrt() * noise
+        for group in learner.optimiser.param_groups:
+            group["lr"] = learning_rate(args.rate, learner.step, clock.share(), args.warm_up)
+        with autocast(device):
+            states = learner.text_encoder(ids).last_hidden_state
+            guess = learner.unet(noisy, timesteps, encoder_hidden_states=states, return_dict=False)[0]
+        losses = functional.mse_loss(guess.float(), noise, reduction="none").mean((1, 2, 3, 4))
+        loss = (losses * weights[timesteps]).mean()
+        learner.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learner.parameters, CLIP_GRADIENT)
+        learner.optimiser.step()
+        learner.step += 1
+        learner.follow(args.horizon)
+        if learner.step % args.log_every == 0:
+            bins.add(timesteps, losses.detach())
+            mean = loss.item() if mean is None else 0.9 * mean + 0.1 * loss.item()
+        if learner.step % (10 * args.log_every) == 0:
+            print(f"joint {learner.step} loss {mean:.4f} by timestep {bins} {clock.spent():.0f} s", flush=True)
+        if time.monotonic() - saved > args.save_every:
+            save(path, learner.state(clock.spent()))
+            saved = time.monotonic()
+    save(path, learner.state(clock.spent()))
+    print(f"joint: {learner.step} steps of {args.batch} clips in {clock.spent():.0f} s", flush=True)
+
+
+# ---- export ---------------------------------------------------------------------------------------------------------
+
+def write_model(args, device):
+    """Phase export: the averaged weights as a model folder."""
+    state = torch.load(args.work / f"{args.name}.pt", map_location="cpu", weights_only=True)
+    learner = Learner(args, "cpu")
+    learner.average.load_state_dict(state["average"])
+    text_encoder, unet = learner.average
+    vae = load_vae(args, "cpu")
+    scores = json.loads(args.scores.read_text()) if args.scores else {}
+    training = f"{args.note} Trained for {state['step']:,} steps in {state['spent'] / 60:.0f} minutes.".strip()
+    card = model_card.model_card(vae, text_encoder, unet, args.size, training, scores)
+    export.write_folder(args.folder, vae, text_encoder, unet, card, size=args.size)
+    print(f"export: {args.folder}, trained for {state['step']} steps", flush=True)
+
+
+def parse(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("phase", choices=("vae", "latents", "joint", "export"))
+    parser.add_argument("--preset", choices=sorted(nets.PRESETS), default="full", help="sizes of the networks")
+    parser.add_argument("--work", type=pathlib.Path, required=True, help="folder of the state files")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: torch's choice")
+    parser.add_argument("--seed", type=int, default=1, help="of everything random")
+    parser.add_argument("--seconds", type=float, default=120, help="budget of the phase over all its calls")
+    parser.add_argument("--stop-after", type=float, default=0, help="end this call after so many seconds, 0: never")
+    parser.add_argument("--save-every", type=float, default=60, help="seconds between two state files")
+    parser.add_argument("--log-every", type=int, default=20, help="steps between two measurements of the loss")
+    parser.add_argument("--batch", type=int, default=64, help="full-size frames (vae) or clips (joint) a step")
+    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[nets.SIZE], help="vae: frame sizes, taken in turn")
+    parser.add_argument("--crop", type=int, default=0, help="vae: train on squares of this side, 0: on whole frames")
+    parser.add_argument("--freeze-encoder", action="store_true",
+                        help="vae: train the decoder alone, so that stored latents stay good")
+    parser.add_argument("--size", type=int, default=nets.SIZE, help="latents, joint, export: width of the films")
+    parser.add_argument("--clips", type=int, default=32768, help="latents: clips in the store")
+    parser.add_argument("--refresh", type=int, default=8, help="joint: clips drawn anew at a time")
+    parser.add_argument("--refresh-every", type=int, default=1, help="joint: steps between two refreshes")
+    parser.add_argument("--warm-up", type=int, default=200, help="joint: steps until the learning rate is at its peak")
+    parser.add_argument("--horizon", type=float, default=1000, help="joint: steps that the averaged weights reach back")
+    parser.add_argument("--weighting", choices=("balanced", "uniform"), default="balanced", help="joint: of the loss")
+    parser.add_argument("--name", default="joint", help="joint, export: name of the state file")
+    parser.add_argument("--stills", action="store_true",
+                        help="joint: single frames, 16 times cheaper, to begin a training on a slow machine with")
+    parser.add_argument("--start", type=pathlib.Path, help="joint: state file of another training to begin with")
+    parser.add_argument("--folder", type=pathlib.Path, help="export: the model folder to write")
+    parser.add_argument("--note", default="", help="export: sentences for the model card, on how it was trained")
+    parser.add_argument("--scores", type=pathlib.Path, help="export: what sample.py wrote, for the model card")
+    args = parser.parse_args(arguments)
+    if args.phase == "export" and not args.folder:
+        parser.error("export needs --folder")
+    return args
+
+
+def main():
+    """Run one phase."""
+    args = parse()
+    args.work.mkdir(parents=True, exist_ok=True)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    phases = {"vae": train_vae, "latents": make_latents, "joint": train_joint, "export": write_model}
+    phases[args.phase](args, args.device)
+
+
+if __name__ == "__main__":
+    main()
