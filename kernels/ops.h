@@ -185,12 +185,13 @@ struct weir_guidance {
 enum { WEIR_GUIDANCE_X, WEIR_GUIDANCE_SCALE, WEIR_GUIDANCE_Y, WEIR_GUIDANCE_OPERANDS };
 
 /* sampler_step: one step of a solver that is linear in x, the model output m and the last data prediction.
- *   x0 = k[0] * x + k[1] * m; clamped to +-k[5] when k[5] > 0
- *   e  = k[6] * x + k[7] * m when k[8] != 0 (used instead of m below)
- *   x  = k[2] * x + k[3] * x0 + k[4] * previous + k[9] * (e or m);  previous = x0
- * Each product and sum is rounded to f32 in the order written, so that all devices agree
+ *   x0 = (k[0] * x + k[1] * m) / k[2], clamped to +-k[3] (infinity: as it is; a NaN stays one)
+ *   e  = (k[4] * x + k[5] * m) / k[6]
+ *   x  = ((k[7] * x + k[8] * x0) + k[9] * e) + k[10] * (k[11] * (x0 - previous));  previous = x0
+ * The term of k[9] or k[10] is left out when that is 0, so what it would have read may be anything.
+ * Each operation is rounded to f32 in the order written, so that all devices agree, and agree with diffusers on a CPU
  * Shapes   x, m, previous f32 [items, n]; k f32 [items, WEIR_SAMPLER_COEFFICIENTS]. x and previous are updated in place
- * Source   worker/samplers: how DDIM and DPM-Solver++ fill k */
+ * Source   struct weir_sampler_coefficients of worker/samplers/sampler.h, number by number */
 #define WEIR_SAMPLER_COEFFICIENTS 12
 struct weir_sampler_step {
     uint32_t items, n;

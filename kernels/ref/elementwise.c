@@ -88,10 +88,12 @@ void weir_ref_sampler_step(const struct weir_sampler_step *s, const struct weir_
     (void)scratch;
     for (uint32_t item = 0; item < s->items; item++, k += WEIR_SAMPLER_COEFFICIENTS) {
         for (size_t i = (size_t)item * s->n; i < (size_t)(item + 1) * s->n; i++) {
-            float x0 = k[0] * x[i] + k[1] * m[i];
-            if (k[5] > 0) x0 = fminf(fmaxf(x0, -k[5]), k[5]);
-            const float e = k[8] != 0 ? k[6] * x[i] + k[7] * m[i] : m[i];
-            x[i] = k[2] * x[i] + k[3] * x0 + k[4] * previous[i] + k[9] * e;
+            float x0 = (k[0] * x[i] + k[1] * m[i]) / k[2];
+            x0 = x0 < -k[3] ? -k[3] : x0 > k[3] ? k[3] : x0;
+            float next = k[7] * x[i] + k[8] * x0;
+            if (k[9] != 0) next += k[9] * ((k[4] * x[i] + k[5] * m[i]) / k[6]);
+            if (k[10] != 0) next += k[10] * (k[11] * (x0 - previous[i]));
+            x[i] = next;
             previous[i] = x0;
         }
     }

@@ -364,18 +364,23 @@ static void sampler_step_follows_its_formula(void **state)
 {
     (void)state;
     float x[] = { 2 }, m[] = { 3 }, previous[] = { 5 };
-    float k[WEIR_SAMPLER_COEFFICIENTS] = { 1, 2, 3, 4, 5, 0, 0, 0, 0, 6 };
+    float k[WEIR_SAMPLER_COEFFICIENTS] = { 1, 2, 4, INFINITY, 0, 0, 0, 3, 4 };
     const struct weir_sampler_step shape = { .items = 1, .n = 1 };
     run_op(ref, WEIR_OP_SAMPLER_STEP, NULL, &shape, (void *[]){ x, m, previous, k });
-    NEAR(previous[0], 8);         /* x0 = 1 * 2 + 2 * 3 */
-    NEAR(x[0], 6 + 32 + 25 + 18); /* 3 * 2 + 4 * 8 + 5 * 5 + 6 * 3 */
+    NEAR(previous[0], 2); /* x0 = (1 * 2 + 2 * 3) / 4 */
+    NEAR(x[0], 6 + 8);    /* 3 * 2 + 4 * x0 */
+    x[0] = 2;
+    previous[0] = NAN; /* not read where its factor is 0 */
+    run_op(ref, WEIR_OP_SAMPLER_STEP, NULL, &shape, (void *[]){ x, m, previous, k });
+    NEAR(x[0], 6 + 8);
     x[0] = 2;
     previous[0] = 5;
-    k[5] = 1; /* clamp x0 to 1 */
-    k[6] = 7, k[7] = 8, k[8] = 1;
+    k[3] = 1; /* clamp x0 to 1 */
+    k[4] = 7, k[5] = 8, k[6] = 2, k[9] = 6;
+    k[10] = 3, k[11] = 2;
     run_op(ref, WEIR_OP_SAMPLER_STEP, NULL, &shape, (void *[]){ x, m, previous, k });
     NEAR(previous[0], 1);
-    NEAR(x[0], 6 + 4 + 25 + 6 * (14 + 24));
+    NEAR(x[0], 6 + 4 + 6 * (14 + 24) / 2 + 3 * 2 * (1 - 5));
 }
 
 static void to_rgb8_clamps_and_truncates_or_rounds(void **state)

@@ -5,6 +5,7 @@
 #include "worker/nets/autoencoder_kl.h"
 #include "worker/nets/clip_text.h"
 #include "worker/nets/unet3d.h"
+#include "worker/samplers/sampler.h"
 
 /* ---- CLIP's text model ---- */
 
@@ -250,6 +251,64 @@ static void autoencoder_kl_gives_what_diffusers_gives_on_cpu(void **state)
     every_tiny_on("cpu", check_autoencoder_kl);
 }
 
+/* ---- the sampler's step ---- */
+
+static void see_same_steps(struct weir_device *device, const struct weir_sampler *sampler)
+{
+    enum { N = 257 };
+    const struct weir_dims latents = { 1, 1, 1, N, 1 }, k_dims = { 1, 1, 1, 1, WEIR_SAMPLER_COEFFICIENTS };
+    struct weir_program *p = NULL;
+    float x[N], x0[N] = { 0 }, m[N];
+    void *x_there, *previous_there;
+    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
+    const struct weir_value in = weir_program_extern(p, "x", WEIR_F32, &latents);
+    const struct weir_value previous = weir_program_extern(p, "previous", WEIR_F32, &latents);
+    const struct weir_value output = weir_program_input(p, "m", WEIR_F32, &latents);
+    weir_program_sampler_step(p, in, output, previous, weir_program_input(p, "k", WEIR_F32, &k_dims));
+    OK(weir_program_finish(p, &error));
+    OK(device->table->memory_alloc(device, sizeof x, &x_there, &error));
+    OK(device->table->memory_alloc(device, sizeof x, &previous_there, &error));
+
+    for (int i = 0; i < N; i++) x[i] = 3 * sinf((float)i);
+    memcpy(x_there, x, sizeof x);
+    memset(previous_there, 0xff, sizeof x); /* NaN: the first step must not read it */
+    for (uint32_t step = 0; step < weir_sampler_step_count(sampler); step++) {
+        struct weir_sampler_coefficients k = *weir_sampler_coefficients(sampler, step);
+        for (int i = 0; i < N; i++) m[i] = 0.5f * x[i] + cosf((float)(i + (int)step));
+        run_program(device, p, (struct io[]){ { "m", m, sizeof m }, { "k", &k, sizeof k } }, 2, NULL, 0,
+                    (struct weir_binding[]){ { "x", x_there }, { "previous", previous_there } }, 2);
+        weir_sampler_step(sampler, step, m, x, x0, N);
+        assert_memory_equal(x_there, x, sizeof x);
+        assert_memory_equal(previous_there, x0, sizeof x0);
+    }
+    device->table->memory_free(device, previous_there);
+    device->table->memory_free(device, x_there);
+    weir_program_destroy(&p);
+}
+
+/* The op that ends a step and the sampler's own loop are one formula, rounded at the same places. */
+static void a_devices_sampler_step_has_the_bits_of_the_samplers_own(void **state)
+{
+    (void)state;
+    static const char *const devices[] = { "ref", "cpu" };
+    for (size_t d = 0; d < WEIR_COUNT(devices); d++) {
+        struct weir_device *device = NULL;
+        if (weir_device_open(devices[d], 2, &device, NULL) == WEIR_UNSUPPORTED) continue;
+        for (int kind = 0; kind < WEIR_SAMPLER_KIND_COUNT; kind++) {
+            for (int prediction = 0; prediction < WEIR_PREDICTION_COUNT; prediction++) {
+                struct weir_sampler_config config;
+                struct weir_sampler *sampler = NULL;
+                weir_sampler_config_default((enum weir_sampler_kind)kind, &config);
+                config.prediction_type = (enum weir_prediction)prediction;
+                OK(weir_sampler_create(&config, 7, &sampler, &error));
+                see_same_steps(device, sampler);
+                weir_sampler_destroy(&sampler);
+            }
+        }
+        weir_device_close(&device);
+    }
+}
+
 /* ---- files of other years ---- */
 
 /* The same tensors under other names, as one file in memory. */
@@ -489,6 +548,7 @@ int main(void)
         cmocka_unit_test(unet3d_gives_what_diffusers_gives_on_cpu),
         cmocka_unit_test(autoencoder_kl_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(autoencoder_kl_gives_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(a_devices_sampler_step_has_the_bits_of_the_samplers_own),
         cmocka_unit_test(old_names_of_a_decoders_attention_are_read),
         cmocka_unit_test(text_models_with_and_without_their_prefix_are_read),
         cmocka_unit_test(settings_that_cannot_be_honoured_are_refused_by_key),

@@ -3,6 +3,7 @@
 #include "worker/pipelines/internal.h"
 #include "worker/samplers/noise.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -179,8 +180,8 @@ static enum weir_status check_state(const struct weir_sampler *sampler, const st
     return WEIR_OK;
 }
 
-/* Latents and the last prediction, from the checkpoint or from the seed. What no sampler has written yet is zero: it is
- * multiplied by zero in the first step, which a NaN would survive. */
+/* Latents and the last prediction, from the checkpoint or from the seed. What no sampler has written yet is zero, so that
+ * reading it back gives the same bytes every time. */
 static enum weir_status write_state(struct weir_denoiser *d, const struct weir_item *item,
                                     const struct weir_denoiser_state *state, struct weir_error *error)
 {
@@ -241,35 +242,22 @@ bool weir_denoiser_looks_back(const struct weir_denoiser *denoiser)
     return denoiser->sampler && weir_sampler_state_bytes(denoiser->sampler, 1) > 0;
 }
 
-/* The sampler's formula in the twelve numbers of kernels/ops.h sampler_step. */
-static void coefficients_for(const struct weir_sampler *sampler, uint32_t step, float k[WEIR_SAMPLER_COEFFICIENTS])
-{
-    const struct weir_sampler_coefficients *c = weir_sampler_coefficients(sampler, step);
-    memset(k, 0, WEIR_SAMPLER_COEFFICIENTS * sizeof *k);
-    k[0] = c->x0_x / c->x0_divisor;
-    k[1] = c->x0_m / c->x0_divisor;
-    k[2] = c->x_x;
-    k[3] = c->x_x0 + c->x_d * c->d_scale;
-    k[4] = -(c->x_d * c->d_scale);
-    k[5] = isinf(c->clip) ? 0 : c->clip;
-    k[6] = c->e_x / c->e_divisor;
-    k[7] = c->e_m / c->e_divisor;
-    k[8] = 1;
-    k[9] = c->x_e;
-}
+/* What the op of a step reads is what a sampler says, number by number. */
+static_assert(sizeof(struct weir_sampler_coefficients) == WEIR_SAMPLER_COEFFICIENTS * sizeof(float),
+              "sampler_step and the samplers share one formula");
 
 enum weir_status weir_denoiser_step(struct weir_denoiser *d, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    float k[WEIR_SAMPLER_COEFFICIENTS], t[2], guidance = (float)d->item.guidance;
+    float t[2], guidance = (float)d->item.guidance;
     const size_t rows = weir_item_guided(&d->item) ? 2 : 1;
     if (!d->sampler || d->done >= weir_sampler_step_count(d->sampler))
         return weir_fail(error, WEIR_BAD_ARGUMENT, "no step is left to do");
 
-    coefficients_for(d->sampler, d->done, k);
+    const struct weir_sampler_coefficients *k = weir_sampler_coefficients(d->sampler, d->done);
     t[0] = t[1] = (float)weir_sampler_timestep(d->sampler, d->done);
     WEIR_TRY(weir_run_write(&d->run, d->step_at + weir_program_offset(d->step, "t"), t, rows * sizeof *t, error));
-    WEIR_TRY(weir_run_write(&d->run, d->step_at + weir_program_offset(d->step, "k"), k, sizeof k, error));
+    WEIR_TRY(weir_run_write(&d->run, d->step_at + weir_program_offset(d->step, "k"), k, sizeof *k, error));
     if (rows == 2) {
         WEIR_TRY(weir_run_write(&d->run, d->step_at + weir_program_offset(d->step, "guidance"), &guidance,
                                 sizeof guidance, error));
