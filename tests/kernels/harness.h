@@ -73,12 +73,12 @@ static inline uint64_t next_random(uint64_t *state)
     return *state * 0x2545f4914f6cdd1dull;
 }
 
-/* Roughly normal: the sum of four uniform numbers, scaled to variance 1. */
+/* Roughly normal: the sum of four uniform 16-bit numbers, scaled to variance 1. */
 static inline float random_normal(uint64_t *state)
 {
-    double sum = 0;
-    for (int i = 0; i < 4; i++) sum += (double)(next_random(state) >> 11) * 0x1p-53 - 0.5;
-    return (float)(sum * 1.7320508075688772);
+    const uint64_t bits = next_random(state);
+    const uint64_t sum = (bits & 0xffff) + (bits >> 16 & 0xffff) + (bits >> 32 & 0xffff) + (bits >> 48);
+    return ((float)sum * 0x1p-16f - 2.0f) * 1.7320508f;
 }
 
 static inline float *random_floats(uint64_t *state, size_t count, float scale)
