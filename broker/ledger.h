@@ -110,20 +110,22 @@ struct weir_ledger_call {
             bool job_done;
         } commit;
         struct { /* T5, T11. LEASED -> to: READY, DELAYED, DEAD (job FAILED, its open tasks CANCELLED), CANCELLED, or
-                  * BLOCKED: an input is lost, released + 1; when `regress`: its producer DONE -> READY with regress + 1,
-                  * READY and DELAYED ones of `block` -> BLOCKED */
+                  * BLOCKED: an input is lost, released + 1 unless charged; when `regress`: its producer DONE ->
+                  * producer_to (READY, or BLOCKED when its own inputs are gone, too) with regress + 1, READY and DELAYED
+                  * ones of `block` -> BLOCKED */
             enum weir_task_state to;
             uint64_t delay_ms;
             bool charged; /* fail + 1 */
             bool regress;
             enum weir_stage producer_stage;
             uint32_t producer_index;
+            enum weir_task_state producer_to;
             struct weir_plan_range block;
         } fail;
-        struct { /* T6: LEASED -> READY or CANCELLED, released + 1 */
+        struct { /* T6: LEASED -> READY, BLOCKED or CANCELLED, released + 1 */
             enum weir_task_state to;
         } release;
-        struct { /* T7: LEASED -> READY, DELAYED, DEAD or CANCELLED; crash + 1 when charged, else expired + 1 */
+        struct { /* T7: LEASED -> READY, BLOCKED, DELAYED, DEAD or CANCELLED; crash + 1 when charged, else expired + 1 */
             enum weir_task_state to;
             uint64_t delay_ms;
             bool charged;

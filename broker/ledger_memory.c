@@ -236,7 +236,7 @@ static bool regress(struct entry *entry, const struct weir_ledger_call *call)
 {
     struct weir_ledger_task *producer = find_task(entry, call->u.fail.producer_stage, call->u.fail.producer_index);
     if (producer == NULL || producer->state != WEIR_TASK_DONE) return false;
-    producer->state = WEIR_TASK_READY;
+    producer->state = call->u.fail.producer_to;
     producer->regress++;
     for (size_t k = 0; k < entry->task_count; k++) {
         struct weir_ledger_task *other = &entry->tasks[k];
@@ -258,13 +258,15 @@ static enum weir_ledger_reply leave(struct entry *entry, struct weir_ledger_task
                                     : call->op == WEIR_LEDGER_RELEASE ? call->u.release.to
                                                                       : call->u.expire.to;
     if (entry->job.state == WEIR_JOB_CANCELLING && to != WEIR_TASK_CANCELLED) return WEIR_LEDGER_STALE;
-    if (to == WEIR_TASK_BLOCKED && call->u.fail.regress && !regress(entry, call)) return WEIR_LEDGER_STALE;
+    if (call->op == WEIR_LEDGER_FAIL && to == WEIR_TASK_BLOCKED && call->u.fail.regress && !regress(entry, call)) {
+        return WEIR_LEDGER_STALE;
+    }
     task->state = to;
     task->delay_ms = 0;
     if (call->op == WEIR_LEDGER_FAIL) {
         task->delay_ms = call->u.fail.delay_ms;
         if (call->u.fail.charged) task->fail++;
-        if (to == WEIR_TASK_BLOCKED) task->released++;
+        else if (to == WEIR_TASK_BLOCKED) task->released++;
     } else if (call->op == WEIR_LEDGER_RELEASE) {
         task->released++;
     } else {

@@ -54,7 +54,7 @@
     X(TASK_LEAVE, "UPDATE task SET state=?5, delay_ms=?6, fail=fail+?7, released=released+?8, crash=crash+?9, "        \
                   "expired=expired+?10, ckpt=max(ckpt,?11) "                                                           \
                   "WHERE job=?1 AND stage=?2 AND idx=?3 AND state=3 AND token=?4")                                     \
-    X(TASK_REGRESS, "UPDATE task SET state=1, regress=regress+1 WHERE job=?1 AND stage=?2 AND idx=?3 AND state=4")     \
+    X(TASK_REGRESS, "UPDATE task SET state=?4, regress=regress+1 WHERE job=?1 AND stage=?2 AND idx=?3 AND state=4")     \
     X(TASKS_READY, "UPDATE task SET state=1 WHERE job=?1 AND stage=?2 AND idx>=?3 AND idx<?4 AND state=0")             \
     X(TASKS_BLOCK, "UPDATE task SET state=0, delay_ms=0 "                                                              \
                    "WHERE job=?1 AND stage=?2 AND idx>=?3 AND idx<?4 AND state IN (1,2)")                              \
@@ -415,7 +415,7 @@ static struct leave leave_of(const struct weir_ledger_call *call)
         return (struct leave){ .to = call->u.fail.to,
                                .delay_ms = call->u.fail.delay_ms,
                                .failed = call->u.fail.charged,
-                               .released = call->u.fail.to == WEIR_TASK_BLOCKED };
+                               .released = call->u.fail.to == WEIR_TASK_BLOCKED && !call->u.fail.charged };
     case WEIR_LEDGER_RELEASE: return (struct leave){ .to = call->u.release.to, .released = 1 };
     default: assert(call->op == WEIR_LEDGER_EXPIRE);
     }
@@ -439,9 +439,10 @@ static enum weir_status apply_leave(struct sqlite_ledger *ledger, struct weir_le
     if (!mine || call->task_state != WEIR_TASK_LEASED) return WEIR_OK;
     /* A job that is being cancelled gets no task back: its leases can only end. */
     if (leave.to != WEIR_TASK_CANCELLED && call->job_state == WEIR_JOB_CANCELLING) return WEIR_OK;
-    if (leave.to == WEIR_TASK_BLOCKED && call->u.fail.regress) {
+    if (call->op == WEIR_LEDGER_FAIL && leave.to == WEIR_TASK_BLOCKED && call->u.fail.regress) {
         const struct weir_task_id producer = { call->task.job, call->u.fail.producer_stage, call->u.fail.producer_index };
         bind_task(ledger->statements[S_TASK_REGRESS], &producer);
+        sqlite3_bind_int64(ledger->statements[S_TASK_REGRESS], 4, call->u.fail.producer_to);
         WEIR_TRY(run(ledger, S_TASK_REGRESS, error));
         if (sqlite3_changes(ledger->db) == 0) return WEIR_OK; /* the producer is not DONE */
         WEIR_TRY(range_run(ledger, S_TASKS_BLOCK, &call->task.job, &call->u.fail.block, error));

@@ -25,6 +25,23 @@ static uint64_t back_off_ms(const struct weir_sched *sched, uint32_t count)
     return 1 + chance % limit;
 }
 
+static bool inputs_done(struct weir_sched_task *task)
+{
+    const struct weir_plan_range inputs =
+        weir_plan_inputs(&task->job->plan, (enum weir_stage)task->stage, task->index);
+    for (uint32_t k = 0; k < inputs.count; k++) {
+        if (job_task(task->job, inputs.stage, inputs.first + k)->state != WEIR_TASK_DONE) return false;
+    }
+    return true;
+}
+
+/* Where a task goes that is to be tried again: an input that got lost meanwhile must be made again first. */
+static enum weir_task_state again(struct weir_sched_task *task, uint64_t delay_ms)
+{
+    if (!inputs_done(task)) return WEIR_TASK_BLOCKED;
+    return delay_ms > 0 ? WEIR_TASK_DELAYED : WEIR_TASK_READY;
+}
+
 static void avoid_worker(struct weir_sched_task *task)
 {
     memcpy(task->avoid, task->worker, sizeof task->avoid);
@@ -53,7 +70,7 @@ static void expire(struct weir_sched *sched, struct weir_sched_task *task, uint6
 {
     struct job *job = task->job;
     struct weir_ledger_call *call = weir_sched_call(actions, WEIR_LEDGER_EXPIRE, task);
-    enum weir_task_state to = WEIR_TASK_READY;
+    enum weir_task_state to = again(task, 0);
     uint64_t delay_ms = 0;
 
     if (charged) task->crash++;
@@ -68,7 +85,7 @@ static void expire(struct weir_sched *sched, struct weir_sched_task *task, uint6
                  weir_stage_name(task->stage), task->index, task->crash, task->expired);
     } else if (charged) {
         delay_ms = back_off_ms(sched, task->crash);
-        if (delay_ms > 0) to = WEIR_TASK_DELAYED;
+        to = again(task, delay_ms);
     }
     call->now_wall_ms = now_wall_ms;
     call->u.expire.to = to;
@@ -242,16 +259,6 @@ static void renew(struct weir_sched *sched, uint64_t now_ms, const struct weir_e
     if (moved) weir_sched_note_task(task, true, actions);
 }
 
-static bool inputs_done(struct weir_sched_task *task)
-{
-    const struct weir_plan_range inputs =
-        weir_plan_inputs(&task->job->plan, (enum weir_stage)task->stage, task->index);
-    for (uint32_t k = 0; k < inputs.count; k++) {
-        if (job_task(task->job, inputs.stage, inputs.first + k)->state != WEIR_TASK_DONE) return false;
-    }
-    return true;
-}
-
 /* Those of the task's consumers that its result makes READY: all BLOCKED ones in the range, in ledger and memory. */
 static struct weir_plan_range successors(const struct weir_sched_task *task)
 {
@@ -378,8 +385,9 @@ static bool lost_input(struct weir_sched *sched, uint64_t now_ms, const struct w
         call->u.fail.producer_stage = (enum weir_stage)producer->stage;
         call->u.fail.producer_index = producer->index;
         call->u.fail.block = block;
+        call->u.fail.producer_to = again(producer, 0);
         producer->regress++;
-        weir_sched_place(sched, producer, WEIR_TASK_READY, 0);
+        weir_sched_place(sched, producer, call->u.fail.producer_to, 0);
         for (uint32_t k = 0; k < block.count; k++) {
             struct weir_sched_task *other = job_task(job, block.stage, block.first + k);
             if (other->state == WEIR_TASK_READY || other->state == WEIR_TASK_DELAYED) {
@@ -410,15 +418,13 @@ static void fail(struct weir_sched *sched, uint64_t now_ms, const struct weir_ev
     struct weir_ledger_call *call = weir_sched_call(actions, WEIR_LEDGER_FAIL, task);
     const bool permanent = weir_status_retry(cause) == WEIR_RETRY_NEVER;
     const bool charged = !event->u.fail.suspect;
-    enum weir_task_state to = WEIR_TASK_READY;
+    enum weir_task_state to = WEIR_TASK_DEAD;
     uint64_t delay_ms = 0;
 
     if (charged) task->fail++;
-    if (permanent || task->fail >= sched->options.fail_max || leases_spent(sched, task)) {
-        to = WEIR_TASK_DEAD;
-    } else {
+    if (!permanent && task->fail < sched->options.fail_max && !leases_spent(sched, task)) {
         delay_ms = back_off_ms(sched, task->fail);
-        if (delay_ms > 0) to = WEIR_TASK_DELAYED;
+        to = again(task, delay_ms);
     }
     call->now_wall_ms = event->now_wall_ms;
     call->cause = cause;
@@ -442,10 +448,11 @@ static void release(struct weir_sched *sched, const struct weir_event *event, st
         end_cancelled(sched, task, event, WEIR_SEND_RELEASE_ACK, actions);
         return;
     }
-    weir_sched_call(actions, WEIR_LEDGER_RELEASE, task)->u.release.to = WEIR_TASK_READY;
+    const enum weir_task_state to = again(task, 0);
+    weir_sched_call(actions, WEIR_LEDGER_RELEASE, task)->u.release.to = to;
     task->released++;
     answer(event, WEIR_SEND_RELEASE_ACK, actions);
-    leave(sched, task, WEIR_TASK_READY, 0, actions);
+    leave(sched, task, to, 0, actions);
 }
 
 /* ---- cancel ---- */
