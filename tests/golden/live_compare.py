@@ -1,7 +1,7 @@
 """Sets whole runs of Weir beside diffusers', for any TextToVideoSDPipeline folder.
 
     python3 tests/golden/live_compare.py MODEL --tool BUILD/bin/pipeline_tool [--device cpu] [--prompts 10] [--steps 25]
-        [--size WxH] [--frames N] [--guidance G] [--samplers ddim,dpm++]
+        [--size WxH] [--frames N] [--guidance G] [--samplers ddim,dpm++] [--threads N]
 
 Each prompt is run with each sampler. Printed for each: the distance of embeddings and latents, and how many pixels of the
 frames before encoding differ and by how much. Ends with status 1 when a pixel differs by more than 1 of 255.
@@ -79,12 +79,13 @@ def main():
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--guidance", type=float, default=5.0)
     parser.add_argument("--samplers", default="ddim,dpm++")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
     arguments = parser.parse_args()
     if arguments.model.count("/") == 0:
         arguments.model = "./" + arguments.model
     logging.set_verbosity_error(), logging.disable_progress_bar()
     torch.set_grad_enabled(False)
-    torch.set_num_threads(2)
+    torch.set_num_threads(arguments.threads)
 
     variants = [f.name for f in Path(arguments.model, "unet").glob("*.fp16.safetensors")]
     plain = Path(arguments.model, "unet", "diffusion_pytorch_model.safetensors").exists()
