@@ -441,6 +441,7 @@ def main():
         torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True   # the shapes of a phase hardly change
     phases = {"vae": train_vae, "latents": make_latents, "joint": train_joint, "export": write_model}
     phases[args.phase](args, args.device)
 
