@@ -66,7 +66,7 @@ __attribute__((noreturn)) static void differ(const struct trial *t, const char *
 
 static struct weir_blob pool_blob(struct trial *t)
 {
-    static const struct weir_blob blobs[] = { { "", 0 }, { "one", 3 }, { "two\0two", 7 } };
+    static const struct weir_blob blobs[] = { { "", 0 }, { "one", 3 }, { "two\0two", 7 }, { "three", 5 }, { "4", 1 } };
     return blobs[below(t, WEIR_COUNT(blobs))];
 }
 
@@ -99,7 +99,8 @@ static void submit_call(struct trial *t, uint32_t job, struct weir_ledger_job *r
     for (int stage = 0; stage < WEIR_STAGE_COUNT; stage++) {
         call->u.submit.counts[stage] = weir_plan_count(&t->plans[job], (enum weir_stage)stage);
     }
-    call->u.submit.ready = (struct weir_plan_range){ WEIR_STAGE_TEXT, 0, 1 };
+    call->u.submit.ready = below(t, 3) > 0 ? (struct weir_plan_range){ WEIR_STAGE_TEXT, 0, 1 }
+                                           : (struct weir_plan_range){ WEIR_STAGE_ASSEMBLE, 0, ITEMS_MAX };
     call->u.submit.keyed = below(t, 3) > 0;
     memcpy(call->u.submit.key, &t->number, sizeof t->number); /* keys of this sequence alone */
     call->u.submit.key[20] = (uint8_t)below(t, 2);
@@ -130,8 +131,9 @@ static void random_call(struct trial *t, struct weir_ledger_job *row, struct wei
         call->task = lease->task;
         if (below(t, 10) < 8) memcpy(call->token, lease->token, sizeof call->token);
     } else if (kind >= 12 && kind < 45 && below(t, 2) == 0) {
-        call->task.stage = WEIR_STAGE_TEXT; /* what is READY first */
-        call->task.index = 0;
+        /* What is READY first. */
+        call->task.stage = below(t, 2) ? WEIR_STAGE_TEXT : WEIR_STAGE_ASSEMBLE;
+        call->task.index = call->task.stage == WEIR_STAGE_TEXT ? 0 : below(t, ITEMS_MAX);
     }
     if (kind < 12) {
         submit_call(t, job, row, call);
@@ -145,7 +147,7 @@ static void random_call(struct trial *t, struct weir_ledger_job *row, struct wei
         call->u.commit.artefacts = pool_blob(t);
         call->u.commit.facts = pool_blob(t);
         call->u.commit.ready = random_range(t);
-        call->u.commit.job_done = below(t, 20) == 0;
+        call->u.commit.job_done = below(t, call->task.stage == WEIR_STAGE_ASSEMBLE ? 4 : 20) == 0;
     } else if (kind < 78) {
         call->op = WEIR_LEDGER_FAIL;
         call->u.fail.to = pick(t, failed, WEIR_COUNT(failed));
