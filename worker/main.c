@@ -8,6 +8,7 @@
 #include "proto/base/options.h"
 #include "worker/catalogue.h"
 #include "worker/loop.h"
+#include "worker/scratch.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -167,6 +168,7 @@ static enum weir_status open_run_dir(struct program *p, struct weir_error *error
     const char *path = p->values.run_dir;
     if (mkdir(path, 0700) != 0 && errno != EEXIST) return weir_fail(error, WEIR_IO, "--run-dir %s: %s", path, strerror(errno));
     if (!realpath(path, p->run_dir)) return weir_fail(error, WEIR_IO, "--run-dir %s: %s", path, strerror(errno));
+    weir_scratch_sweep(p->run_dir);
     return WEIR_OK;
 }
 

@@ -3,10 +3,14 @@
 #include "proto/base/bytes.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -24,7 +28,7 @@ enum weir_status weir_scratch_open(struct weir_scratch *scratch, const char *run
         return weir_fail(error, WEIR_BAD_ARGUMENT, "--run-dir has %zu bytes, at most %d are possible", strlen(run_dir),
                          WEIR_SCRATCH_PATH_BYTES - NAME_BYTES_MAX - 1);
     }
-    snprintf(scratch->path, sizeof scratch->path, "%s/task-%s", run_dir, hex);
+    snprintf(scratch->path, sizeof scratch->path, "%s/task-%ld-%s", run_dir, (long)getpid(), hex);
     if (mkdir(scratch->path, 0700) == 0) return WEIR_OK;
     const enum weir_status status = weir_fail(error, WEIR_IO, "%s: %s", scratch->path, strerror(errno));
     scratch->path[0] = '\0';
@@ -42,6 +46,29 @@ void weir_scratch_close(struct weir_scratch *scratch)
 {
     if (scratch->path[0]) (void)nftw(scratch->path, remove_one, WALK_FDS, FTW_DEPTH | FTW_PHYS);
     scratch->path[0] = '\0';
+}
+
+/* PREFIX<pid>-...: whether that process is no more. */
+static bool is_orphan(const char *name, const char *prefix)
+{
+    const size_t length = strlen(prefix);
+    char *end;
+    if (strncmp(name, prefix, length) != 0) return false;
+    const long pid = strtol(name + length, &end, 10);
+    return pid > 1 && *end == '-' && kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+}
+
+void weir_scratch_sweep(const char *run_dir)
+{
+    DIR *folder = opendir(run_dir);
+    if (!folder) return;
+    for (const struct dirent *entry; (entry = readdir(folder)) != NULL;) {
+        char path[WEIR_SCRATCH_PATH_BYTES];
+        if (!is_orphan(entry->d_name, "task-") && !is_orphan(entry->d_name, "tensor-")) continue;
+        const int length = snprintf(path, sizeof path, "%s/%s", run_dir, entry->d_name);
+        if (length > 0 && (size_t)length < sizeof path) (void)nftw(path, remove_one, WALK_FDS, FTW_DEPTH | FTW_PHYS);
+    }
+    closedir(folder);
 }
 
 void weir_scratch_name(const struct weir_scratch *scratch, const char *name, char out[WEIR_SCRATCH_PATH_BYTES])

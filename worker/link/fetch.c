@@ -2,8 +2,11 @@
 #include "proto/base/clock.h"
 #include "worker/link/link.h"
 
-#include <assert.h>
+#include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 #include <zmq.h>
 
 enum { POLL_MS = 50, CHUNK = WEIR_WIRE_CHUNK_BYTES_MAX };
@@ -87,6 +90,20 @@ static enum weir_status receive(struct run *run, bool *any, struct weir_error *e
     return status;
 }
 
+/* True when nobody listens at an ipc endpoint: a dead worker is not waited for. */
+static bool is_gone(const char *endpoint)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    if (strncmp(endpoint, "ipc://", 6) != 0 || strlen(endpoint + 6) >= sizeof address.sun_path) return false;
+    strcpy(address.sun_path, endpoint + 6);
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return false;
+    const bool gone = connect(fd, (const struct sockaddr *)&address, sizeof address) != 0 &&
+                      (errno == ECONNREFUSED || errno == ENOENT);
+    close(fd);
+    return gone;
+}
+
 enum weir_status weir_link_fetch(struct weir_link *link, const struct weir_fetch *fetch, uint8_t *buffer,
                                  struct weir_error *error)
 {
@@ -94,6 +111,7 @@ enum weir_status weir_link_fetch(struct weir_link *link, const struct weir_fetch
     enum weir_status status = WEIR_OK;
     uint64_t deadline_ms = weir_clock_now_ms() + link->first_ms;
 
+    if (is_gone(fetch->endpoint)) return weir_fail(error, WEIR_UNAVAILABLE, "nobody is at %s", fetch->endpoint);
     WEIR_TRY(weir_wire_connect(link->zmq, fetch->endpoint, WEIR_SOCKET_TENSOR, link->insecure_dev, &run.socket, error));
     while (run.got < fetch->bytes) {
         if (link->cancel && atomic_load(link->cancel)) {

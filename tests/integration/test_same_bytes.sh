@@ -1,0 +1,108 @@
+#!/bin/sh
+# The same film, byte for byte: alone and in company, with one worker, four, or one a stage, one thread or two, on a fresh
+# cluster, and after kill -9 of a worker at every stage, before and after its output is in the store, and of the broker.
+#   test_same_bytes.sh BUILD_DIR SOURCE_DIR KILL_PRELOAD
+set -eu
+weir=$1/bin/weir
+tiny=$2/tests/golden/tiny-a
+preload=$3
+work=$(mktemp -d)
+dir=$work/dir
+serve=""
+stop() {
+    [ -n "$serve" ] || return 0
+    kill "$serve" 2>/dev/null || :
+    wait "$serve" || :
+    serve=""
+}
+cleanup() {
+    stop
+    rm -rf "$work"
+}
+trap cleanup EXIT INT TERM
+fail() {
+    echo "test_same_bytes: $*" >&2
+    [ ! -f "$work/log" ] || tail -30 "$work/log" | sed 's/^/    /' >&2
+    exit 1
+}
+
+# start DIR OPTIONS...: a cluster; returns when it answers
+start() {
+    at=$1
+    shift
+    LD_PRELOAD=$preload WEIR_TEST_KILL=$work/kill "$weir" serve --dir "$at" --model "$tiny" --test-timers "$@" \
+        >>"$work/log" 2>&1 &
+    serve=$!
+    tries=0
+    until "$weir" ls --dir "$at" >/dev/null 2>&1; do
+        kill -0 "$serve" 2>/dev/null || fail "serve ended"
+        tries=$((tries + 1))
+        [ "$tries" -lt 600 ] || fail "serve does not answer"
+        sleep 0.1
+    done
+}
+# 20 frames are two segments; 23 steps have four checkpoints
+submit() {
+    "$weir" submit "a red circle moving right" --frames 20 --size 64x48 --steps 23 --sampler dpm++ --dir "$dir" "$@" ||
+        fail "submit $*"
+}
+# sha JOB: waits, fetches, and prints the film's digest; of a job of several, of the last item
+sha() {
+    "$weir" wait --json --dir "$dir" "$1" >"$work/job" || fail "job $1: $(cat "$work/job")"
+    "$weir" fetch --dir "$dir" "$1" -o "$work/out" >"$work/fetched" || fail "fetch $1"
+    sha256sum "$work/out/$1"*.mp4 | tail -1 | cut -d' ' -f1
+}
+same() { # same WHAT SHA
+    [ "$2" = "$want" ] || fail "$1: another film: $2, not $want"
+    echo "same $1"
+}
+
+start "$dir"
+job=$(submit --seed 7)
+want=$(sha "$job")
+[ ${#want} = 64 ] || fail "no digest: $want"
+same "again, not from memory" "$(sha "$(submit --seed 7)")"
+other=$(sha "$(submit --seed 8)")
+[ "$other" != "$want" ] || fail "another seed, the same film"
+same "item 1 of seed 6" "$(sha "$(submit --seed 6 --n 2)")"
+
+for stage in text denoise decode assemble; do
+    for moment in before after; do
+        echo "$stage-0 $moment" >"$work/kill"
+        job=$(submit --seed 7)
+        same "after kill -9 in $stage, $moment its output has a name" "$(sha "$job")"
+        [ ! -e "$work/kill" ] || fail "$stage $moment: nobody was killed"
+        "$weir" show --json --dir "$dir" "$job" >"$work/job"
+        grep -q "\"stage\":\"$stage\",\"index\":0,[^}]*\"attempt\":2" "$work/job" ||
+            fail "$stage $moment: not a second attempt: $(cat "$work/job")"
+    done
+done
+[ "$(find "$dir/run" -name 'task-*' | wc -l)" -le 1 ] || fail "scratch was left: $(ls "$dir/run")" # of the worker killed last
+
+# the broker, while a job denoises: serve ends with one line; started again, the job goes on
+job=$(submit --seed 7)
+tries=0
+until [ -n "$(find "$dir/store" -path "*/$job/denoise-0/ckpt/*" 2>/dev/null)" ]; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 6000 ] || fail "no checkpoint"
+    sleep 0.01
+done
+pkill -9 -P "$serve" -x weir-broker || fail "no broker to kill"
+wait "$serve" && fail "serve did not notice that its broker was gone"
+serve=""
+start "$dir"
+same "after kill -9 of the broker" "$(sha "$job")"
+stop
+
+start "$dir" --workers 4 --threads 1
+jobs=""
+for seed in 1 2 3 4 5 6 8; do jobs="$jobs $(submit --seed $seed)"; done
+same "beside 7 other jobs on 4 workers" "$(sha "$(submit --seed 7)")"
+for job in $jobs; do sha "$job" >/dev/null; done
+stop
+
+dir=$work/split
+start "$dir" --workers text=1,denoise=2,decode=1,assemble=1 --threads 2
+same "one worker a stage, 2 threads, another cluster" "$(sha "$(submit --seed 7)")"
+stop
+if pgrep -f "$work" >/dev/null; then fail "processes were left"; fi
