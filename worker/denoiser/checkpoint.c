@@ -18,6 +18,7 @@ enum {
     TRIES_MAX = 8, /* how many are looked at, from the newest on */
     KEPT = 2,
     STEP_DIGITS = 6,
+    SLACK_BYTES = 4096, /* read beyond the right size, so that what is a little too long is seen to be damaged */
 };
 static const char magic[8] = { 'W', 'E', 'I', 'R', 'C', 'K', 'P', 'T' };
 
@@ -49,7 +50,8 @@ enum weir_status weir_checkpoint_write(const struct weir_checkpoint_owner *owner
                                        const struct weir_checkpoint_state *state, void **out, size_t *out_bytes,
                                        struct weir_error *error)
 {
-    const size_t latent_bytes = owner->latent_count * sizeof(float), history_bytes = owner->history_count * sizeof(float);
+    const size_t latent_bytes = owner->latent_count * sizeof(float),
+                 history_bytes = owner->history_count * sizeof(float);
     const size_t bytes = HEADER_BYTES + latent_bytes + history_bytes + WEIR_SHA256_BYTES;
     uint8_t *b = calloc(1, bytes);
     *out = b;
@@ -169,7 +171,7 @@ bool weir_checkpoint_load(const struct weir_checkpoint_place *place, const struc
                           struct weir_checkpoint_state *out, void **memory)
 {
     const size_t bytes_max =
-        HEADER_BYTES + (owner->latent_count + owner->history_count) * sizeof(float) + WEIR_SHA256_BYTES;
+        SLACK_BYTES + HEADER_BYTES + (owner->latent_count + owner->history_count) * sizeof(float) + WEIR_SHA256_BYTES;
     char prefix[WEIR_KEY_BYTES], key[WEIR_KEY_BYTES];
     weir_key_checkpoints(place->tenant, place->task, prefix);
     struct newest newest = { .count = 0, .prefix = prefix };
@@ -186,12 +188,13 @@ bool weir_checkpoint_load(const struct weir_checkpoint_place *place, const struc
         weir_key_checkpoint(place->tenant, place->task, step, key);
         enum weir_status status = weir_store_get(place->store, key, bytes_max, memory, &count, &why);
         if (status == WEIR_OK) status = weir_checkpoint_parse(*memory, count, owner, out, &why);
-        if (status == WEIR_OK && out->step != step) status = weir_fail(&why, WEIR_BAD_FILE, "it is of step %u", out->step);
+        if (status == WEIR_OK && out->step != step)
+            status = weir_fail(&why, WEIR_BAD_FILE, "it is of step %u", out->step);
         if (status == WEIR_OK) return true;
         free(*memory);
         *memory = NULL;
         weir_log(place->log, WEIR_LOG_WARN, "checkpoint passed over key=%s words=\"%s\"", key, why.words);
-        if (status == WEIR_BAD_FILE || status == WEIR_TOO_LARGE) (void)weir_store_remove(place->store, key, NULL);
+        if (status == WEIR_BAD_FILE) (void)weir_store_remove(place->store, key, NULL);
     }
     *out = (struct weir_checkpoint_state){ 0 };
     return false;
