@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 size_t weir_cpu_aligned(size_t bytes)
 {
@@ -110,8 +113,10 @@ static void cpu_close(struct weir_device *device)
         if (cpu->streams[i]) dnnl_stream_destroy(cpu->streams[i]);
     }
     free(cpu->streams);
+    if (cpu->planning_stream) dnnl_stream_destroy(cpu->planning_stream);
     if (cpu->engine) dnnl_engine_destroy(cpu->engine);
     weir_pool_destroy(&cpu->pool);
+    pthread_mutex_destroy(&cpu->planning);
     free(cpu);
 }
 
@@ -182,6 +187,27 @@ static long cache_kib(int name)
     return bytes > 0 ? bytes / 1024 : 0;
 }
 
+/* Logical processors that share the last cache as the processor says it: what oneDNN divides that cache by. */
+static unsigned sharing(void)
+{
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    if (__get_cpuid_count(0x0b, 1, &a, &b, &c, &d)) return b & 0xffff;
+#endif
+    return 1;
+}
+
+/* "cpu-avx512-avx512_core-onednn2.6.3-f32-cache48.1280.49152x2": our loops, oneDNN's instruction set and version, and the
+ * sizes it cuts its sums by. */
+static void name_class(struct weir_cpu *cpu, dnnl_cpu_isa_t isa)
+{
+    const dnnl_version_t *version = dnnl_version();
+    snprintf(cpu->head.numerics_class, sizeof cpu->head.numerics_class,
+             "cpu-%s-%s-onednn%d.%d.%d-f32-cache%ld.%ld.%ldx%u", cpu->simd->name, isa_name(isa), version->major,
+             version->minor, version->patch, cache_kib(_SC_LEVEL1_DCACHE_SIZE), cache_kib(_SC_LEVEL2_CACHE_SIZE),
+             cache_kib(_SC_LEVEL3_CACHE_SIZE), sharing());
+}
+
 enum weir_status weir_cpu_open(int threads, struct weir_device **out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
@@ -194,9 +220,13 @@ enum weir_status weir_cpu_open(int threads, struct weir_device **out, struct wei
     cpu->head.table = &cpu_table;
     cpu->head.ops = &cpu_ops;
     cpu->head.memory_bytes = weir_host_memory_bytes();
+    pthread_mutex_init(&cpu->planning, NULL);
     WEIR_TRY(weir_pool_create(threads, thread_start, &cpu->pool, error));
     cpu->streams = calloc((size_t)threads, sizeof *cpu->streams);
     dnnl_status_t fault = cpu->streams ? dnnl_engine_create(&cpu->engine, dnnl_cpu, 0) : dnnl_out_of_memory;
+    if (fault == dnnl_success) {
+        fault = dnnl_stream_create(&cpu->planning_stream, cpu->engine, dnnl_stream_default_flags);
+    }
     for (int i = 0; i < threads && fault == dnnl_success; i++) {
         fault = dnnl_stream_create(&cpu->streams[i], cpu->engine, dnnl_stream_default_flags);
     }
@@ -206,11 +236,8 @@ enum weir_status weir_cpu_open(int threads, struct weir_device **out, struct wei
         goto cleanup;
     }
     const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
-    const dnnl_version_t *version = dnnl_version();
     cpu->simd = simd_for(isa);
-    snprintf(cpu->head.numerics_class, sizeof cpu->head.numerics_class, "cpu-%s-%s-onednn%d.%d.%d-f32-cache%ld.%ld.%ld",
-             cpu->simd->name, isa_name(isa), version->major, version->minor, version->patch,
-             cache_kib(_SC_LEVEL1_DCACHE_SIZE), cache_kib(_SC_LEVEL2_CACHE_SIZE), cache_kib(_SC_LEVEL3_CACHE_SIZE));
+    name_class(cpu, isa);
     *out = &cpu->head;
     cpu = NULL;
 

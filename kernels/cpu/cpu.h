@@ -3,7 +3,7 @@
  * Every op cuts its work into items by shape alone, and never across two rows; the pool's threads take the items. Each
  * oneDNN call runs on the one thread that makes it, so bytes depend neither on the number of threads nor on the rows
  * beside. They do depend on the instruction set, the library's version and, through oneDNN's choice of block sizes, on
- * the sizes of the caches: all are in the numerics class.
+ * the sizes of the caches and how many share the last one: all are in the numerics class.
  *
  * A plan holds the primitives of its shape with one set of memory objects a slot. A slot has one user at a time on a
  * device (pool.h), so plans may be shared by streams. Scratch is the caller's workspace: a slice for each slot, then
@@ -25,6 +25,10 @@ struct weir_cpu {
     const struct weir_cpu_simd *simd;
     dnnl_engine_t engine;
     dnnl_stream_t *streams; /* one a slot */
+    /* Held while oneDNN chooses an algorithm: some releases keep what they found for the last convolution in a static
+     * variable, and the choice must depend on the shape alone. */
+    pthread_mutex_t planning;
+    dnnl_stream_t planning_stream;
 };
 
 /* --- layers ------------------------------------------------------------------------------------------------------- */
@@ -43,7 +47,7 @@ struct weir_cpu_packed {
     float *vector_weight; /* norms: gamma; embed: table */
     float *bias;          /* norms: beta; embed: positions (or NULL); others: bias, zeros when the layer has none */
     size_t vector_bytes;
-    pthread_mutex_t lock; /* of what follows */
+    /* What follows grows while cpu->planning is held. */
     struct weir_cpu_layout layouts[WEIR_CPU_LAYOUTS_MAX];
     uint32_t layout_count;
 };

@@ -17,6 +17,18 @@ void weir_cpu_alone_end(int before)
     omp_set_num_threads(before);
 }
 
+static int planning_begin(struct weir_cpu *cpu)
+{
+    pthread_mutex_lock(&cpu->planning);
+    return weir_cpu_alone_begin();
+}
+
+static void planning_end(struct weir_cpu *cpu, int before)
+{
+    weir_cpu_alone_end(before);
+    pthread_mutex_unlock(&cpu->planning);
+}
+
 static enum weir_status dnnl_failed(dnnl_status_t fault, const char *what, const struct weir_packed *layer,
                                     struct weir_error *error)
 {
@@ -149,9 +161,9 @@ static enum weir_status layout_init(const struct weir_cpu *cpu, const struct wei
     if (fault == dnnl_success) fault = dnnl_primitive_create(&reorder, description);
     if (fault == dnnl_success) {
         const dnnl_exec_arg_t arguments[] = { { DNNL_ARG_FROM, from }, { DNNL_ARG_TO, layout->memory } };
-        fault = dnnl_primitive_execute(reorder, cpu->streams[0], 2, arguments);
+        fault = dnnl_primitive_execute(reorder, cpu->planning_stream, 2, arguments);
     }
-    if (fault == dnnl_success) fault = dnnl_stream_wait(cpu->streams[0]);
+    if (fault == dnnl_success) fault = dnnl_stream_wait(cpu->planning_stream);
     if (reorder) dnnl_primitive_destroy(reorder);
     if (description) dnnl_primitive_desc_destroy(description);
     if (fault == dnnl_success) return WEIR_OK;
@@ -166,7 +178,7 @@ static const char *implementation(dnnl_primitive_desc_t primitive)
     return words;
 }
 
-/* The layout for a primitive that would like `wanted`, adding it to the layer when it is new; the layer is locked. */
+/* The layout for a primitive that would like `wanted`, adding it to the layer when it is new. */
 static enum weir_status layout_find(const struct weir_cpu *cpu, struct weir_cpu_packed *layer,
                                     const dnnl_memory_desc_t *wanted, const struct weir_cpu_layout **out,
                                     struct weir_error *error)
@@ -217,7 +229,7 @@ static enum weir_status primitive_create(struct weir_cpu *cpu, struct weir_cpu_p
     enum weir_status status = WEIR_OK;
     struct descriptions descs;
     dnnl_primitive_desc_t best = NULL, usual = NULL, *chosen = &usual;
-    const int before = weir_cpu_alone_begin();
+    const int before = planning_begin(cpu);
 
     *out = (struct weir_cpu_primitive){ 0 };
     dnnl_status_t fault = describe(cpu, recipe, NULL, &descs, &best);
@@ -227,10 +239,8 @@ static enum weir_status primitive_create(struct weir_cpu *cpu, struct weir_cpu_p
         out->weights = &layer->layouts[0];
     } else {
         chosen = &best;
-        pthread_mutex_lock(&layer->lock);
         status =
             layout_find(cpu, layer, dnnl_primitive_desc_query_md(best, dnnl_query_weights_md, 0), &out->weights, error);
-        pthread_mutex_unlock(&layer->lock);
         if (status != WEIR_OK) goto cleanup;
     }
     fault = dnnl_primitive_create(&out->primitive, *chosen);
@@ -252,7 +262,7 @@ cleanup:
     if (usual) dnnl_primitive_desc_destroy(usual);
     if (fault != dnnl_success) status = dnnl_failed(fault, "planning", &layer->head, error);
     if (status != WEIR_OK) weir_cpu_primitive_destroy(cpu, out);
-    weir_cpu_alone_end(before);
+    planning_end(cpu, before);
     return status;
 }
 
@@ -388,7 +398,6 @@ enum weir_status weir_cpu_pack(struct weir_device *device, const struct weir_par
     struct weir_cpu_packed *packed = calloc(1, sizeof *packed);
     if (!packed) return weir_fail(error, WEIR_NO_MEMORY, "device cpu: no memory for a layer");
     weir_packed_head(&packed->head, device, q);
-    pthread_mutex_init(&packed->lock, NULL);
     const bool blocks = q->op == WEIR_OP_LINEAR || q->op == WEIR_OP_CONV2D || q->op == WEIR_OP_CONV_TEMPORAL;
     const uint64_t bias_count = blocks ? q->out : weir_bias_count(q), weight_count = blocks ? 0 : weir_weight_count(q);
     packed->vector_bytes = (size_t)(weight_count + bias_count) * sizeof(float);
@@ -399,9 +408,9 @@ enum weir_status weir_cpu_pack(struct weir_device *device, const struct weir_par
         status = weir_fail(error, WEIR_NO_MEMORY, "device cpu: no memory for %zu bytes of %s", packed->vector_bytes,
                            weir_op_name(q->op));
     } else if (blocks) {
-        const int before = weir_cpu_alone_begin();
+        const int before = planning_begin(cpu);
         status = pack_blocks(cpu, q, packed, error);
-        weir_cpu_alone_end(before);
+        planning_end(cpu, before);
     }
     if (status != WEIR_OK) {
         weir_cpu_packed_destroy(&packed->head);
@@ -416,7 +425,6 @@ void weir_cpu_packed_destroy(struct weir_packed *head)
     struct weir_cpu_packed *packed = (struct weir_cpu_packed *)head;
     if (!packed) return;
     for (uint32_t i = 0; i < packed->layout_count; i++) layout_deinit(&packed->layouts[i]);
-    pthread_mutex_destroy(&packed->lock);
     free(packed->vector_weight);
     free(packed->bias);
     free(packed);

@@ -5,6 +5,8 @@
 #include "kernels/cpu/simd.h"
 
 #include <dirent.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* f32 against f64 sums: a product over K terms rounds each of its sums to 2^-24 of its size so far, which is sqrt(K) of
  * a term on average; over K <= 3,000 that stays near 1e-6 of the result. */
@@ -132,6 +134,47 @@ static void y_may_lie_where_the_contract_allows_it(void **state)
         case_end(&over);
     }
     weir_device_close(&cpu);
+}
+
+/* FNV-1a of every case's y, computed by a process of its own: first case to last, or last to first. */
+static void child_hashes(bool backwards, uint64_t hashes[WEIR_COUNT(kernel_cases)])
+{
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct weir_device *cpu = open_device("cpu", 1);
+        for (size_t n = 0; n < WEIR_COUNT(kernel_cases); n++) {
+            const size_t i = backwards ? WEIR_COUNT(kernel_cases) - 1 - n : n;
+            struct running_case r = case_begin(&kernel_cases[i], 0, 1);
+            case_run(&r, cpu);
+            const unsigned char *y = (const unsigned char *)r.operands[r.sizes.y];
+            hashes[i] = 0xcbf29ce484222325u;
+            for (size_t k = 0; k < y_bytes(&r, 1); k++) hashes[i] = (hashes[i] ^ y[k]) * 0x100000001b3u;
+            case_end(&r);
+        }
+        const size_t bytes = WEIR_COUNT(kernel_cases) * sizeof *hashes;
+        _exit(write(ends[1], hashes, bytes) == (ssize_t)bytes ? 0 : 1); /* fits a pipe's buffer */
+    }
+    int how;
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 0);
+    const size_t bytes = WEIR_COUNT(kernel_cases) * sizeof *hashes;
+    assert_int_equal(read(ends[0], hashes, bytes), bytes);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void bytes_do_not_depend_on_what_was_planned_before(void **state)
+{
+    (void)state;
+    uint64_t forwards[WEIR_COUNT(kernel_cases)], backwards[WEIR_COUNT(kernel_cases)];
+    child_hashes(false, forwards);
+    child_hashes(true, backwards);
+    for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) {
+        if (forwards[i] != backwards[i]) fail_msg("%s: other bytes after other plans", kernel_cases[i].label);
+    }
 }
 
 static int thread_count(void)
@@ -353,6 +396,7 @@ static void other_precisions_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bytes_do_not_depend_on_what_was_planned_before),
         cmocka_unit_test(exp_is_within_two_units_in_the_last_place),
         cmocka_unit_test(activations_follow_their_formulas_far_out_and_keep_nan),
         cmocka_unit_test(products_of_all_sizes_sum_in_order),

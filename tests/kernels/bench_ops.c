@@ -1,0 +1,233 @@
+/* bench_ops: each op of a device at the shapes of real networks, against what that device can do at best.
+ *
+ *   bench_ops [DEVICE [THREADS [FILTER]]]      defaults: cpu, 1 thread, all
+ *
+ * One line a case: median and p90 of the samples, GFLOP/s and the share of `of_product` (a product 1024 x 1024 x 1024 by
+ * the same device in the same run), and for ops that only move memory GB/s against a plain copy of the same bytes. With
+ * one thread the clock is the thread's own processor time, so that other work on the machine disturbs little; with more
+ * it is the wall's. Not a test: it fails nothing. */
+#include "tests/kernels/cases.h"
+
+#include <time.h>
+
+#define SAMPLES 15
+#define SAMPLE_NS 4000000u /* a sample repeats the op until it lasts so long */
+
+static const struct kernel_case bench_cases[] = {
+    /* The demo network, 2 rows of 16 frames of 16 x 16. */
+    LINEAR(4096, 48, 144),
+    LINEAR(4096, 48, 48, .residual = true),
+    LINEAR(4096, 48, 384, .activation = WEIR_ACT_GEGLU),
+    LINEAR(4096, 192, 48, .residual = true),
+    LINEAR(4096, 128, 1024, .activation = WEIR_ACT_GEGLU),
+    LINEAR(1024, 96, 768, .activation = WEIR_ACT_GEGLU),
+    LINEAR(1024, 384, 96, .residual = true),
+    LINEAR(256, 144, 1152, .activation = WEIR_ACT_GEGLU),
+    LINEAR(1, 192, 96),
+    CONV2D(16, 16, 16, 48, 48, 3, 1, 1, 1, .row_bias = true),
+    CONV2D(16, 16, 16, 144, 48, 3, 1, 1, 1, .row_bias = true),
+    CONV2D(16, 8, 8, 96, 96, 3, 1, 1, 1, .residual = true),
+    CONV2D(16, 4, 4, 144, 144, 3, 1, 1, 1, .residual = true),
+    CONV2D(16, 8, 8, 96, 96, 3, 1, 1, 1, .resize_height = 16, .resize_width = 16),
+    CONV2D(16, 16, 16, 48, 48, 3, 2, 1, 1),
+    CONV2D(16, 16, 16, 4, 48, 3, 1, 1, 1),
+    CONV2D(16, 16, 16, 48, 4, 3, 1, 1, 1),
+    CONV_TEMPORAL(16, 256, 48, 48, .residual = true),
+    CONV_TEMPORAL(16, 64, 96, 96),
+    CONV_TEMPORAL(16, 16, 144, 144),
+    GROUP_NORM(16, 256, 48, 16, .silu = true),
+    GROUP_NORM(1, 4096, 48, 16, .silu = true),
+    LAYER_NORM(4096, 48),
+    SPATIAL(16, 256, 256, 3, 16),
+    SPATIAL(16, 64, 64, 6, 16),
+    TEMPORAL(16, 256, 3, 16),
+    CROSS(1, 4096, 32, 3, 16),
+    /* Its decoder, 16 x 16 latents to 128 x 128, a frame a row. */
+    CONV2D(1, 16, 16, 128, 128, 3, 1, 1, 1, .residual = true),
+    CONV2D(1, 32, 32, 128, 128, 3, 1, 1, 1, .resize_height = 64, .resize_width = 64),
+    CONV2D(1, 64, 64, 96, 96, 3, 1, 1, 1, .residual = true),
+    CONV2D(1, 64, 64, 64, 64, 3, 1, 1, 1, .resize_height = 128, .resize_width = 128),
+    CONV2D(1, 128, 128, 32, 32, 3, 1, 1, 1, .residual = true),
+    CONV2D(1, 128, 128, 32, 3, 3, 1, 1, 1),
+    GROUP_NORM(1, 16384, 64, 16, .silu = true),
+    SPATIAL(1, 256, 256, 1, 128),
+    /* ms-1.7b at 256 x 256: its widest levels. */
+    LINEAR(16384, 320, 2560, .activation = WEIR_ACT_GEGLU),
+    LINEAR(16384, 1280, 320, .residual = true),
+    CONV2D(16, 32, 32, 320, 320, 3, 1, 1, 1, .residual = true),
+    CONV2D(16, 16, 16, 640, 640, 3, 1, 1, 1),
+    CONV2D(16, 4, 4, 1280, 1280, 3, 1, 1, 1),
+    CONV_TEMPORAL(16, 1024, 320, 320),
+    CONV_TEMPORAL(16, 64, 1280, 1280),
+    SPATIAL(16, 1024, 1024, 5, 64),
+    CROSS(1, 16384, 77, 5, 64),
+    TEMPORAL(16, 1024, 5, 64),
+};
+
+/* Multiplications and additions of products, of all rows; 0 for ops without. */
+static double flops_of(const struct kernel_case *c)
+{
+    const double rows = c->shape.linear.rows;
+    switch (c->op) {
+    case WEIR_OP_LINEAR:
+        return 2.0 * rows * c->shape.linear.tokens * c->shape.linear.in * c->shape.linear.out;
+    case WEIR_OP_CONV2D: {
+        const struct weir_conv2d *s = &c->shape.conv2d;
+        const struct weir_conv2d_size size = weir_conv2d_size_of(s);
+        return 2.0 * rows * s->frames * size.height * size.width * s->in * s->out * s->kernel * s->kernel;
+    }
+    case WEIR_OP_CONV_TEMPORAL: {
+        const struct weir_conv_temporal *s = &c->shape.conv_temporal;
+        return 6.0 * rows * s->frames * s->pixels * s->in * s->out;
+    }
+    case WEIR_OP_ATTENTION: {
+        const struct weir_attention *s = &c->shape.attention;
+        return 4.0 * rows * s->sequences * s->query_length * s->key_length * s->heads * s->head_dim;
+    }
+    default:
+        return 0;
+    }
+}
+
+struct bench {
+    struct weir_device *device;
+    struct weir_stream *stream;
+    clockid_t clock;
+    double product_gflops;
+};
+
+static uint64_t now_ns(const struct bench *bench)
+{
+    struct timespec now;
+    clock_gettime(bench->clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+struct times {
+    double median_us, p90_us;
+};
+
+/* Samples of `once`, each long enough for the clock. */
+static struct times measure(const struct bench *bench, void (*once)(const struct bench *bench, void *context),
+                            void *context)
+{
+    double us[SAMPLES];
+    once(bench, context);
+    for (size_t i = 0; i < SAMPLES; i++) {
+        const uint64_t begin = now_ns(bench);
+        uint64_t end;
+        unsigned count = 0;
+        do {
+            once(bench, context);
+            count++;
+            end = now_ns(bench);
+        } while (end - begin < SAMPLE_NS);
+        us[i] = (double)(end - begin) / 1e3 / count;
+    }
+    qsort(us, SAMPLES, sizeof us[0], ascending);
+    return (struct times){ us[SAMPLES / 2], us[SAMPLES * 9 / 10] };
+}
+
+struct op_run {
+    const struct weir_plan *plan;
+    void *const *operands;
+    void *workspace;
+};
+
+static void run_once(const struct bench *bench, void *context)
+{
+    const struct op_run *run = context;
+    bench->device->ops->run(run->plan, bench->stream, run->operands, run->workspace);
+    bench->device->table->stream_sync(bench->stream, NULL);
+}
+
+struct copy {
+    void *to;
+    const void *from;
+    size_t bytes;
+};
+
+static void copy_once(const struct bench *bench, void *context)
+{
+    const struct copy *copy = context;
+    (void)bench;
+    memcpy(copy->to, copy->from, copy->bytes);
+    __asm__ volatile("" : : "r"(copy->to) : "memory");
+}
+
+static struct times time_case(const struct bench *bench, struct running_case *r)
+{
+    const struct weir_ops *ops = bench->device->ops;
+    struct weir_error error = { 0 };
+    struct weir_packed *packed = NULL;
+    struct weir_plan *plan = NULL;
+    void *workspace = NULL, *operands[WEIR_OPERANDS_MAX];
+    size_t workspace_bytes = 0;
+
+    for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) operands[i] = r->operands[i];
+    if ((r->weight && ops->pack(bench->device, &r->parameters, &packed, &error) != WEIR_OK) ||
+        ops->plan[r->c.op](bench->device, packed, &r->c.shape, &plan, &workspace_bytes, &error) != WEIR_OK ||
+        bench->device->table->memory_alloc(bench->device, workspace_bytes, &workspace, &error) != WEIR_OK) {
+        fprintf(stderr, "bench_ops: %s: %s\n", r->c.label, error.words);
+        exit(weir_status_exit_code(error.code));
+    }
+    struct op_run run = { plan, operands, workspace };
+    const struct times times = measure(bench, run_once, &run);
+    bench->device->table->memory_free(bench->device, workspace);
+    ops->plan_destroy(plan);
+    if (packed) ops->packed_destroy(packed);
+    return times;
+}
+
+static void bench_case(const struct bench *bench, const struct kernel_case *c)
+{
+    const uint32_t rows = c->shape.linear.rows;
+    struct running_case r = case_begin(c, 0, rows);
+    const struct times times = time_case(bench, &r);
+    const double flops = flops_of(c);
+    printf("%-72s median_us=%.1f p90_us=%.1f", c->label, times.median_us, times.p90_us);
+    if (flops > 0) {
+        const double gflops = flops / times.median_us / 1e3;
+        printf(" gflop_s=%.1f of_product=%.2f\n", gflops, gflops / bench->product_gflops);
+    } else {
+        struct copy copy = { r.operands[r.sizes.y], r.operands[0], r.sizes.row[0] * rows * sizeof(float) };
+        const struct times plain = measure(bench, copy_once, &copy);
+        printf(" gb_s=%.1f of_copy=%.2f\n", 2.0 * (double)copy.bytes / times.median_us / 1e3,
+               plain.median_us / times.median_us);
+    }
+    fflush(stdout);
+    case_end(&r);
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "cpu", *filter = argc > 3 ? argv[3] : "";
+    const int threads = argc > 2 ? atoi(argv[2]) : 1;
+    struct weir_error error = { 0 };
+    struct bench bench = { .clock = threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC };
+
+    if (weir_device_open(name, threads, &bench.device, &error) != WEIR_OK ||
+        bench.device->table->stream_create(bench.device, &bench.stream, &error) != WEIR_OK) {
+        fprintf(stderr, "bench_ops: %s\n", error.words);
+        return weir_status_exit_code(error.code);
+    }
+    const struct kernel_case product = { .label = "product 1024 x 1024 x 1024",
+                                         .op = WEIR_OP_LINEAR,
+                                         .shape.linear = { .rows = 1, .tokens = 1024, .in = 1024, .out = 1024 } };
+    struct running_case r = case_begin(&product, 0, 1);
+    bench.product_gflops = flops_of(&product) / time_case(&bench, &r).median_us / 1e3;
+    case_end(&r);
+    printf("device=%s threads=%d product_gflop_s=%.1f\n", bench.device->numerics_class, threads, bench.product_gflops);
+    for (size_t i = 0; i < WEIR_COUNT(bench_cases); i++) {
+        if (strstr(bench_cases[i].label, filter)) bench_case(&bench, &bench_cases[i]);
+    }
+    bench.device->table->stream_destroy(bench.stream);
+    weir_device_close(&bench.device);
+    return 0;
+}
