@@ -1,0 +1,132 @@
+/* The plan and the heap: pure arithmetic, tried over every small job and many random orders. */
+#include "broker/heap.h"
+#include "broker/plan.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static enum weir_status make(const char *format, uint32_t n, uint32_t frames, struct weir_plan *out)
+{
+    Weir__Pb__JobSpec spec = WEIR__PB__JOB_SPEC__INIT;
+    spec.has_n = spec.has_frames = true;
+    spec.n = n;
+    spec.frames = frames;
+    spec.format = (char *)(uintptr_t)format;
+    return weir_plan_make(&spec, out, NULL);
+}
+
+static void films_are_cut_into_segments_of_16_frames_and_pictures_are_not(void **state)
+{
+    (void)state;
+    struct weir_plan plan;
+    uint32_t first, count;
+    const struct {
+        const char *format;
+        uint32_t frames, segments, last;
+    } rows[] = { { "mp4", 1, 1, 1 },   { "mp4", 16, 1, 16 },  { "mp4", 17, 2, 1 }, { "webm", 32, 2, 16 },
+                 { "webm", 33, 3, 1 }, { "gif", 100, 1, 100 }, { "png", 17, 1, 17 } };
+    for (size_t k = 0; k < WEIR_COUNT(rows); k++) {
+        assert_int_equal(make(rows[k].format, 1, rows[k].frames, &plan), WEIR_OK);
+        assert_int_equal(plan.segments, rows[k].segments);
+        weir_plan_frames(&plan, WEIR_STAGE_DECODE, plan.segments - 1, &first, &count);
+        assert_int_equal(count, rows[k].last);
+        assert_int_equal(first + count, rows[k].frames);
+    }
+}
+
+static void the_limit_of_tasks_holds_from_both_sides_and_numbers_do_not_overflow(void **state)
+{
+    (void)state;
+    struct weir_plan plan;
+    assert_int_equal(make("gif", 1365, 16, &plan), WEIR_OK); /* 1 + 1365 * 3 = 4096 */
+    assert_int_equal(weir_plan_tasks(&plan), WEIR_PLAN_TASKS_MAX);
+    assert_int_equal(make("gif", 1366, 16, &plan), WEIR_TOO_LARGE);
+    assert_int_equal(make("mp4", UINT32_MAX, UINT32_MAX, &plan), WEIR_TOO_LARGE);
+    assert_int_equal(make("mp4", 0, 16, &plan), WEIR_BAD_ARGUMENT);
+    assert_int_equal(make("mp4", 1, 0, &plan), WEIR_BAD_ARGUMENT);
+    assert_int_equal(make(NULL, 1, 16, &plan), WEIR_BAD_ARGUMENT);
+}
+
+/* For every task of every small job: places go there and back, frames of an item are covered once, and a task is among
+ * the consumers of exactly those tasks that are its inputs. */
+static void every_small_plan_fits_together(void **state)
+{
+    (void)state;
+    for (uint32_t n = 1; n <= 4; n++) {
+        for (uint32_t frames = 1; frames <= 50; frames++) {
+            struct weir_plan plan;
+            assert_int_equal(make("mp4", n, frames, &plan), WEIR_OK);
+            uint32_t covered = 0;
+            for (uint32_t place = 0; place < weir_plan_tasks(&plan); place++) {
+                enum weir_stage stage, from;
+                uint32_t index, other, first, count;
+                weir_plan_at(&plan, place, &stage, &index);
+                assert_int_equal(weir_plan_place(&plan, stage, index), place);
+                assert_in_range(weir_plan_item(&plan, stage, index), 0, n - 1);
+                weir_plan_frames(&plan, stage, index, &first, &count);
+                if (stage == WEIR_STAGE_DECODE) covered += count;
+                const struct weir_plan_range inputs = weir_plan_inputs(&plan, stage, index);
+                for (uint32_t p = 0; p < weir_plan_tasks(&plan); p++) {
+                    weir_plan_at(&plan, p, &from, &other);
+                    const struct weir_plan_range consumers = weir_plan_consumers(&plan, from, other);
+                    const bool is_input = from == inputs.stage && other >= inputs.first && other - inputs.first < inputs.count;
+                    const bool consumes = stage == consumers.stage && index >= consumers.first && index - consumers.first < consumers.count;
+                    assert_int_equal(is_input, consumes);
+                }
+            }
+            assert_int_equal(covered, n * frames);
+        }
+    }
+}
+
+#define NODES 200
+
+static void a_heap_gives_back_in_order_whatever_left_between(void **state)
+{
+    (void)state;
+    static struct weir_heap_node nodes[NODES];
+    unsigned seed = 7;
+    for (int round = 0; round < 200; round++) {
+        struct weir_heap heap = { NULL };
+        bool in[NODES] = { false };
+        size_t left = 0;
+        for (int step = 0; step < 600; step++) {
+            const size_t k = (size_t)rand_r(&seed) % NODES;
+            if (in[k]) {
+                weir_heap_remove(&heap, &nodes[k]);
+                left--;
+            } else {
+                nodes[k].a = (uint64_t)rand_r(&seed) % 5;
+                nodes[k].b = (uint64_t)rand_r(&seed) % 5;
+                nodes[k].c = (uint32_t)k;
+                weir_heap_add(&heap, &nodes[k]);
+                left++;
+            }
+            in[k] = !in[k];
+        }
+        struct weir_heap_node *before = NULL;
+        while (heap.root != NULL) {
+            struct weir_heap_node *node = heap.root;
+            weir_heap_remove(&heap, node);
+            if (before != NULL) assert_true(weir_heap_before(before, node));
+            before = node;
+            left--;
+        }
+        assert_int_equal(left, 0);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(films_are_cut_into_segments_of_16_frames_and_pictures_are_not),
+        cmocka_unit_test(the_limit_of_tasks_holds_from_both_sides_and_numbers_do_not_overflow),
+        cmocka_unit_test(every_small_plan_fits_together),
+        cmocka_unit_test(a_heap_gives_back_in_order_whatever_left_between),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
