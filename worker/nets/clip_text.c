@@ -126,7 +126,7 @@ static enum weir_status load(struct weir_clip_text *net, struct weir_error *erro
     enum weir_status status = WEIR_OK;
     struct weir_program *p = NULL;
     net->root = weir_params_has(net->params, "text_model.final_layer_norm.weight") ? "text_model." : "";
-    WEIR_TRY(weir_params_program(net->params, &p));
+    WEIR_TRY(weir_params_program(net->params, &p, error));
     weir_clip_text_build(net, p, (struct weir_value){ 0 });
     WEIR_TRY(weir_params_status(net->params, error));
     weir_params_seal(net->params);

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define HASH_NONFATAL_OOM 1 /* an entry that could not be added has no table */
 #include <uthash.h>
 
 struct layer {
@@ -180,9 +182,13 @@ static enum weir_status add_layer(struct weir_params *params, const char *name, 
     struct layer *layer = calloc(1, sizeof *layer);
     if (!layer) return weir_fail(error, WEIR_NO_MEMORY, "%s: no memory for its entry", name);
     snprintf(layer->name, sizeof layer->name, "%s", name);
+    HASH_ADD_STR(params->layers, name, layer);
+    if (!layer->hh.tbl) {
+        free(layer);
+        return weir_fail(error, WEIR_NO_MEMORY, "%s: no memory for its entry", name);
+    }
     layer->packed = *packed_p;
     *packed_p = NULL;
-    HASH_ADD_STR(params->layers, name, layer);
     return WEIR_OK;
 }
 
@@ -344,11 +350,13 @@ const struct weir_packed *weir_params_embed(struct weir_params *params, const st
 }
 
 /* A program whose first value is impossible: its error sticks, so every later call returns at once. */
-enum weir_status weir_params_program(const struct weir_params *params, struct weir_program **out)
+enum weir_status weir_params_program(const struct weir_params *params, struct weir_program **out,
+                                     struct weir_error *error)
 {
     const enum weir_status status = weir_program_create(params->device, params->dtype, out);
-    if (status == WEIR_OK) weir_program_input(*out, "nothing", params->dtype, &(struct weir_dims){ 0 });
-    return status;
+    if (status != WEIR_OK) return weir_fail(error, status, "no memory for a program");
+    weir_program_input(*out, "nothing", params->dtype, &(struct weir_dims){ 0 });
+    return WEIR_OK;
 }
 
 enum weir_status weir_params_status(const struct weir_params *params, struct weir_error *error)

@@ -65,7 +65,8 @@ const struct weir_packed *weir_params_embed(struct weir_params *params, const st
 
 /* A program that builders may write into for their layers alone: nothing in it is planned, for a device may make a
  * layer larger for each shape that it plans. Finishing it fails. */
-enum weir_status weir_params_program(const struct weir_params *params, struct weir_program **out);
+enum weir_status weir_params_program(const struct weir_params *params, struct weir_program **out,
+                                     struct weir_error *error);
 
 enum weir_status weir_params_status(const struct weir_params *params, struct weir_error *error);
 /* No more layers: asking for a new one is our own fault from here on. */

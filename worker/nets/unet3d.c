@@ -514,7 +514,7 @@ static enum weir_status load(struct weir_unet3d *net, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct weir_program *p = NULL;
-    WEIR_TRY(weir_params_program(net->params, &p));
+    WEIR_TRY(weir_params_program(net->params, &p, error));
     weir_unet3d_build_prepare(net, p, 1, 1);
     weir_unet3d_build_step(net, p, none, none, 1);
     WEIR_TRY(weir_params_status(net->params, error));

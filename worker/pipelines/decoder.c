@@ -33,7 +33,7 @@ enum weir_status weir_decoder_plan(struct weir_pipeline *pipeline, struct weir_d
     d->frames = frames_per_run ? frames_per_run : pixels < PIXELS_PER_RUN ? PIXELS_PER_RUN / pixels : 1;
     if (d->frames > item->frames) d->frames = item->frames;
     d->z_count = weir_item_latent_count(&pipeline->facts, item) / item->frames;
-    WEIR_TRY(weir_program_create(device, WEIR_F32, &d->program));
+    WEIR_TRY(weir_run_create_program(device, &d->program, error));
     pipeline->family->build_decode(pipeline, net, d->program, item, d->frames);
     WEIR_TRY(weir_program_finish(d->program, error));
     *out = d;

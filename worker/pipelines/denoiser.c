@@ -61,8 +61,8 @@ enum weir_status weir_denoiser_plan(struct weir_pipeline *pipeline, struct weir_
     d->shape = *item;
     WEIR_TRY(weir_item_check(&pipeline->facts, item, error));
     d->latent_count = weir_item_latent_count(&pipeline->facts, item);
-    WEIR_TRY(weir_program_create(device, WEIR_F32, &d->prepare));
-    WEIR_TRY(weir_program_create(device, WEIR_F32, &d->step));
+    WEIR_TRY(weir_run_create_program(device, &d->prepare, error));
+    WEIR_TRY(weir_run_create_program(device, &d->step, error));
     pipeline->family->build_prepare(pipeline, net, d->prepare, weir_item_guided(item) ? 2 : 1);
     WEIR_TRY(weir_program_finish(d->prepare, error));
     pipeline->family->build_step(pipeline, net, d->step, item);

@@ -68,6 +68,8 @@ struct weir_run {
     struct weir_stream *stream; /* NULL before start */
     uint8_t *arena;
 };
+enum weir_status weir_run_create_program(struct weir_device *device, struct weir_program **out,
+                                         struct weir_error *error);
 enum weir_status weir_run_start(struct weir_run *run, struct weir_device *device, size_t bytes,
                                 struct weir_error *error);
 void weir_run_stop(struct weir_run *run);

@@ -230,6 +230,13 @@ cleanup:
 
 /* ---- what every run is made of ---- */
 
+enum weir_status weir_run_create_program(struct weir_device *device, struct weir_program **out,
+                                         struct weir_error *error)
+{
+    const enum weir_status status = weir_program_create(device, WEIR_F32, out);
+    return status == WEIR_OK ? WEIR_OK : weir_fail(error, status, "no memory for a program");
+}
+
 enum weir_status weir_run_start(struct weir_run *run, struct weir_device *device, size_t bytes,
                                 struct weir_error *error)
 {

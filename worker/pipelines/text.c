@@ -19,7 +19,7 @@ enum weir_status weir_text_plan(struct weir_pipeline *pipeline, struct weir_devi
     if (!text) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a text run");
     text->pipeline = pipeline;
     text->device = device;
-    WEIR_TRY(weir_program_create(device, WEIR_F32, &text->program));
+    WEIR_TRY(weir_run_create_program(device, &text->program, error));
     pipeline->family->build_text(pipeline, net, text->program);
     WEIR_TRY(weir_program_finish(text->program, error));
     *out = text;
