@@ -54,10 +54,13 @@ static enum weir_status join(char out[PATH_BYTES], const char *prefix, const cha
     return WEIR_OK;
 }
 
-/* SIGTERM and SIGINT become readable on the returned descriptor. Before any thread starts, so that all inherit the mask. */
+/* SIGTERM and SIGINT become readable on the returned descriptor. Before any thread starts, so that all inherit the mask.
+ * A write over a limit of size, or to a closed pipe, is an error like others and no reason to die. */
 static int stop_descriptor(void)
 {
     sigset_t signals;
+    signal(SIGXFSZ, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);

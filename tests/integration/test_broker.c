@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <zmq.h>
@@ -752,6 +753,33 @@ static void status_and_list_tell_what_is_there(void **state)
     end(w);
 }
 
+/* Its disk is full: a limit on the size of files stands in. Nothing is answered that is not written. */
+static void a_broker_that_cannot_write_stops_without_an_answer(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    struct peer *worker = join_worker(w), *client = join(w, false);
+    submit(client, 1, "tiny", "a red circle", "key");
+    const struct rlimit none = { 512, 512 };
+    assert_int_equal(prlimit(w->broker, RLIMIT_FSIZE, &none, NULL), 0);
+    quote(w, worker, 16, 1);
+    assert_int_equal(wait_exit(w->broker), 75);
+    close(w->broker_out);
+    struct weir_message message;
+    assert_false(hear_within(w, client, WEIR_MESSAGE_ACCEPTED, &message, 300));
+
+    start_broker(w);
+    see(w, worker, WEIR_MESSAGE_WHO);
+    hello(worker, "tiny");
+    see(w, worker, WEIR_MESSAGE_WELCOME);
+    credit(worker, 1);
+    submit(client, 2, "tiny", "a red circle", "key");
+    quote(w, worker, 16, 1);
+    see_accepted(w, client, 2, false);
+    do_task(w, worker, WEIR_STAGE_TEXT, 0, 0, "embedding");
+    end(w);
+}
+
 static void a_second_broker_on_the_same_directory_is_refused(void **state)
 {
     (void)state;
@@ -781,6 +809,7 @@ int main(void)
         cmocka_unit_test(a_permanent_failure_ends_the_job_with_its_cause),
         cmocka_unit_test(malformed_messages_hurt_nobody_else),
         cmocka_unit_test(status_and_list_tell_what_is_there),
+        cmocka_unit_test(a_broker_that_cannot_write_stops_without_an_answer),
         cmocka_unit_test(a_second_broker_on_the_same_directory_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
