@@ -17,12 +17,13 @@ enum weir_status weir_host_stream_create(struct weir_device *device, struct weir
 void weir_host_stream_destroy(struct weir_stream *stream);
 enum weir_status weir_host_stream_sync(struct weir_stream *stream, struct weir_error *error);
 
-/* What may be planned for: installed memory, or the cgroup's limit when that is lower, less WEIR_HOST_RESERVE. */
+/* What may be planned for: installed memory, or the lowest limit of the cgroups this process is in, less a reserve. */
 #define WEIR_HOST_RESERVE_SHARE 8                         /* an eighth is kept for the system and the page cache, */
 #define WEIR_HOST_RESERVE_BYTES_MIN ((uint64_t)256 << 20) /* and never less than this */
 uint64_t weir_host_memory_bytes(void);
-/* The same from given files, for tests: the cgroup v2 file memory.max and the v1 file; absent files say nothing. */
-uint64_t weir_host_memory_bytes_from(uint64_t installed, const char *cgroup_v2, const char *cgroup_v1);
+/* The same with `installed` bytes, where cgroups are mounted (v2, or v1 with a folder "memory"), and the file that says
+ * which ones this process is in; what cannot be read limits nothing. */
+uint64_t weir_host_memory_bytes_from(uint64_t installed, const char *cgroup_root, const char *membership);
 
 /* Processors this process may run on, at least 1. */
 int weir_host_processors(void);

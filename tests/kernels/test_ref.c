@@ -3,6 +3,7 @@
 
 #include "kernels/host.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define NEAR(value, wanted) assert_float_equal(value, wanted, 1e-6f)
@@ -397,25 +398,56 @@ static void to_rgb8_clamps_and_truncates_or_rounds(void **state)
     assert_memory_equal(y, rounded, 6);
 }
 
-static void memory_to_plan_for_is_the_lower_of_installed_and_cgroup_less_a_reserve(void **state)
+static void write_file(const char *folder, const char *name, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static void memory_to_plan_for_is_the_lowest_of_installed_and_cgroups_less_a_reserve(void **state)
 {
     (void)state;
-    char v2[] = "/tmp/weir-cgroup-XXXXXX", v1[] = "/tmp/weir-cgroup-XXXXXX";
-    const int v2_fd = mkstemp(v2), v1_fd = mkstemp(v1);
+    char root[] = "/tmp/weir-cgroup-XXXXXX", path[64], membership[64];
     const uint64_t gib = (uint64_t)1 << 30;
-    assert_true(v2_fd >= 0 && v1_fd >= 0);
-    assert_int_equal(weir_host_memory_bytes_from(16 * gib, "/nonexistent", NULL), 14 * gib);
-    assert_int_equal(write(v2_fd, "max\n", 4), 4);
-    assert_int_equal(weir_host_memory_bytes_from(16 * gib, v2, NULL), 14 * gib);
-    assert_int_equal(write(v1_fd, "8589934592\n", 11), 11);
-    assert_int_equal(weir_host_memory_bytes_from(16 * gib, v2, v1), 7 * gib);
-    assert_int_equal(weir_host_memory_bytes_from(4 * gib, v2, v1), 3 * gib + gib / 2);
-    assert_int_equal(weir_host_memory_bytes_from(gib, NULL, NULL), gib - WEIR_HOST_RESERVE_BYTES_MIN);
-    assert_int_equal(weir_host_memory_bytes_from(WEIR_HOST_RESERVE_BYTES_MIN, NULL, NULL), 0);
-    close(v2_fd);
-    close(v1_fd);
-    unlink(v2);
-    unlink(v1);
+    assert_non_null(mkdtemp(root));
+    snprintf(membership, sizeof membership, "%s/membership", root);
+    const char *folders[] = { "slice", "slice/worker", "memory", "memory/a" };
+    for (size_t i = 0; i < WEIR_COUNT(folders); i++) {
+        snprintf(path, sizeof path, "%s/%s", root, folders[i]);
+        assert_int_equal(mkdir(path, 0700), 0);
+    }
+
+    assert_int_equal(weir_host_memory_bytes_from(16 * gib, root, membership), 14 * gib); /* nothing says anything */
+    write_file(root, "membership", "0::/slice/worker\n");
+    assert_int_equal(weir_host_memory_bytes_from(16 * gib, root, membership), 14 * gib);
+    write_file(root, "slice/worker/memory.max", "max\n");
+    assert_int_equal(weir_host_memory_bytes_from(16 * gib, root, membership), 14 * gib);
+    write_file(root, "slice/memory.max", "8589934592\n"); /* of the folder above */
+    assert_int_equal(weir_host_memory_bytes_from(16 * gib, root, membership), 7 * gib);
+    assert_int_equal(weir_host_memory_bytes_from(4 * gib, root, membership), 3 * gib + gib / 2);
+    write_file(root, "memory/a/memory.limit_in_bytes", "4294967296\n");
+    assert_int_equal(weir_host_memory_bytes_from(16 * gib, root, membership), 7 * gib);
+    write_file(root, "membership", "7:cpu,cpuacct:/a\n5:memory:/a\n0::/\n");
+    assert_int_equal(weir_host_memory_bytes_from(16 * gib, root, membership), 3 * gib + gib / 2);
+    write_file(root, "membership", "nonsense\n\n:::\n");
+    assert_int_equal(weir_host_memory_bytes_from(gib, root, membership), gib - WEIR_HOST_RESERVE_BYTES_MIN);
+    assert_int_equal(weir_host_memory_bytes_from(WEIR_HOST_RESERVE_BYTES_MIN, root, membership), 0);
+
+    const char *files[] = { "membership", "slice/worker/memory.max", "slice/memory.max",
+                            "memory/a/memory.limit_in_bytes" };
+    for (size_t i = 0; i < WEIR_COUNT(files); i++) {
+        snprintf(path, sizeof path, "%s/%s", root, files[i]);
+        assert_int_equal(unlink(path), 0);
+    }
+    for (size_t i = WEIR_COUNT(folders); i-- > 0;) {
+        snprintf(path, sizeof path, "%s/%s", root, folders[i]);
+        assert_int_equal(rmdir(path), 0);
+    }
+    assert_int_equal(rmdir(root), 0);
 }
 
 static void auto_opens_the_best_device_that_is_there(void **state)
@@ -470,7 +502,7 @@ int main(void)
         cmocka_unit_test(guidance_goes_beyond_the_positive_row),
         cmocka_unit_test(sampler_step_follows_its_formula),
         cmocka_unit_test(to_rgb8_clamps_and_truncates_or_rounds),
-        cmocka_unit_test(memory_to_plan_for_is_the_lower_of_installed_and_cgroup_less_a_reserve),
+        cmocka_unit_test(memory_to_plan_for_is_the_lowest_of_installed_and_cgroups_less_a_reserve),
         cmocka_unit_test(auto_opens_the_best_device_that_is_there),
         cmocka_unit_test(unknown_devices_and_thread_counts_are_refused_in_words),
     };
