@@ -2,10 +2,10 @@
  *
  *   bench_ops [DEVICE [THREADS [FILTER]]]      defaults: cpu, 1 thread, all
  *
- * One line a case: median and p90 of the samples, GFLOP/s and `of_product`, the share of a product 1024 x 1024 x 1024 by
- * the same device in the same run, and for ops that only move memory GB/s against a plain copy of the same bytes. With
- * one thread the clock is the thread's own processor time, so that other work on the machine disturbs little; with more
- * it is the wall's. Not a test: it fails nothing. */
+ * One line a case: median and p90 of the samples; for products GFLOP/s and `of_product`, their share of a product of
+ * 1024 x 1024 x 1024 by the same device in the same run; for ops that only move memory GB/s and `of_copy`, against a
+ * plain copy of the same bytes. With one thread the clock is the thread's own processor time, so that other work on the
+ * machine disturbs little; with more it is the wall's. Not a test: it fails nothing. */
 #include "tests/kernels/cases.h"
 
 #include <time.h>
