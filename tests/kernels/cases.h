@@ -80,6 +80,7 @@ static const struct kernel_case kernel_cases[] = {
     LINEAR(256, 144, 432),
     LINEAR(300, 576, 144, .activation = WEIR_ACT_GELU_TANH),
     LINEAR(1000, 320, 320, .residual = true),
+    LINEAR(33, 5120, 640),
 
     CONV2D(1, 1, 1, 1, 1, 1, 1, 0, 0),
     CONV2D(1, 1, 1, 3, 2, 3, 1, 1, 1),
@@ -99,6 +100,7 @@ static const struct kernel_case kernel_cases[] = {
     CONV2D(1, 56, 56, 32, 32, 3, 1, 1, 1, .resize_height = 112, .resize_width = 112),
     CONV2D(1, 32, 32, 128, 128, 3, 1, 1, 1, .residual = true),
     CONV2D(1, 40, 24, 320, 64, 3, 1, 1, 1),
+    CONV2D(1, 4, 4, 1280, 320, 3, 1, 1, 1),
 
     CONV_TEMPORAL(1, 1, 1, 1),
     CONV_TEMPORAL(2, 3, 5, 7, .residual = true),
@@ -107,6 +109,7 @@ static const struct kernel_case kernel_cases[] = {
     CONV_TEMPORAL(16, 64, 96, 96),
     CONV_TEMPORAL(16, 16, 144, 144, .residual = true),
     CONV_TEMPORAL(13, 100, 320, 64),
+    CONV_TEMPORAL(3, 16, 1280, 160),
 
     GROUP_NORM(1, 1, 1, 1),
     GROUP_NORM(2, 3, 6, 3, .silu = true),
