@@ -554,7 +554,7 @@ static enum weir_status apply_one(struct sqlite_ledger *ledger, struct weir_ledg
     case WEIR_LEDGER_CANCEL: return apply_cancel(ledger, call, error);
     case WEIR_LEDGER_PURGE: return apply_purge(ledger, call, error);
     }
-    assert(!"an operation that is none");
+    assert(false); /* an operation that is none */
     return WEIR_INTERNAL;
 }
 
