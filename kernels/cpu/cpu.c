@@ -203,8 +203,9 @@ static void name_class(struct weir_cpu *cpu, dnnl_cpu_isa_t isa)
 {
     const dnnl_version_t *version = dnnl_version();
     snprintf(cpu->head.numerics_class, sizeof cpu->head.numerics_class,
-             "cpu-%s-%s-onednn%d.%d.%d-f32-cache%ld.%ld.%ldx%u", cpu->simd->name, isa_name(isa), version->major,
-             version->minor, version->patch, cache_kib(_SC_LEVEL1_DCACHE_SIZE), cache_kib(_SC_LEVEL2_CACHE_SIZE),
+             "cpu-%s-%s%s-onednn%d.%d.%d-f32-cache%ld.%ld.%ldx%u", cpu->simd->name, isa_name(isa),
+             dnnl_get_cpu_isa_hints() == dnnl_cpu_isa_prefer_ymm ? "-ymm" : "", version->major, version->minor,
+             version->patch, cache_kib(_SC_LEVEL1_DCACHE_SIZE), cache_kib(_SC_LEVEL2_CACHE_SIZE),
              cache_kib(_SC_LEVEL3_CACHE_SIZE), sharing());
 }
 

@@ -89,6 +89,8 @@ static dnnl_status_t describe(const struct weir_cpu *cpu, const struct recipe *r
     }
     fault = dnnl_primitive_attr_create(&attributes);
     if (fault == dnnl_success) fault = dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user);
+    /* Whatever ONEDNN_DEFAULT_FPMATH_MODE says: f32 is f32. */
+    if (fault == dnnl_success) fault = dnnl_primitive_attr_set_fpmath_mode(attributes, dnnl_fpmath_mode_strict);
     if (fault == dnnl_success && recipe->add) {
         fault = dnnl_post_ops_create(&after);
         if (fault == dnnl_success) fault = dnnl_post_ops_append_sum(after, 1);
@@ -433,7 +435,10 @@ void weir_cpu_packed_destroy(struct weir_packed *head)
 size_t weir_cpu_packed_bytes(const struct weir_packed *head)
 {
     const struct weir_cpu_packed *packed = (const struct weir_cpu_packed *)head;
+    struct weir_cpu *cpu = (struct weir_cpu *)head->device;
     size_t bytes = packed->vector_bytes;
+    pthread_mutex_lock(&cpu->planning);
     for (uint32_t i = 0; i < packed->layout_count; i++) bytes += dnnl_memory_desc_get_size(&packed->layouts[i].desc);
+    pthread_mutex_unlock(&cpu->planning);
     return bytes;
 }
