@@ -217,7 +217,7 @@ static void what_the_environment_changes_is_in_the_class(void **state)
     class_with("ONEDNN_DEFAULT_FPMATH_MODE", "ANY", same); /* products ask for strict f32 themselves */
     assert_non_null(strstr(plain, "-onednn"));
     assert_non_null(strstr(capped, "cpu-base-sse41-onednn"));
-    assert_string_not_equal(plain, capped);
+    if (!strstr(plain, "-sse41-")) assert_string_not_equal(plain, capped);
     assert_string_equal(plain, same);
 }
 

@@ -177,6 +177,37 @@ static void a_chain_of_any_length_needs_two_values_and_in_place_ops_only_one(voi
     weir_program_destroy(&p);
 }
 
+static void a_profile_computes_what_run_computes_and_names_the_ops(void **state)
+{
+    (void)state;
+    const float weight[] = { 1, 2, 3, 4 };
+    struct weir_packed *layer = pack_layer(
+        ref, &(struct weir_parameters){ .op = WEIR_OP_LINEAR, .weight = weight, .out = 2, .in = 2, .name = "fc" });
+    struct weir_program *p = NULL;
+    struct weir_stream *stream = NULL;
+    struct weir_program_time times[2] = { { .ns = 0 } };
+    _Alignas(WEIR_ALIGNMENT) float arena[256] = { 0 };
+    assert_int_equal(weir_program_create(ref, WEIR_F32, &p), WEIR_OK);
+    const struct weir_value x = weir_program_input(p, "x", WEIR_F32, &(struct weir_dims){ 1, 1, 1, 1, 2 });
+    weir_program_output(p, "y", weir_program_activate(p, weir_program_linear(p, layer, x, NULL), WEIR_ACT_NONE));
+    assert_int_equal(weir_program_finish(p, NULL), WEIR_OK);
+    assert_true(weir_program_arena_bytes(p) <= sizeof arena);
+    assert_int_equal(ref->table->stream_create(ref, &stream, NULL), WEIR_OK);
+    float *in = arena + weir_program_offset(p, "x") / sizeof(float);
+    const float *out = arena + weir_program_offset(p, "y") / sizeof(float);
+    in[0] = 10, in[1] = 1;
+    assert_int_equal(weir_program_profile(p, stream, arena, NULL, 0, times, NULL), WEIR_OK);
+    assert_true(out[0] == 12 && out[1] == 34);
+    assert_int_equal(times[0].op, WEIR_OP_LINEAR);
+    assert_string_equal(times[0].layer, "fc");
+    assert_int_equal(times[1].op, WEIR_OP_ACTIVATE);
+    assert_string_equal(times[1].layer, "");
+    assert_true(times[0].ns > 0);
+    ref->table->stream_destroy(stream);
+    weir_program_destroy(&p);
+    ref->ops->packed_destroy(layer);
+}
+
 /* --- errors ------------------------------------------------------------------------------------------------------- */
 
 static void the_first_error_sticks_and_names_op_and_layer(void **state)
@@ -324,6 +355,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_that_live_at_once_never_share_bytes),
         cmocka_unit_test(a_chain_of_any_length_needs_two_values_and_in_place_ops_only_one),
+        cmocka_unit_test(a_profile_computes_what_run_computes_and_names_the_ops),
         cmocka_unit_test(the_first_error_sticks_and_names_op_and_layer),
         cmocka_unit_test(wrong_shapes_are_refused),
         cmocka_unit_test(names_have_a_limit_and_both_sides_of_it_answer),
