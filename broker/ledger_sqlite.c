@@ -847,7 +847,7 @@ static enum weir_status pragma_number(struct sqlite_ledger *ledger, const char *
 static enum weir_status open_schema(struct sqlite_ledger *ledger, const char *path, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    int64_t version = 0, application = 0;
+    int64_t version = 0, application = 0, tables = 0;
     char sql[sizeof schema + 200];
 
     WEIR_TRY(execute(ledger,
@@ -857,7 +857,8 @@ static enum weir_status open_schema(struct sqlite_ledger *ledger, const char *pa
                      error));
     WEIR_TRY(pragma_number(ledger, "PRAGMA user_version", &version, error));
     WEIR_TRY(pragma_number(ledger, "PRAGMA application_id", &application, error));
-    if (version == 0 && application == 0) {
+    WEIR_TRY(pragma_number(ledger, "SELECT count(*) FROM sqlite_schema", &tables, error));
+    if (version == 0 && application == 0 && tables == 0) {
         snprintf(sql, sizeof sql, "BEGIN IMMEDIATE; %s PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT;",
                  schema, APPLICATION_ID, SCHEMA_VERSION);
         WEIR_TRY(execute(ledger, sql, error));
