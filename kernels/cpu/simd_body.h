@@ -36,20 +36,28 @@ INLINE vector broadcast(float value)
     return value - (vector){ 0 };
 }
 
-/* The first `count` < LANES numbers, others `fill`. */
+/* The first `count` < LANES numbers, others `fill`; nothing beyond them is read or written. */
 INLINE vector load_some(const float *from, size_t count, float fill)
 {
+#if LANES == 16
+    return (vector)_mm512_mask_loadu_ps((__m512)broadcast(fill), (__mmask16)((1u << count) - 1), from);
+#else
     float lanes[LANES];
     for (size_t i = 0; i < LANES; i++) lanes[i] = fill;
-    memcpy(lanes, from, count * sizeof(float));
+    for (size_t i = 0; i < count; i++) lanes[i] = from[i];
     return load(lanes);
+#endif
 }
 
 INLINE void store_some(float *to, vector value, size_t count)
 {
+#if LANES == 16
+    _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)value);
+#else
     float lanes[LANES];
     store(lanes, value);
-    memcpy(to, lanes, count * sizeof(float));
+    for (size_t i = 0; i < count; i++) to[i] = lanes[i];
+#endif
 }
 
 /* a * b + c in one rounding where the instruction set has it. */
@@ -263,12 +271,12 @@ INLINE void lane_sums(const float *x, size_t pixels, size_t channels, const floa
         }
         float lanes[LANES];
         store(lanes, run);
-        for (size_t i = 0; i < LANES; i++) totals[i] += (double)lanes[i];
+        for (size_t k = 0; k < LANES; k++) totals[k] += (double)lanes[k];
     }
     memcpy(sums, totals, some * sizeof(double));
 }
 
-/* The same for 4 * LANES channels at once: four sums in flight hide the latency of the adds. */
+/* The same for 4 * LANES channels at once, a sum each. */
 INLINE void wide_sums(const float *x, size_t pixels, size_t channels, const float *about, bool squares, double *sums)
 {
     double totals[4][LANES] = { { 0 } };
@@ -472,7 +480,7 @@ static void scale(const float *x, float factor, float *y, size_t count)
 {
     size_t i = 0;
     for (; i + LANES <= count; i += LANES) store(y + i, load(x + i) * factor);
-    for (; i < count; i++) y[i] = x[i] * factor;
+    if (i < count) store_some(y + i, load_some(x + i, count - i, 0) * factor, count - i);
 }
 
 const struct weir_cpu_simd SIMD_NAME = {
