@@ -264,6 +264,19 @@ static void load_task(struct weir_sched *sched, uint64_t now_ms, struct weir_sch
     }
 }
 
+/* A ledger is a file: what it says is checked before it is believed. */
+static bool rows_fit(const struct weir_plan *plan, const struct weir_ledger_task *tasks)
+{
+    for (uint32_t place = 0; place < weir_plan_tasks(plan); place++) {
+        enum weir_stage stage;
+        uint32_t index;
+        weir_plan_at(plan, place, &stage, &index);
+        if (tasks[place].stage != stage || tasks[place].index != index) return false;
+        if ((unsigned)tasks[place].state >= WEIR_TASK_STATE_COUNT) return false;
+    }
+    return true;
+}
+
 enum weir_status weir_sched_load(struct weir_sched *sched, uint64_t now_ms, const struct weir_ledger_job *row,
                                  const struct weir_plan *plan, const uint8_t model[WEIR_SHA256_BYTES], uint64_t shape,
                                  const struct weir_ledger_task *tasks, size_t task_count, struct weir_error *error)
@@ -271,6 +284,9 @@ enum weir_status weir_sched_load(struct weir_sched *sched, uint64_t now_ms, cons
     const uint32_t planned = weir_plan_tasks(plan);
     if (task_count != planned) {
         return weir_fail(error, WEIR_CONFLICT, "a job has %zu tasks in the ledger and %u by its plan", task_count, planned);
+    }
+    if (!rows_fit(plan, tasks) || (unsigned)row->state >= WEIR_JOB_STATE_COUNT || weir_job_state_terminal(row->state)) {
+        return weir_fail(error, WEIR_CONFLICT, "a job's rows in the ledger are not those of its plan");
     }
     if (!weir_sched_has_room(sched, 1, planned)) {
         return weir_fail(error, WEIR_BUSY, "%u jobs with %u tasks are open; the limits are %u and %u", sched->job_count,
@@ -311,7 +327,6 @@ enum weir_status weir_sched_load(struct weir_sched *sched, uint64_t now_ms, cons
         weir_plan_at(plan, place, &stage, &task->index);
         task->stage = (uint8_t)stage;
         task->job = job;
-        assert(tasks[place].stage == stage && tasks[place].index == task->index);
         load_task(sched, now_ms, task, &tasks[place]);
     }
     /* A deadline, or at once what remains of a cancel that was interrupted. */

@@ -631,6 +631,31 @@ static void limits_hold_from_both_sides(void **state)
     end(w);
 }
 
+static void rows_that_are_not_those_of_the_plan_are_refused(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    const struct weir_plan plan = { 1, 16, 1 };
+    struct weir_ledger_job job = { .tenant = "t", .numerics_class = "", .words = "" };
+    const struct weir_ledger_task good[] = { { .stage = WEIR_STAGE_TEXT, .state = WEIR_TASK_READY },
+                                             { .stage = WEIR_STAGE_DENOISE },
+                                             { .stage = WEIR_STAGE_DECODE },
+                                             { .stage = WEIR_STAGE_ASSEMBLE } };
+    struct weir_ledger_task bad[4];
+    assert_int_equal(weir_sched_load(w->sched, w->now_ms, &job, &plan, model, 1, good, 3, NULL), WEIR_CONFLICT);
+    memcpy(bad, good, sizeof bad);
+    bad[2].index = 1;
+    assert_int_equal(weir_sched_load(w->sched, w->now_ms, &job, &plan, model, 1, bad, 4, NULL), WEIR_CONFLICT);
+    memcpy(bad, good, sizeof bad);
+    bad[3].state = (enum weir_task_state)99;
+    assert_int_equal(weir_sched_load(w->sched, w->now_ms, &job, &plan, model, 1, bad, 4, NULL), WEIR_CONFLICT);
+    job.state = WEIR_JOB_SUCCEEDED;
+    assert_int_equal(weir_sched_load(w->sched, w->now_ms, &job, &plan, model, 1, good, 4, NULL), WEIR_CONFLICT);
+    job.state = WEIR_JOB_QUEUED;
+    assert_int_equal(weir_sched_load(w->sched, w->now_ms, &job, &plan, model, 1, good, 4, NULL), WEIR_OK);
+    end(w);
+}
+
 static void the_expected_end_follows_what_was_measured(void **state)
 {
     (void)state;
@@ -674,6 +699,7 @@ int main(void)
         cmocka_unit_test(a_cancelled_job_takes_no_result_and_ends_with_its_last_lease),
         cmocka_unit_test(a_deadline_ends_a_job_in_time_and_not_before),
         cmocka_unit_test(limits_hold_from_both_sides),
+        cmocka_unit_test(rows_that_are_not_those_of_the_plan_are_refused),
         cmocka_unit_test(the_expected_end_follows_what_was_measured),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
