@@ -18,6 +18,13 @@
 #define WEIR_ENCODER_WAIT_MS 120000 /* it must read, write or end within */
 #define WEIR_ENCODER_TEXT_BYTES 8192
 
+/* Sanitizers reserve terabytes of address space: there --memory-mib cannot be given. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define WEIR_ENCODER_LIMITS_MEMORY false
+#else
+#define WEIR_ENCODER_LIMITS_MEMORY true
+#endif
+
 struct weir_encoder_child;
 
 /* words  argv without the program's name, NULL-terminated. cancel may be NULL */

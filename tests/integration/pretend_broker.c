@@ -95,6 +95,7 @@ void worker_start(struct broker *b, const char *const *flags)
     assert_true(b->pid > 0);
     b->worker.length = 0;
     b->credit = -1;
+    b->greets = false;
 }
 
 int worker_end(struct broker *b)
@@ -117,9 +118,46 @@ void say(struct broker *b, enum weir_message_type type, const ProtobufCMessage *
     if (weir_wire_send(b->socket, &b->worker, type, ++b->sequence, body, &error) != WEIR_OK) fail_msg("%s", error.words);
 }
 
+static void welcome(struct broker *b)
+{
+    Weir__Pb__Welcome body = WEIR__PB__WELCOME__INIT;
+    body.has_protocol = body.has_epoch = body.has_heartbeat_ms = body.has_lease_ms = body.has_renew_ms = 1;
+    body.protocol = WEIR_WIRE_VERSION;
+    body.epoch = b->epoch;
+    body.heartbeat_ms = HEARTBEAT_MS;
+    body.lease_ms = LEASE_MS;
+    body.renew_ms = RENEW_MS;
+    say(b, WEIR_MESSAGE_WELCOME, &body.base);
+}
+
+static void greet_again(struct broker *b, const Weir__Pb__Hello *hello)
+{
+    b->hellos++;
+    b->forgot = false;
+    b->held = hello->n_held;
+    welcome(b);
+    for (size_t i = 0; i < hello->n_held; i++) {
+        Weir__Pb__LeaseOk ok = WEIR__PB__LEASE_OK__INIT;
+        ok.task = hello->held[i]->task;
+        ok.has_token = 1;
+        ok.token = hello->held[i]->token;
+        memcpy(b->held_token, ok.token.data, WEIR_TOKEN_BYTES);
+        say(b, WEIR_MESSAGE_LEASE_OK, &ok.base);
+    }
+}
+
 /* True when the message needs no test. */
 static bool handled(struct broker *b, const struct weir_message *m)
 {
+    if (m->type == WEIR_MESSAGE_HELLO && b->greets) {
+        greet_again(b, m->body.hello);
+        return true;
+    }
+    if (b->forgot) {
+        Weir__Pb__Who who = WEIR__PB__WHO__INIT;
+        say(b, WEIR_MESSAGE_WHO, &who.base);
+        return true;
+    }
     switch (m->type) {
     case WEIR_MESSAGE_PING: {
         Weir__Pb__Pong body = WEIR__PB__PONG__INIT;
@@ -214,14 +252,8 @@ void see_credit(struct broker *b, int64_t credit)
 void worker_greet(struct broker *b)
 {
     struct weir_message hello = see(b, WEIR_MESSAGE_HELLO);
-    Weir__Pb__Welcome body = WEIR__PB__WELCOME__INIT;
-    body.has_protocol = body.has_epoch = body.has_heartbeat_ms = body.has_lease_ms = body.has_renew_ms = 1;
-    body.protocol = WEIR_WIRE_VERSION;
-    body.epoch = b->epoch;
-    body.heartbeat_ms = HEARTBEAT_MS;
-    body.lease_ms = LEASE_MS;
-    body.renew_ms = RENEW_MS;
-    say(b, WEIR_MESSAGE_WELCOME, &body.base);
+    welcome(b);
+    b->greets = true;
     b->credit = -1;
     weir_message_release(&hello);
 }

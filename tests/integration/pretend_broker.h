@@ -1,8 +1,9 @@
 /* pretend_broker: a broker of a few lines for tests of weir-worker: a ROUTER that the test speaks through, message by
  * message, and a real worker program at its other end.
  *
- * What keeps a worker alive is done by itself: PING is answered PONG, RENEW RENEW_ACK, CREDIT is noted. Everything else
- * must be what the test asked for, or the test fails.
+ * What keeps a worker alive is done by itself: PING is answered PONG, RENEW RENEW_ACK, CREDIT is noted; once it was
+ * greeted, a further HELLO is answered WELCOME, and LEASE_OK for what it holds. Everything else must be what the test
+ * asked for, or the test fails.
  */
 #ifndef WEIR_TESTS_PRETEND_BROKER_H
 #define WEIR_TESTS_PRETEND_BROKER_H
@@ -35,6 +36,11 @@ struct broker {
     bool running;        /* of the last RENEW */
     bool cancel;         /* what RENEW_ACK says */
     bool mute;           /* PING and RENEW are not answered */
+    bool forgot;         /* whatever comes is answered WHO, until HELLO does */
+    bool greets;         /* HELLO is answered by itself */
+    uint32_t hellos;     /* so answered */
+    size_t held;         /* of the last of them */
+    uint8_t held_token[WEIR_TOKEN_BYTES];
 };
 
 int broker_setup(void **state);

@@ -113,10 +113,16 @@ static enum weir_status make_film(struct weir_open_stage *stage, struct weir_tas
     snprintf(cpu, sizeof cpu, "%d", CPU_SECONDS);
     snprintf(memory, sizeof memory, "%d", MEMORY_MIB);
     snprintf(file, sizeof file, "%" PRIu64, FILE_MIB_BASE + (join->bytes >> 19));
-    const char *const head[] = { "join",         "--format", format->name, "--metadata", join->receipt, "--cpu-seconds", cpu,
-                                 "--memory-mib", memory,     "--file-mib", file,         "-o",          join->film };
+    const char *const head[] = { "join",          "--format", format->name, "--metadata", join->receipt,
+                                 "--cpu-seconds", cpu,        "--file-mib", file,         "-o",
+                                 join->film };
     memcpy(words, head, sizeof head);
-    for (size_t i = 0; i < join->count; i++) words[WEIR_COUNT(head) + i] = join->segments[i];
+    size_t at = WEIR_COUNT(head);
+    if (WEIR_ENCODER_LIMITS_MEMORY) {
+        words[at++] = "--memory-mib";
+        words[at++] = memory;
+    }
+    for (size_t i = 0; i < join->count; i++) words[at + i] = join->segments[i];
     WEIR_TRY(weir_encoder_child_start(weir_encoders_program(stage->ground->encoders), words, &task->cancel, &child, error));
     WEIR_TRY(weir_encoder_child_finish(&child, NULL, error));
 cleanup:

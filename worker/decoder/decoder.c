@@ -106,9 +106,12 @@ static enum weir_status start_encoder(struct passage *p, struct weir_error *erro
              (p->format->is_joined ? 0 : film_mib));
     snprintf(file, sizeof file, "%" PRIu64, FILE_MIB_BASE + 2 * film_mib);
     const char *words[32] = { "encode",   "--width", width, "--height",     height, "--frames",     frames, "--fps",
-                              fps,        "--format", p->format->name, "--cpu-seconds", cpu, "--memory-mib", memory,
-                              "--file-mib", file };
-    size_t at = 17;
+                              fps,        "--format", p->format->name, "--cpu-seconds", cpu, "--file-mib",   file };
+    size_t at = 15;
+    if (WEIR_ENCODER_LIMITS_MEMORY) {
+        words[at++] = "--memory-mib";
+        words[at++] = memory;
+    }
     if (spec->codec && spec->codec[0]) {
         words[at++] = "--codec";
         words[at++] = spec->codec;
