@@ -11,6 +11,40 @@
 #include <cmocka.h>
 
 #define SENT_MAX 4096
+
+/* ---- memory that runs out: allocation number `fails_at` of our own code, counted while armed ---- */
+
+static struct {
+    bool armed;
+    uint64_t count, fails_at;
+} memory;
+
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t count, size_t bytes);
+void *__real_realloc(void *old, size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__wrap_realloc(void *old, size_t bytes);
+
+static bool runs_out(void)
+{
+    return memory.armed && ++memory.count == memory.fails_at;
+}
+
+void *__wrap_malloc(size_t bytes)
+{
+    return runs_out() ? NULL : __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+    return runs_out() ? NULL : __real_calloc(count, bytes);
+}
+
+void *__wrap_realloc(void *old, size_t bytes)
+{
+    return runs_out() ? NULL : __real_realloc(old, bytes);
+}
 #define KEYS_MAX 32
 
 struct sent {
@@ -43,7 +77,7 @@ static enum weir_status port_send(void *context, enum weir_side side, const stru
     assert_true(sequence > 0);
     if (w->deaf != 0 && to->bytes[0] == w->deaf) return WEIR_UNAVAILABLE;
     const size_t count = protobuf_c_message_get_packed_size(body);
-    uint8_t *bytes = malloc(count + 1);
+    uint8_t *bytes = __real_malloc(count + 1);
     protobuf_c_message_pack(body, bytes);
     assert_true(w->sent_count < SENT_MAX);
     w->sent[w->sent_count++] =
@@ -100,7 +134,7 @@ static void chance(void *context, void *out, size_t count)
     }
 }
 
-static void start(struct world *w)
+static enum weir_status try_start(struct world *w)
 {
     struct weir_broker_options options = { .sched = weir_sched_options_default(false, false),
                                            .port = { w, port_send, port_stat, port_list, port_remove, port_job_id },
@@ -108,7 +142,12 @@ static void start(struct world *w)
     options.sched.random = chance;
     options.sched.random_context = w;
     options.sched.jobs_max = 100;
-    assert_int_equal(weir_broker_create(&options, w->ledger, w->now_ms, 5, &w->broker, NULL), WEIR_OK);
+    return weir_broker_create(&options, w->ledger, w->now_ms, 5, &w->broker, NULL);
+}
+
+static void start(struct world *w)
+{
+    assert_int_equal(try_start(w), WEIR_OK);
 }
 
 static struct world *begin(void)
@@ -188,10 +227,8 @@ struct worker {
     uint8_t name;
 };
 
-static void join(struct world *w, struct worker *worker, uint8_t name)
+static void fill_hello(struct worker *worker, uint8_t name)
 {
-    static const Weir__Pb__Credit two = { .base = PROTOBUF_C_MESSAGE_INIT(&weir__pb__credit__descriptor),
-                                          .has_leases = true, .leases = 2 };
     *worker = (struct worker){ .name = name };
     weir__pb__hello__init(&worker->hello);
     weir__pb__model_facts__init(&worker->model);
@@ -206,6 +243,13 @@ static void join(struct world *w, struct worker *worker, uint8_t name)
     worker->hello.slots = 1;
     worker->hello.n_models = 1;
     worker->hello.models = worker->models;
+}
+
+static void join(struct world *w, struct worker *worker, uint8_t name)
+{
+    static const Weir__Pb__Credit two = { .base = PROTOBUF_C_MESSAGE_INIT(&weir__pb__credit__descriptor),
+                                          .has_leases = true, .leases = 2 };
+    fill_hello(worker, name);
     take(w, WEIR_SIDE_WORKERS, name, WEIR_MESSAGE_HELLO, &worker->hello);
     take(w, WEIR_SIDE_WORKERS, name, WEIR_MESSAGE_CREDIT, &two);
     flush(w);
@@ -217,7 +261,7 @@ struct request {
     Weir__Pb__JobSpec spec;
 };
 
-static void submit(struct world *w, uint8_t client, struct request *request, uint64_t number, const char *key)
+static void fill_submit(struct request *request, uint64_t number, const char *key)
 {
     weir__pb__submit__init(&request->submit);
     weir__pb__job_spec__init(&request->spec);
@@ -225,6 +269,11 @@ static void submit(struct world *w, uint8_t client, struct request *request, uin
     request->submit.number = number;
     request->submit.spec = &request->spec;
     request->submit.idempotency_key = (char *)(uintptr_t)key;
+}
+
+static void submit(struct world *w, uint8_t client, struct request *request, uint64_t number, const char *key)
+{
+    fill_submit(request, number, key);
     take(w, WEIR_SIDE_CLIENTS, client, WEIR_MESSAGE_SUBMIT, &request->submit);
     flush(w);
 }
@@ -557,6 +606,160 @@ static void a_worker_of_another_protocol_is_told_so(void **state)
     end(w);
 }
 
+/* A worker and a client that repeat themselves until a film is there: what they know, and what they say next. */
+struct film {
+    bool welcome, accepted, succeeded;
+    struct weir_job_id job;
+    struct worker worker;
+    struct request request;
+    struct weir_task_id task;
+    Weir__Pb__Credit credit;
+    Weir__Pb__Quoted quoted;
+    Weir__Pb__JobSpec spec;
+    Weir__Pb__Done done;
+    Weir__Pb__Artefact artefact;
+    Weir__Pb__Artefact *artefacts[1];
+    Weir__Pb__Show show;
+    char key[WEIR_KEY_BYTES];
+    struct weir_message messages[8];
+    size_t count, from_worker;
+};
+
+static void film_done(struct world *w, struct film *film, const Weir__Pb__Lease *lease)
+{
+    assert_true(weir_task_id_read(lease->task, &film->task));
+    weir_key_artefact("default", &film->task, digest, film->key);
+    strcpy(w->keys[film->task.stage], film->key); /* the bytes are in the store */
+    weir__pb__artefact__init(&film->artefact);
+    film->artefact.name = film->artefact.media_type = (char *)(uintptr_t) "x";
+    film->artefact.has_digest = film->artefact.has_bytes = true;
+    film->artefact.digest = bytes_of(digest, sizeof digest);
+    film->artefact.bytes = 5;
+    film->artefact.key = film->key;
+    film->artefacts[0] = &film->artefact;
+    film->done.task = lease->task;
+    film->done.has_token = true;
+    film->done.token = lease->token;
+    film->done.n_artefacts = 1;
+    film->done.artefacts = film->artefacts;
+}
+
+static void film_quoted(struct film *film, uint64_t number)
+{
+    film->spec.has_spec_version = film->spec.has_model_digest = film->spec.has_width = film->spec.has_height = true;
+    film->spec.has_frames = film->spec.has_steps = film->spec.has_n = true;
+    film->spec.model = (char *)(uintptr_t) "tiny";
+    film->spec.model_digest = bytes_of(digest, sizeof digest);
+    film->spec.frames = 16;
+    film->spec.n = 1;
+    film->spec.format = (char *)(uintptr_t) "mp4";
+    film->quoted.number = number;
+    film->quoted.spec = &film->spec;
+}
+
+static void film_listen(struct world *w, struct film *film)
+{
+    weir__pb__quoted__init(&film->quoted);
+    weir__pb__job_spec__init(&film->spec);
+    weir__pb__done__init(&film->done);
+    for (size_t k = 0; k < w->sent_count; k++) { /* all of it, each time: the latest of a kind counts */
+        const union {
+            const ProtobufCMessage *base;
+            const Weir__Pb__Accepted *accepted;
+            const Weir__Pb__JobView *view;
+            const Weir__Pb__Quote *quote;
+            const Weir__Pb__Lease *lease;
+        } body = { w->sent[k].body };
+        switch (w->sent[k].type) {
+        case WEIR_MESSAGE_WHO: film->welcome = false; break;
+        case WEIR_MESSAGE_WELCOME: film->welcome = true; break;
+        case WEIR_MESSAGE_QUOTE: film_quoted(film, body.quote->number); break;
+        case WEIR_MESSAGE_LEASE: film_done(w, film, body.lease); break;
+        case WEIR_MESSAGE_JOB_VIEW: film->succeeded |= body.view->state == WEIR_JOB_SUCCEEDED; break;
+        case WEIR_MESSAGE_ACCEPTED:
+            film->accepted = true;
+            memcpy(film->job.bytes, body.accepted->job.data, sizeof film->job.bytes);
+            break;
+        default: break;
+        }
+    }
+}
+
+static void film_add(struct film *film, uint8_t from, enum weir_message_type type, const ProtobufCMessage *body)
+{
+    film->messages[film->count++] = (struct weir_message){ .type = type, .from = { 1, { from } }, .body.base = body };
+}
+
+static void film_say(struct film *film)
+{
+    film->count = 0;
+    if (!film->welcome) {
+        fill_hello(&film->worker, WORKER);
+        film_add(film, WORKER, WEIR_MESSAGE_HELLO, &film->worker.hello.base);
+    }
+    weir__pb__credit__init(&film->credit);
+    film->credit.leases = 1;
+    film_add(film, WORKER, WEIR_MESSAGE_CREDIT, &film->credit.base);
+    if (film->quoted.spec != NULL) film_add(film, WORKER, WEIR_MESSAGE_QUOTED, &film->quoted.base);
+    if (film->done.task != NULL) film_add(film, WORKER, WEIR_MESSAGE_DONE, &film->done.base);
+    film->from_worker = film->count;
+    if (film->accepted) {
+        weir__pb__show__init(&film->show);
+        film->show.job = bytes_of(film->job.bytes, sizeof film->job.bytes);
+        film_add(film, CLIENT, WEIR_MESSAGE_SHOW, &film->show.base);
+    } else {
+        fill_submit(&film->request, 1, "key");
+        film_add(film, CLIENT, WEIR_MESSAGE_SUBMIT, &film->request.submit.base);
+    }
+}
+
+/* A turn with memory that runs out; false when the broker gave up. */
+static bool film_turn(struct world *w, const struct film *film)
+{
+    enum weir_status status = WEIR_OK;
+    memory.armed = memory.count < memory.fails_at;
+    if (w->broker == NULL) status = try_start(w);
+    for (size_t k = 0; k < film->count && status == WEIR_OK; k++) {
+        struct weir_message message = film->messages[k];
+        status = weir_broker_take(w->broker, w->now_ms, 5, k < film->from_worker ? WEIR_SIDE_WORKERS : WEIR_SIDE_CLIENTS,
+                                  &message, NULL);
+    }
+    if (status == WEIR_OK) status = weir_broker_flush(w->broker, w->now_ms, 5, &w->wait_ms, NULL);
+    memory.armed = false;
+    return status == WEIR_OK;
+}
+
+/* One film from beginning to end; when the broker gives up, it is started again. True when the failing allocation was
+ * reached. */
+static bool film_with_failing_allocation(uint64_t fails_at)
+{
+    struct world *w = calloc(1, sizeof *w);
+    struct film film = { 0 };
+    w->now_ms = 1000;
+    assert_int_equal(weir_ledger_sqlite_open(":memory:", &w->ledger, NULL), WEIR_OK);
+    memory.count = 0;
+    memory.fails_at = fails_at;
+    for (int turn = 0; turn < 200 && !film.succeeded; turn++) {
+        film_listen(w, &film);
+        film_say(&film);
+        w->now_ms += 300;
+        if (film_turn(w, &film)) continue;
+        weir_broker_destroy(&w->broker);
+        film.welcome = false;
+    }
+    if (!film.succeeded) fail_msg("with allocation %llu failing the film was never finished", (unsigned long long)fails_at);
+    end(w);
+    return memory.count >= fails_at;
+}
+
+static void a_failing_allocation_costs_time_and_never_a_job(void **state)
+{
+    (void)state;
+    uint64_t n = 1;
+    while (film_with_failing_allocation(n)) n++;
+    assert_in_range(n, 50, 100000); /* it was tried at many places, and the last time nowhere */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -570,6 +773,7 @@ int main(void)
         cmocka_unit_test(checkpoints_go_with_the_job_and_the_rest_an_hour_later_but_never_the_result),
         cmocka_unit_test(a_stopping_broker_takes_no_new_jobs),
         cmocka_unit_test(a_worker_of_another_protocol_is_told_so),
+        cmocka_unit_test(a_failing_allocation_costs_time_and_never_a_job),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
