@@ -37,13 +37,41 @@ static size_t element_count(const struct weir_dims *d)
     return (size_t)d->rows * d->frames * d->height * d->width * d->channels;
 }
 
+static bool same_dims(const struct weir_dims *a, const struct weir_dims *b)
+{
+    return memcmp(a, b, sizeof *a) == 0;
+}
+
+/* y = x W^T + residual, which may be x itself; the layer is given to the caller, who keeps it while the program lives. */
+static struct model random_linear(struct weir_program *p, const struct model *x, const struct model *residual,
+                                  struct weir_packed **layer, uint64_t *seed)
+{
+    const uint32_t channels = x->dims.channels;
+    struct model y = { .dims = x->dims, .content = random_floats(seed, element_count(&x->dims), 1) };
+    float *weight = random_floats(seed, (size_t)channels * channels, 0.1f);
+    *layer = pack_layer(
+        ref, &(struct weir_parameters){ .op = WEIR_OP_LINEAR, .weight = weight, .out = channels, .in = channels });
+    y.value = weir_program_linear(p, *layer, x->value, &(struct weir_linear_call){ .residual = residual->value });
+    run_op(ref, WEIR_OP_LINEAR, *layer,
+           &(struct weir_linear){ .rows = x->dims.rows,
+                                  .tokens = x->dims.frames * x->dims.height * x->dims.width,
+                                  .in = channels,
+                                  .out = channels,
+                                  .residual = true },
+           (void *[]){ x->content, residual->content, y.content });
+    free(weight);
+    return y;
+}
+
 /* One random op over random earlier values; the model's content is computed by the same device in memory of its own. */
-static struct model random_op(struct weir_program *p, const struct model *values, size_t count, uint64_t *seed)
+static struct model random_op(struct weir_program *p, const struct model *values, size_t count,
+                              struct weir_packed **layer, uint64_t *seed)
 {
     const struct model *a = &values[next_random(seed) % count], *b = &values[next_random(seed) % count];
     struct model y = { .dims = a->dims };
     const uint32_t tokens = a->dims.frames * a->dims.height * a->dims.width;
-    switch (next_random(seed) % 3) {
+    *layer = NULL;
+    switch (next_random(seed) % 4) {
     case 0: /* may be done in place */
         y.value = weir_program_activate(p, a->value, WEIR_ACT_SILU);
         y.content = random_floats(seed, element_count(&y.dims), 1);
@@ -52,6 +80,9 @@ static struct model random_op(struct weir_program *p, const struct model *values
                    .rows = a->dims.rows, .tokens = tokens, .channels = a->dims.channels, .activation = WEIR_ACT_SILU },
                (void *[]){ a->content, y.content });
         break;
+    case 2: /* y may lie over the residual, unless that is x too */
+        if (a->dims.channels > 64) a = &values[0];
+        return random_linear(p, a, same_dims(&a->dims, &b->dims) ? b : a, layer, seed);
     case 1: /* a view: the same bytes under another shape */
         y.external = a->external;
         y.dims = (struct weir_dims){ a->dims.rows, 1, 1, 1, tokens * a->dims.channels };
@@ -88,6 +119,7 @@ static void random_program_keeps_every_value(uint64_t seed)
     size_t count = 0, output_count = 0;
     struct weir_dims dims = { 2, 1, 2, 3, 5 };
     float *external = NULL;
+    struct weir_packed *layers[OPS];
 
     assert_int_equal(weir_program_create(ref, WEIR_F32, &p), WEIR_OK);
     values[count] = (struct model){ weir_program_input(p, "in", WEIR_F32, &dims),
@@ -102,7 +134,7 @@ static void random_program_keeps_every_value(uint64_t seed)
     size_t outputs[VALUES_MAX];
     char name[32];
     for (size_t i = 0; i < OPS; i++) {
-        values[count] = random_op(p, values, count, &seed);
+        values[count] = random_op(p, values, count, &layers[i], &seed);
         if (element_count(&values[count].dims) > 4000) { /* views of concatenations grow: begin small again */
             free(values[count].content);
             continue;
@@ -140,6 +172,9 @@ static void random_program_keeps_every_value(uint64_t seed)
     free(external);
     weir_program_destroy(&p);
     assert_null(p);
+    for (size_t i = 0; i < OPS; i++) {
+        if (layers[i]) ref->ops->packed_destroy(layers[i]);
+    }
 }
 
 static void values_that_live_at_once_never_share_bytes(void **state)
