@@ -321,6 +321,7 @@ enum weir_status weir_sched_load(struct weir_sched *sched, uint64_t now_ms, cons
     }
     sched->job_count++;
     sched->task_count += planned;
+    if (sched->ticked_ms == 0) sched->ticked_ms = now_ms; /* from here on an absence counts */
     for (uint32_t place = 0; place < planned; place++) {
         enum weir_stage stage;
         struct weir_sched_task *task = &job->tasks[place];
@@ -462,8 +463,31 @@ static bool tick_timers(struct weir_sched *sched, uint64_t now_ms, uint64_t now_
     return true;
 }
 
+static void fresh_periods(struct weir_sched *sched, struct weir_sched_task *first, uint64_t due_ms)
+{
+    for (struct weir_sched_task *task = first; task != NULL; task = task->held_next) {
+        if (!task->asked) weir_sched_place(sched, task, WEIR_TASK_LEASED, due_ms);
+    }
+}
+
+/* The broker itself was away (stopped, or the machine slept) for so long that leases may have ended which were being
+ * renewed all the while. As after a restart, everybody gets a fresh full period to be heard. */
+static void forgive_absence(struct weir_sched *sched, uint64_t now_ms)
+{
+    for (uint32_t slot = 0; slot < weir_roster_end(sched->roster); slot++) {
+        struct weir_worker *worker = weir_roster_at(sched->roster, slot);
+        if (worker == NULL || worker->draining) continue;
+        if (worker->connected) worker->heard_ms = now_ms;
+        else worker->lost_ms = now_ms;
+        fresh_periods(sched, worker->held, now_ms + sched->options.lease_ms);
+    }
+    fresh_periods(sched, sched->unclaimed, now_ms + sched->options.reassert_ms);
+}
+
 uint64_t weir_sched_tick(struct weir_sched *sched, uint64_t now_ms, uint64_t now_wall_ms, struct weir_actions *actions)
 {
+    if (sched->ticked_ms != 0 && now_ms - sched->ticked_ms > sched->options.lease_ms / 2) forgive_absence(sched, now_ms);
+    sched->ticked_ms = now_ms;
     if (!tick_workers(sched, now_ms, now_wall_ms, actions) || !tick_deadlines(sched, now_ms, now_wall_ms, actions) ||
         !tick_timers(sched, now_ms, now_wall_ms, actions)) {
         return 0;

@@ -361,8 +361,11 @@ void check_checkpoint_written(struct check *check, const struct weir_task_id *id
 
 void check_attempt_begins(struct check *check, const struct weir_task_id *id, const uint8_t *token, uint32_t step)
 {
-    const struct check_task *task = check_task(check, id);
+    struct check_task *task = check_task(check, id);
     const struct check_job *job = check_job(check, &id->job);
+    if (task != NULL && ++task->begun > 1 && check->once) {
+        check_fail(check, "%s/%u was executed twice although no worker failed", weir_stage_name(id->stage), id->index);
+    }
     if (task == NULL || weir_job_state_terminal(job->state) || !leased(check, id, token)) return;
     if (step < task->checkpoint) {
         check_fail(check, "an attempt began at step %u although a checkpoint of step %u was written", step, task->checkpoint);

@@ -7,6 +7,7 @@
  *   a manifest, once seen, never changes; a job's state never goes back
  *   an attempt begins at the newest checkpoint that any attempt before it has written
  *   one key, one job
+ *   when only the broker is killed and stopped, no task is executed twice
  */
 #ifndef WEIR_SIM_CHECK_H
 #define WEIR_SIM_CHECK_H
@@ -24,7 +25,7 @@ struct check_task {
     uint64_t old_batch;
     uint8_t done_token[WEIR_TOKEN_BYTES]; /* of the latest result that was taken */
     uint32_t checkpoint; /* the newest that was written */
-    uint32_t crashes, regress;
+    uint32_t crashes, regress, begun;
 };
 
 struct check_job {
@@ -49,6 +50,7 @@ struct check {
     uint64_t charged; /* crashes */
     uint64_t seen[14]; /* transitions */
     bool violated, second_result;
+    bool once; /* only the broker suffers in this seed: nothing may be executed twice */
     char words[400];
     /* The world kills the broker here: asked before and after each transaction. */
     bool (*dies)(void *context);
@@ -70,7 +72,7 @@ void check_accepted_sent(struct check *check, const struct weir_job_id *job);
 void check_cancel_answered(struct check *check, const struct weir_job_id *job);
 void check_state_seen(struct check *check, const struct weir_job_id *job, enum weir_job_state state);
 void check_manifest_seen(struct check *check, const struct weir_job_id *job, uint64_t manifest);
-/* What workers really do. */
+/* What workers really do. step: of the checkpoint, 0 of other stages. */
 void check_checkpoint_written(struct check *check, const struct weir_task_id *task, uint32_t step);
 void check_attempt_begins(struct check *check, const struct weir_task_id *task, const uint8_t *token, uint32_t step);
 

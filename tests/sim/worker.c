@@ -235,8 +235,8 @@ static void begin(struct sim *sim, uint32_t number, struct held_lease *held)
     if (held->task.stage == WEIR_STAGE_DENOISE) {
         held->step = sim_newest_checkpoint(sim, &held->task);
         if (held->step > 0) sim->totals->resumed++;
-        check_attempt_begins(&sim->check, &held->task, held->token, held->step);
     }
+    check_attempt_begins(&sim->check, &held->task, held->token, held->step);
     held->next_ms = sim->now_ms + 10 + sim_below(sim, 90);
 }
 

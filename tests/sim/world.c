@@ -411,6 +411,16 @@ static void deliver_to_broker(struct sim *sim, uint32_t peer, const struct packe
     if (sim->broker != NULL) sim_wake(sim, EVENT_BROKER, 0, &sim->broker_stamp, sim->now_ms);
 }
 
+/* A broker that is stopped finds everything in its queues later, in order. True when the event was put off. */
+static bool put_off(struct sim *sim, const struct sim_event *event)
+{
+    if (sim->broker == NULL || sim->broker_paused_until_ms <= sim->now_ms) return false;
+    struct sim_event later = *event;
+    later.at_ms = sim->broker_paused_until_ms;
+    push(sim, later);
+    return true;
+}
+
 static void deliver_to_peer(struct sim *sim, const struct sim_event *event)
 {
     const struct packet *packet = event->packet;
@@ -476,16 +486,22 @@ static void chaos(struct sim *sim)
     if (sim_chance(sim, FAULT_BROKER, 10) && sim->broker != NULL && sim->dies_after == 0) {
         sim->dies_after = 1 + sim_below(sim, 40);
     }
+    if (sim_chance(sim, FAULT_BROKER_PAUSE, 5)) {
+        sim->broker_paused_until_ms = sim->now_ms + 200 + sim_below(sim, 4000);
+        sim_trace(sim, "broker paused");
+    }
     push(sim, (struct sim_event){ .at_ms = sim->now_ms + 50 + sim_below(sim, 200), .kind = EVENT_CHAOS });
 }
 
 static void handle(struct sim *sim, const struct sim_event *event)
 {
     switch (event->kind) {
-    case EVENT_TO_BROKER: deliver_to_broker(sim, event->target, event->packet); break;
+    case EVENT_TO_BROKER:
+        if (!put_off(sim, event)) deliver_to_broker(sim, event->target, event->packet);
+        break;
     case EVENT_TO_PEER: deliver_to_peer(sim, event); break;
     case EVENT_BROKER:
-        if (sim->broker != NULL && event->stamp == sim->broker_stamp) flush(sim);
+        if (sim->broker != NULL && event->stamp == sim->broker_stamp && !put_off(sim, event)) flush(sim);
         break;
     case EVENT_WORKER:
         if (event->stamp == sim->workers[event->target].stamp) sim_worker_wake(sim, event->target);
@@ -506,6 +522,10 @@ static void handle(struct sim *sim, const struct sim_event *event)
 static void set_up(struct sim *sim)
 {
     for (int k = 0; k < FAULT_COUNT; k++) sim->faults[k] = sim_below(sim, 2) == 0;
+    if (sim_below(sim, 8) == 0) { /* only the broker suffers */
+        for (int k = 0; k < FAULT_COUNT; k++) sim->faults[k] &= k >= FAULT_CANCEL;
+        sim->faults[FAULT_BROKER] = sim->faults[FAULT_BROKER_PAUSE] = sim->check.once = true;
+    }
     sim->latency_ms = sim_below(sim, 3) == 0 ? 60 : sim_below(sim, 8);
     sim->drop_percent = 1 + sim_below(sim, 6);
     sim->worker_count = 2 + sim_below(sim, 3);
@@ -546,7 +566,7 @@ static void check_end(struct sim *sim)
         }
     }
     const bool innocent = !sim->faults[FAULT_KILL] && !sim->faults[FAULT_PAUSE] && !sim->faults[FAULT_RESET] &&
-                          !sim->faults[FAULT_DROP];
+                          !sim->faults[FAULT_DROP] && !sim->faults[FAULT_BROKER_PAUSE];
     if (innocent && check->charged > 0) check_fail(check, "a crash was charged although no worker crashed");
 }
 

@@ -23,6 +23,7 @@ enum sim_fault { /* kinds, each on or off for a seed */
     FAULT_OTHER_BYTES,
     FAULT_LOSE_OUTPUT,
     FAULT_BROKER,
+    FAULT_BROKER_PAUSE,
     FAULT_CANCEL,
     FAULT_DEADLINE,
     FAULT_REPEAT,
@@ -106,6 +107,7 @@ struct sim {
     size_t event_count, event_capacity;
     struct weir_broker *broker;
     uint32_t broker_stamp;
+    uint64_t broker_paused_until_ms;
     uint64_t dies_after; /* ledger boundaries and sends until the broker is killed; 0: not planned */
     struct sim_worker workers[SIM_WORKERS_MAX];
     uint32_t worker_count;

@@ -445,6 +445,23 @@ static void silence_of_three_heartbeats_is_loss_and_a_word_in_time_is_not(void *
     end(w);
 }
 
+static void a_broker_that_was_away_takes_no_lease_for_it(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    const uint32_t worker = join(w, 1);
+    submit(w, (struct job_wish){ 1, 16, 0, 0 });
+    const struct grant grant = tick_grant(w);
+    advance(w, 100 * w->options.lease_ms); /* the machine slept */
+    see_no_call(w);
+    live(w, w->options.lease_ms - 1, worker, worker);
+    assert_non_null(weir_sched_holds(w->sched, &grant.task, grant.token));
+    keep_heard(w, worker);
+    advance(w, 1);
+    see_call(w, WEIR_LEDGER_EXPIRE); /* but it has no longer than that */
+    end(w);
+}
+
 static void a_worker_that_comes_back_within_the_grace_keeps_its_lease(void **state)
 {
     (void)state;
@@ -689,6 +706,7 @@ int main(void)
         cmocka_unit_test(the_third_charged_crash_ends_the_job_and_not_the_second),
         cmocka_unit_test(a_lease_that_only_waited_is_not_charged),
         cmocka_unit_test(silence_of_three_heartbeats_is_loss_and_a_word_in_time_is_not),
+        cmocka_unit_test(a_broker_that_was_away_takes_no_lease_for_it),
         cmocka_unit_test(a_worker_that_comes_back_within_the_grace_keeps_its_lease),
         cmocka_unit_test(a_lease_that_its_returning_worker_does_not_know_is_given_away_at_once),
         cmocka_unit_test(a_failure_is_tried_elsewhere_and_the_third_ends_the_job),
