@@ -42,22 +42,24 @@ static bool same_dims(const struct weir_dims *a, const struct weir_dims *b)
     return memcmp(a, b, sizeof *a) == 0;
 }
 
-/* y = x W^T + residual, which may be x itself; the layer is given to the caller, who keeps it while the program lives. */
-static struct model random_linear(struct weir_program *p, const struct model *x, const struct model *residual,
-                                  struct weir_packed **layer, uint64_t *seed)
+/* A convolution over frames, which reads a frame after the one before it was written, plus a residual, which may be x
+ * itself. The layer is given to the caller, who keeps it while the program lives. */
+static struct model random_convolution(struct weir_program *p, const struct model *x, const struct model *residual,
+                                       struct weir_packed **layer, uint64_t *seed)
 {
     const uint32_t channels = x->dims.channels;
     struct model y = { .dims = x->dims, .content = random_floats(seed, element_count(&x->dims), 1) };
-    float *weight = random_floats(seed, (size_t)channels * channels, 0.1f);
-    *layer = pack_layer(
-        ref, &(struct weir_parameters){ .op = WEIR_OP_LINEAR, .weight = weight, .out = channels, .in = channels });
-    y.value = weir_program_linear(p, *layer, x->value, &(struct weir_linear_call){ .residual = residual->value });
-    run_op(ref, WEIR_OP_LINEAR, *layer,
-           &(struct weir_linear){ .rows = x->dims.rows,
-                                  .tokens = x->dims.frames * x->dims.height * x->dims.width,
-                                  .in = channels,
-                                  .out = channels,
-                                  .residual = true },
+    float *weight = random_floats(seed, (size_t)channels * channels * 3, 0.1f);
+    *layer = pack_layer(ref, &(struct weir_parameters){
+                                 .op = WEIR_OP_CONV_TEMPORAL, .weight = weight, .out = channels, .in = channels });
+    y.value = weir_program_conv_temporal(p, *layer, x->value, residual->value);
+    run_op(ref, WEIR_OP_CONV_TEMPORAL, *layer,
+           &(struct weir_conv_temporal){ .rows = x->dims.rows,
+                                         .frames = x->dims.frames,
+                                         .pixels = x->dims.height * x->dims.width,
+                                         .in = channels,
+                                         .out = channels,
+                                         .residual = true },
            (void *[]){ x->content, residual->content, y.content });
     free(weight);
     return y;
@@ -82,7 +84,7 @@ static struct model random_op(struct weir_program *p, const struct model *values
         break;
     case 2: /* y may lie over the residual, unless that is x too */
         if (a->dims.channels > 64) a = &values[0];
-        return random_linear(p, a, same_dims(&a->dims, &b->dims) ? b : a, layer, seed);
+        return random_convolution(p, a, same_dims(&a->dims, &b->dims) ? b : a, layer, seed);
     case 1: /* a view: the same bytes under another shape */
         y.external = a->external;
         y.dims = (struct weir_dims){ a->dims.rows, 1, 1, 1, tokens * a->dims.channels };
@@ -117,7 +119,7 @@ static void random_program_keeps_every_value(uint64_t seed)
     struct weir_stream *stream = NULL;
     struct model values[VALUES_MAX];
     size_t count = 0, output_count = 0;
-    struct weir_dims dims = { 2, 1, 2, 3, 5 };
+    struct weir_dims dims = { 2, 2, 1, 3, 5 };
     float *external = NULL;
     struct weir_packed *layers[OPS];
 
