@@ -6,8 +6,9 @@
  *          f = factor
  * Memory   weights on the device; the config is copied
  * Errors   config_read: BAD_MODEL, UNSUPPORTED with file, key and value. open: BAD_MODEL with file and tensor,
- * NO_MEMORY Threads  open on one; building and everything else from any number Source   diffusers
- * models/autoencoders/autoencoder_kl.py, vae.py; judged by tests/golden/make_tiny_folders.py
+ *          NO_MEMORY
+ * Threads  open on one; building and everything else from any number
+ * Source   diffusers models/autoencoders/autoencoder_kl.py, vae.py; judged by tests/golden/make_tiny_folders.py
  */
 #ifndef WEIR_WORKER_NETS_AUTOENCODER_KL_H
 #define WEIR_WORKER_NETS_AUTOENCODER_KL_H

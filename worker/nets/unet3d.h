@@ -7,11 +7,13 @@
  * step     the network itself; takes those keys and values from slots, so that it never sees the text
  *
  * Shapes   R rows, T frames, any H and W of at least one latent pixel at every level; L text tokens
- *          x [R, T, H, W, in], t f32 [R], text f32 [R, L, cross], key/value slot i [R, L, 2 inner_i], y [R, T, H, W,
- * out] Memory   weights on the device; the config is copied Errors   config_read: BAD_MODEL, UNSUPPORTED with file, key
- * and value. open: BAD_MODEL with file and tensor, NO_MEMORY Threads  open on one; building and everything else from
- * any number Source   diffusers models/unets/unet_3d_condition.py, unet_3d_blocks.py; judged by
- * tests/golden/make_tiny_folders.py
+ *          x [R, T, H, W, in], t f32 [R], text f32 [R, L, cross], key/value slot i [R, L, 2 inner_i],
+ *          y [R, T, H, W, out]
+ * Memory   weights on the device; the config is copied
+ * Errors   config_read: BAD_MODEL, UNSUPPORTED with file, key and value. open: BAD_MODEL with file and tensor,
+ *          NO_MEMORY
+ * Threads  open on one; building and everything else from any number
+ * Source   diffusers models/unets/unet_3d_condition.py, unet_3d_blocks.py; judged by tests/golden/make_tiny_folders.py
  */
 #ifndef WEIR_WORKER_NETS_UNET3D_H
 #define WEIR_WORKER_NETS_UNET3D_H
