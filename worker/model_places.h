@@ -2,7 +2,8 @@
  *
  * Memory   texts are the struct's own
  * Errors   NOT_FOUND (words list where was looked), CONFLICT (a NAME of two ORGs in the hub cache), TOO_LARGE,
- * NO_MEMORY Threads  reads the environment: not beside setenv
+ *          NO_MEMORY
+ * Threads  reads the environment: not beside setenv
  */
 #ifndef WEIR_WORKER_MODEL_PLACES_H
 #define WEIR_WORKER_MODEL_PLACES_H

@@ -6,8 +6,9 @@
  * Shapes   ids i32 [R, L], embedding f32 [R, L, width]; L at most `positions`
  * Memory   weights on the device; the config is copied
  * Errors   config_read: BAD_MODEL, UNSUPPORTED with file, key and value. open: BAD_MODEL with file and tensor,
- * NO_MEMORY Threads  open on one; building and everything else from any number Source   transformers
- * models/clip/modeling_clip.py; judged by tests/golden/make_tiny_folders.py
+ *          NO_MEMORY
+ * Threads  open on one; building and everything else from any number
+ * Source   transformers models/clip/modeling_clip.py; judged by tests/golden/make_tiny_folders.py
  */
 #ifndef WEIR_WORKER_NETS_CLIP_TEXT_H
 #define WEIR_WORKER_NETS_CLIP_TEXT_H

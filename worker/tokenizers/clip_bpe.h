@@ -6,9 +6,10 @@
  *
  * Files    as bytes, so that nothing here opens a file: vocab.json {token: id}; merges.txt, "left right" a line after a
  *          first line that may be a `#version` comment; special_tokens_map.json and tokenizer_config.json may be
- * absent. Memory   the files are borrowed for the call of open; a tokenizer owns what it keeps Threads  a tokenizer is
- * read-only after open: any number of threads may encode Source   judged by transformers:
- * tests/golden/make_clip_bpe.py, tests/golden/live_tokenizer.py
+ *          absent
+ * Memory   the files are borrowed for the call of open; a tokenizer owns what it keeps
+ * Threads  a tokenizer is read-only after open: any number of threads may encode
+ * Source   judged by transformers: tests/golden/make_clip_bpe.py, tests/golden/live_tokenizer.py
  */
 #ifndef WEIR_WORKER_TOKENIZERS_CLIP_BPE_H
 #define WEIR_WORKER_TOKENIZERS_CLIP_BPE_H
@@ -37,8 +38,7 @@ struct weir_clip_bpe_files {
     const char *label;                         /* the folder, for the words of an error */
 };
 
-/* Errors   BAD_MODEL: a file is missing, malformed or not of this tokenizer; TOO_LARGE: over a limit above; NO_MEMORY
- */
+/* Errors   BAD_MODEL: a file is missing, malformed or not of this tokenizer; TOO_LARGE: over a limit above; NO_MEMORY */
 enum weir_status weir_clip_bpe_open(const struct weir_clip_bpe_files *files, struct weir_clip_bpe **out,
                                     struct weir_error *error);
 void weir_clip_bpe_close(struct weir_clip_bpe **tokenizer_p);
