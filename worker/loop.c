@@ -40,7 +40,8 @@ struct loop {
     uint64_t heard_ms, said_ms, hello_at_ms, lost_ms, idle_ms; /* lost, idle: since when; 0: not */
     uint32_t hello_ms;
     int64_t credit_told; /* -1: nothing yet */
-    uint32_t quotes;
+    uint64_t quotes[QUOTES_MAX]; /* the numbers of those that the clerk has */
+    uint32_t quote_count;
     uint64_t epoch;
     enum weir_status fault; /* ends the loop */
     struct weir_error *error;
@@ -363,18 +364,22 @@ static void say_quoted(struct loop *loop, struct weir_quote *quote)
 
 static void on_quote(struct loop *loop, struct weir_message *message)
 {
+    for (uint32_t i = 0; i < loop->quote_count; i++) {
+        if (loop->quotes[i] == message->body.quote->number) return; /* asked again: it is being worked out */
+    }
     struct weir_quote *quote = calloc(1, sizeof *quote);
     if (!quote) return;
     quote->message = *message;
+    quote->asked_ms = loop->now_ms;
     message->body.base = NULL;
     message->arena = NULL;
-    if (loop->quotes == QUOTES_MAX) {
+    if (loop->quote_count == QUOTES_MAX) {
         quote->status = weir_fail(&quote->error, WEIR_BUSY, "%d quotes are being worked out", QUOTES_MAX);
         say_quoted(loop, quote);
         weir_quote_destroy(&quote);
         return;
     }
-    loop->quotes++;
+    loop->quotes[loop->quote_count++] = quote->message.body.quote->number;
     weir_crew_quote(loop->crew, quote);
 }
 
@@ -503,7 +508,9 @@ static void take_from_crew(struct loop *loop)
 {
     for (struct weir_crew_task *letter; (letter = weir_crew_take_task(loop->crew)) != NULL;) finish(loop, letter->task);
     for (struct weir_quote *quote; (quote = weir_crew_take_quote(loop->crew)) != NULL;) {
-        loop->quotes--;
+        uint32_t place = 0;
+        while (loop->quotes[place] != quote->message.body.quote->number) place++;
+        loop->quotes[place] = loop->quotes[--loop->quote_count];
         say_quoted(loop, quote);
         weir_quote_destroy(&quote);
     }

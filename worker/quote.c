@@ -1,5 +1,6 @@
 #include "worker/quote.h"
 
+#include "proto/base/clock.h"
 #include "worker/spec.h"
 #include "worker/stages.h"
 
@@ -66,7 +67,11 @@ cleanup:
 void weir_quoter_answer(struct weir_quoter *quoter, struct weir_quote *quote)
 {
     quote->error = (struct weir_error){ .code = WEIR_OK };
-    quote->status = answer(quoter, quote, &quote->error);
+    if (weir_clock_now_ms() - quote->asked_ms > WEIR_QUOTE_WAIT_MS) {
+        quote->status = weir_fail(&quote->error, WEIR_BUSY, "quotes before this one took over %d s", WEIR_QUOTE_WAIT_MS / 1000);
+    } else {
+        quote->status = answer(quoter, quote, &quote->error);
+    }
 }
 
 /* Half of what was known, half of what was seen. */

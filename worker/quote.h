@@ -20,6 +20,7 @@ struct weir_speed { /* nanoseconds a unit of work, 0: not known yet */
 struct weir_quote {
     struct weir_mail mail;
     struct weir_message message; /* QUOTE; owns the texts of `spec` */
+    uint64_t asked_ms;           /* weir_clock_now_ms() when it came */
     enum weir_status status;
     struct weir_error error;
     Weir__Pb__JobSpec spec;
@@ -33,7 +34,10 @@ struct weir_quoter {
     struct weir_speed speeds[WEIR_MODELS_MAX];
 };
 
-/* Fills status, error, spec, memory_bytes and cost_ms. Takes as long as planning a network takes. */
+#define WEIR_QUOTE_WAIT_MS 10000 /* so long does a broker wait before it asks another */
+
+/* Fills status, error, spec, memory_bytes and cost_ms. Takes as long as planning a network takes; one that waited for
+ * longer than its broker does is answered BUSY without that. */
 void weir_quoter_answer(struct weir_quoter *quoter, struct weir_quote *quote);
 /* A task that succeeded. */
 void weir_quoter_learn(struct weir_quoter *quoter, const struct weir_task *task);
