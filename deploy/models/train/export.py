@@ -10,6 +10,7 @@ import vocabulary
 
 FOLDER_MAX_BYTES = 25_000_000
 FILE_MAX_BYTES = 15 * 1024 * 1024
+SHARD_BYTES = 12_000_000
 WEIR_JSON = {"steps": nets.STEPS, "guidance": nets.GUIDANCE, "frames": nets.FRAMES, "width": nets.SIZE,
              "height": nets.SIZE, "fps": nets.FPS, "sampler": "ddim"}
 MODEL_INDEX = {
@@ -46,8 +47,36 @@ def write_net(folder, net, name, prefix=""):
     tidy_config(folder / "config.json", net)
     tensors = {prefix + key.removeprefix(prefix): value.detach().to("cpu", torch.float16).contiguous()
                for key, value in net.state_dict().items() if not key.endswith("position_ids")}
-    save_file(tensors, folder / name, metadata={"format": "pt"})
-    (folder / name).chmod(0o644)
+    for old in folder.glob("*.safetensors*"):
+        old.unlink()
+    shards = split(tensors, SHARD_BYTES)
+    stem, ending = name.split(".", 1)
+    names = [name] if len(shards) == 1 else [f"{stem}-{index:05}-of-{len(shards):05}.{ending}"
+                                             for index in range(1, len(shards) + 1)]
+    for file_name, shard in zip(names, shards):
+        save_file(shard, folder / file_name, metadata={"format": "pt"})
+        (folder / file_name).chmod(0o644)
+    if len(shards) > 1:
+        dump(folder / (name + ".index.json"), {
+            "metadata": {"total_size": sum(byte_count(value) for value in tensors.values())},
+            "weight_map": {key: file_name for file_name, shard in zip(names, shards) for key in shard}})
+
+
+def byte_count(tensor):
+    """Bytes of a tensor's elements."""
+    return tensor.numel() * tensor.element_size()
+
+
+def split(tensors, limit):
+    """The tensors in order, in as few dictionaries of at most `limit` bytes each as that order allows."""
+    shards, filled = [{}], 0
+    for key, value in tensors.items():
+        if shards[-1] and filled + byte_count(value) > limit:
+            shards.append({})
+            filled = 0
+        shards[-1][key] = value
+        filled += byte_count(value)
+    return shards
 
 
 def tidy_config(path, net):

@@ -1,4 +1,6 @@
 """The README.md of the demo model: what it is, how it was trained, what it scores, which triples it never saw."""
+import textwrap
+
 import grammar
 import nets
 
@@ -60,7 +62,8 @@ def model_card(vae, text_encoder, unet, size, training, scores):
     """The text of the card; `training` is a paragraph on how these weights came about."""
     hidden = grammar.held_out()
     return TEXT.format(
-        frames=nets.FRAMES, size=size, fps=nets.FPS, steps=nets.STEPS, guidance=nets.GUIDANCE, training=training,
+        frames=nets.FRAMES, size=size, fps=nets.FPS, steps=nets.STEPS, guidance=nets.GUIDANCE,
+        training=textwrap.fill(training, 118),
         text_parameters=nets.parameter_count(text_encoder), unet_parameters=nets.parameter_count(unet),
         vae_parameters=nets.parameter_count(vae), text_width=nets.TEXT_WIDTH, window=nets.WINDOW,
         vocabulary=text_encoder.config.vocab_size, head=unet.config.attention_head_dim,

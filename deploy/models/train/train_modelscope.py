@@ -42,7 +42,7 @@ ARTICLE_SHARE = 0.25        # captions with the other article, so that both are 
 CLIP_GRADIENT = 1.0
 KL_WEIGHT = 1e-5
 THING_WEIGHT = 8.0          # of a pixel that is not background, when the autoencoder trains; others have weight 1
-LATENT_NOISE = 0.1          # of a latent's standard deviation, added before decoding when the autoencoder trains
+LATENT_NOISE = 0.1          # of a latent channel's spread, added before decoding when the autoencoder trains
 WEIGHT_KNEE, WEIGHT_FLOOR = 0.02, 0.3
 
 
@@ -132,7 +132,8 @@ def train_vae(args, device):
         with autocast(device):
             posterior = vae.encode(image).latent_dist
             latent = posterior.sample()
-            latent = latent + LATENT_NOISE * latent.detach().std() * torch.randn_like(latent)
+            spread = latent.detach().std((0, 2, 3), keepdim=True)
+            latent = latent + LATENT_NOISE * spread * torch.randn_like(latent)
             again = vae.decode(latent).sample
         kl = posterior.kl().mean() / latent[0].numel()
         error = again.float() - image
