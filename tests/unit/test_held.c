@@ -1,0 +1,201 @@
+/* A worker's leases by the clock: credit, trust, renewals, answers said again. Time is moved by hand, nothing is sent. */
+#include "worker/held.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define BEGIN 1000000u /* some time */
+
+struct world {
+    struct weir_held_table table;
+    uint8_t tokens;
+};
+
+static int begin(void **state)
+{
+    struct world *w = calloc(1, sizeof *w);
+    if (!w) return -1;
+    weir_held_init(&w->table, 1);
+    w->table.lease_ms = 1000;
+    w->table.renew_ms = 300;
+    *state = w;
+    return 0;
+}
+
+static int end(void **state)
+{
+    struct world *w = *state;
+    weir_held_deinit(&w->table);
+    free(w);
+    return 0;
+}
+
+/* A LEASE of denoise/index, decoded as if it had come. */
+static struct weir_held *take(struct world *w, uint32_t index, uint64_t now_ms)
+{
+    Weir__Pb__Lease lease = WEIR__PB__LEASE__INIT;
+    Weir__Pb__TaskId id = WEIR__PB__TASK_ID__INIT;
+    Weir__Pb__JobSpec spec = WEIR__PB__JOB_SPEC__INIT;
+    uint8_t job[WEIR_ID_BYTES] = { 1 }, token[WEIR_TOKEN_BYTES] = { ++w->tokens }, header[WEIR_WIRE_HEADER_BYTES];
+    id.has_job = id.has_stage = id.has_index = 1;
+    id.job = (ProtobufCBinaryData){ WEIR_ID_BYTES, job };
+    id.stage = WEIR_STAGE_DENOISE;
+    id.index = index;
+    lease.task = &id;
+    lease.spec = &spec;
+    lease.tenant = (char *)(uintptr_t) "local";
+    lease.has_token = lease.has_lease_ms = 1;
+    lease.token = (ProtobufCBinaryData){ WEIR_TOKEN_BYTES, token };
+    lease.lease_ms = 1000;
+    const size_t count = weir__pb__lease__get_packed_size(&lease);
+    uint8_t *bytes = malloc(count);
+    struct weir_message message;
+    struct weir_error error = { .words = "" };
+    uint32_t seen;
+    weir__pb__lease__pack(&lease, bytes);
+    weir_wire_header(WEIR_MESSAGE_LEASE, 1, bytes, count, header);
+    if (weir_wire_decode(header, sizeof header, bytes, count, WEIR_DIRECTION_B, &message, &seen, &error) != WEIR_OK) {
+        fail_msg("%s", error.words);
+    }
+    free(bytes);
+    struct weir_held *held = weir_held_add(&w->table, &message, now_ms);
+    weir_message_release(&message);
+    if (held) held->letter.task = calloc(1, sizeof *held->letter.task);
+    return held;
+}
+
+static void run(struct weir_held *held)
+{
+    held->state = WEIR_HELD_RUNNING;
+}
+
+static void credit_is_slots_and_one_less_what_is_held(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(weir_held_credit(&w->table), 2);
+    struct weir_held *first = take(w, 0, BEGIN);
+    assert_int_equal(weir_held_credit(&w->table), 1);
+    run(first);
+    struct weir_held *second = take(w, 1, BEGIN);
+    assert_int_equal(weir_held_credit(&w->table), 0);
+    take(w, 2, BEGIN); /* more than was granted */
+    assert_int_equal(weir_held_credit(&w->table), 0);
+    weir_held_answer(first, WEIR_MESSAGE_DONE, BEGIN);
+    assert_int_equal(weir_held_credit(&w->table), 0);
+    weir_held_drop(&w->table, second);
+    assert_int_equal(weir_held_credit(&w->table), 1); /* what is answered takes no slot */
+}
+
+static void a_full_table_takes_nothing_and_gives_no_credit(void **state)
+{
+    struct world *w = *state;
+    struct weir_held *last = NULL;
+    for (uint32_t i = 0; i < WEIR_HELD_MAX; i++) {
+        last = take(w, i, BEGIN);
+        assert_non_null(last);
+        weir_held_answer(last, WEIR_MESSAGE_DONE, BEGIN);
+        assert_int_equal(weir_held_credit(&w->table), i + 1 == WEIR_HELD_MAX ? 0 : i + 2 == WEIR_HELD_MAX ? 1 : 2);
+    }
+    assert_null(take(w, 99, BEGIN));
+    weir_held_drop(&w->table, last);
+    assert_non_null(take(w, 99, BEGIN));
+}
+
+static void a_lease_is_found_by_task_and_token_together(void **state)
+{
+    struct world *w = *state;
+    struct weir_held *held = take(w, 4, BEGIN), *other = take(w, 5, BEGIN);
+    assert_ptr_equal(weir_held_find(&w->table, held->lease->task, &held->lease->token), held);
+    assert_null(weir_held_find(&w->table, held->lease->task, &other->lease->token));
+    assert_ptr_equal(weir_held_of(&w->table, other->letter.task), other);
+}
+
+static void the_oldest_begins_when_a_slot_is_free_and_the_lease_is_trusted(void **state)
+{
+    struct world *w = *state;
+    struct weir_held *first = take(w, 0, BEGIN), *second = take(w, 1, BEGIN + 500);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN + 500), first);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN + 699), first);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN + 700), second); /* 70% of a second without a word */
+    assert_null(weir_held_next(&w->table, BEGIN + 1200));
+    weir_held_confirm(first, BEGIN + 1000);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN + 1200), first);
+    weir_held_confirm(first, BEGIN); /* an older word takes nothing back */
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN + 1200), first);
+    run(first);
+    weir_held_confirm(second, BEGIN + 1200);
+    assert_null(weir_held_next(&w->table, BEGIN + 1200));
+}
+
+static void an_acknowledgement_counts_from_when_the_renewal_was_sent(void **state)
+{
+    struct world *w = *state;
+    struct weir_held *held = take(w, 0, BEGIN);
+    weir_held_renew_sent(held, BEGIN + 300);
+    weir_held_renew_sent(held, BEGIN + 600); /* two are on their way: the answer is to the first, at worst */
+    weir_held_renewed(held);
+    assert_true(weir_held_trusted(&w->table, held, BEGIN + 999));
+    assert_false(weir_held_trusted(&w->table, held, BEGIN + 1000));
+    weir_held_renewed(held); /* an answer to nothing */
+    assert_false(weir_held_trusted(&w->table, held, BEGIN + 1000));
+}
+
+static void renewals_come_by_the_clock_and_progress_in_between(void **state)
+{
+    struct world *w = *state;
+    struct weir_held *held = take(w, 0, BEGIN);
+    assert_false(weir_held_renew_due(&w->table, held, BEGIN + 299));
+    assert_true(weir_held_renew_due(&w->table, held, BEGIN + 300));
+    run(held); /* that it runs is told at once */
+    assert_true(weir_held_renew_due(&w->table, held, BEGIN + 1));
+    assert_int_equal(weir_held_wait_ms(&w->table, BEGIN + 1, 5000), 0);
+    weir_held_renew_sent(held, BEGIN + 1);
+    assert_false(weir_held_renew_due(&w->table, held, BEGIN + 300));
+    assert_int_equal(weir_held_wait_ms(&w->table, BEGIN + 1, 5000), 300);
+    assert_int_equal(weir_held_wait_ms(&w->table, BEGIN + 1, 100), 100);
+    atomic_store(&held->letter.task->step, 3); /* so is a step, but not more often than every 200 ms */
+    assert_false(weir_held_renew_due(&w->table, held, BEGIN + 200));
+    assert_true(weir_held_renew_due(&w->table, held, BEGIN + 201));
+    held->told_step = 3;
+    assert_false(weir_held_renew_due(&w->table, held, BEGIN + 201));
+    held->is_abandoned = true; /* nobody wants to hear of it any more */
+    assert_false(weir_held_renew_due(&w->table, held, BEGIN + 2000));
+}
+
+static void an_answer_is_said_again_after_one_two_four_eight_and_ten_seconds(void **state)
+{
+    struct world *w = *state;
+    static const uint32_t waits_ms[] = { 0, 1000, 2000, 4000, 8000, 10000, 10000 };
+    struct weir_held *held = take(w, 0, BEGIN);
+    uint64_t now_ms = BEGIN;
+    run(held);
+    weir_held_answer(held, WEIR_MESSAGE_DONE, now_ms);
+    for (size_t i = 0; i < WEIR_COUNT(waits_ms); i++) {
+        assert_int_equal(weir_held_wait_ms(&w->table, now_ms, 60000), waits_ms[i]);
+        now_ms += waits_ms[i];
+        weir_held_answer_sent(held, now_ms);
+    }
+    weir_held_answer(held, held->answer, now_ms); /* a broker came back: from the start */
+    assert_int_equal(weir_held_wait_ms(&w->table, now_ms, 60000), 0);
+    assert_false(weir_held_renew_due(&w->table, held, now_ms + 10000));
+}
+
+#define CASE(f) cmocka_unit_test_setup_teardown(f, begin, end)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(credit_is_slots_and_one_less_what_is_held),
+        CASE(a_full_table_takes_nothing_and_gives_no_credit),
+        CASE(a_lease_is_found_by_task_and_token_together),
+        CASE(the_oldest_begins_when_a_slot_is_free_and_the_lease_is_trusted),
+        CASE(an_acknowledgement_counts_from_when_the_renewal_was_sent),
+        CASE(renewals_come_by_the_clock_and_progress_in_between),
+        CASE(an_answer_is_said_again_after_one_two_four_eight_and_ten_seconds),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
