@@ -207,8 +207,9 @@ void weir_broker_submit(struct weir_broker *broker, uint64_t now_ms, struct weir
     }
     if (!weir_sched_has_room(broker->sched, 1, 1)) {
         weir_broker_refuse(broker, &message->from, submit->number, WEIR_BUSY, RETRY_BUSY_MS,
-                           "%u jobs are open; the limits are %u jobs and %u tasks", weir_sched_counts(broker->sched).jobs,
-                           broker->options.sched.jobs_max, broker->options.sched.tasks_max);
+                           "%u jobs are open; the limits are %u jobs and %u tasks",
+                           weir_sched_counts(broker->sched).jobs, broker->options.sched.jobs_max,
+                           broker->options.sched.tasks_max);
         return;
     }
     struct admission *admission = NULL;
@@ -341,7 +342,8 @@ uint64_t weir_broker_admissions_tick(struct weir_broker *broker, uint64_t now_ms
         const struct weir_worker *worker =
             admission->worker == WEIR_ROSTER_NONE ? NULL : weir_roster_at(roster, admission->worker);
         if (now_ms >= admission->until_ms) {
-            refuse(broker, admission, WEIR_TIMEOUT, RETRY_BUSY_MS, "no worker answered the question for a quote in 30 s");
+            refuse(broker, admission, WEIR_TIMEOUT, RETRY_BUSY_MS,
+                   "no worker answered the question for a quote in 30 s");
             continue;
         }
         if (worker == NULL || !worker->connected || now_ms >= admission->ask_until_ms) ask(broker, now_ms, admission);

@@ -327,13 +327,17 @@ static enum weir_status perform_one(struct weir_broker *broker, uint64_t now_ms,
                                     const struct weir_action *action, struct weir_error *error)
 {
     switch (action->type) {
-    case WEIR_ACTION_LEDGER: break;
+    case WEIR_ACTION_LEDGER:
+        break;
     case WEIR_ACTION_ASK: {
         const bool repeated = action->u.call.reply == WEIR_LEDGER_REPEATED;
         return send_about_lease(broker, now_ms, action, repeated ? WEIR_SEND_DONE_ACK : WEIR_SEND_STALE, error);
     }
-    case WEIR_ACTION_SEND: return send_about_lease(broker, now_ms, action, action->u.send.message, error);
-    case WEIR_ACTION_WELCOME: welcome(broker, now_ms, action->worker); break;
+    case WEIR_ACTION_SEND:
+        return send_about_lease(broker, now_ms, action, action->u.send.message, error);
+    case WEIR_ACTION_WELCOME:
+        welcome(broker, now_ms, action->worker);
+        break;
     case WEIR_ACTION_PING: {
         Weir__Pb__Ping body = WEIR__PB__PING__INIT;
         weir_broker_send_worker(broker, now_ms, action->worker, WEIR_MESSAGE_PING, &body.base);
@@ -386,8 +390,8 @@ static enum weir_status perform(struct weir_broker *broker, uint64_t now_ms, uin
     WEIR_TRY(write_ledger(broker, error));
     for (size_t k = 0; k < actions->count; k++) {
         if (broker->actions->count + WEIR_ACTIONS_PER_EVENT > WEIR_ACTIONS_MAX) {
-            /* Notices of lost workers and probes fill the other list. What is left is said again: sched asks again for a
-             * probe, and a worker repeats what was not answered. */
+            /* Notices of lost workers and probes fill the other list. What is left is said again: sched asks again
+             * for a probe, and a worker repeats what was not answered. */
             weir_log(broker->options.log, WEIR_LOG_WARN, "actions dropped count=%zu", actions->count - k);
             break;
         }
@@ -435,10 +439,9 @@ cleanup:
 
 static struct weir_worker_facts facts_of(const Weir__Pb__Hello *hello)
 {
-    struct weir_worker_facts facts = { .pid = hello->pid,
-                                       .stages = hello->stages,
-                                       .slots = hello->slots,
-                                       .memory_bytes = hello->memory_bytes };
+    struct weir_worker_facts facts = {
+        .pid = hello->pid, .stages = hello->stages, .slots = hello->slots, .memory_bytes = hello->memory_bytes
+    };
     memcpy(facts.id, hello->worker.data, WEIR_ID_BYTES);
     snprintf(facts.numerics_class, sizeof facts.numerics_class, "%s", hello->numerics_class);
     for (size_t k = 0; k < hello->n_models && k < WEIR_WORKER_MODELS_MAX; k++) {
@@ -483,9 +486,9 @@ static void take_hello(struct weir_broker *broker, uint64_t now_ms, uint64_t wal
     if (peer->slot != WEIR_ROSTER_NONE) broker->worker_peers[peer->slot] = NULL;
     peer->slot = slot;
     broker->worker_peers[slot] = peer;
-    weir_log(broker->options.log, WEIR_LOG_INFO, "worker known slot=%u pid=%llu device=%s stages=%u slots=%u held=%zu", slot,
-             (unsigned long long)facts.pid, hello->device != NULL ? hello->device : "?", facts.stages, facts.slots,
-             held_count);
+    weir_log(broker->options.log, WEIR_LOG_INFO, "worker known slot=%u pid=%llu device=%s stages=%u slots=%u held=%zu",
+             slot, (unsigned long long)facts.pid, hello->device != NULL ? hello->device : "?", facts.stages,
+             facts.slots, held_count);
     weir_message_release(&broker->hellos[slot]);
     broker->hellos[slot] = *message;
     message->arena = NULL;
@@ -498,7 +501,8 @@ static bool read_lease(const Weir__Pb__TaskId *task, const ProtobufCBinaryData *
     return weir_task_id_read(task, &event->task);
 }
 
-/* The bytes that a DONE names must lie where its task's bytes lie. OK, NOT_FOUND in words, or the store's own trouble. */
+/* The bytes that a DONE names must lie where its task's bytes lie. OK, NOT_FOUND in words, or the store's own
+ * trouble. */
 static enum weir_status check_artefacts(struct weir_broker *broker, const char *tenant, const struct weir_task_id *task,
                                         const Weir__Pb__Done *done, struct weir_error *error)
 {
@@ -510,14 +514,16 @@ static enum weir_status check_artefacts(struct weir_broker *broker, const char *
         uint64_t bytes = 0;
         weir_key_artefact(tenant, task, artefact->digest.data, key);
         if (strcmp(key, artefact->key) != 0) {
-            return weir_fail(error, WEIR_NOT_FOUND, "artefact %s has the key %s, not %s", artefact->name, artefact->key, key);
+            return weir_fail(error, WEIR_NOT_FOUND, "artefact %s has the key %s, not %s", artefact->name, artefact->key,
+                             key);
         }
         const enum weir_status status = port->stat(port->context, key, &bytes, error);
-        if (status == WEIR_NOT_FOUND) return weir_fail(error, status, "artefact %s is not in the store: %s", artefact->name, key);
+        if (status == WEIR_NOT_FOUND)
+            return weir_fail(error, status, "artefact %s is not in the store: %s", artefact->name, key);
         if (status != WEIR_OK) return status;
         if (bytes != artefact->bytes) {
-            return weir_fail(error, WEIR_NOT_FOUND, "artefact %s has %llu bytes in the store, not %llu: %s", artefact->name,
-                             (unsigned long long)bytes, (unsigned long long)artefact->bytes, key);
+            return weir_fail(error, WEIR_NOT_FOUND, "artefact %s has %llu bytes in the store, not %llu: %s",
+                             artefact->name, (unsigned long long)bytes, (unsigned long long)artefact->bytes, key);
         }
     }
     return WEIR_OK;
@@ -628,12 +634,15 @@ static void take_from_worker(struct weir_broker *broker, uint64_t now_ms, uint64
         event.type = WEIR_EVENT_RELEASE;
         handle(broker, now_ms, &event);
         break;
-    case WEIR_MESSAGE_QUOTED: weir_broker_quoted(broker, now_ms, wall_ms, peer->slot, message->body.quoted); break;
+    case WEIR_MESSAGE_QUOTED:
+        weir_broker_quoted(broker, now_ms, wall_ms, peer->slot, message->body.quoted);
+        break;
     case WEIR_MESSAGE_BYE:
         event.type = WEIR_EVENT_BYE;
         handle(broker, now_ms, &event);
         break;
-    default: break; /* PONG, UNSUPPORTED: to be heard was their purpose */
+    default:
+        break; /* PONG, UNSUPPORTED: to be heard was their purpose */
     }
 }
 
@@ -660,9 +669,12 @@ enum weir_status weir_broker_take(struct weir_broker *broker, uint64_t now_ms, u
     *kept = *message;
     message->arena = NULL;
     message->body.base = NULL;
-    if (side == WEIR_SIDE_WORKERS) take_from_worker(broker, now_ms, wall_ms, peer, kept);
-    else if (kept->type == WEIR_MESSAGE_SUBMIT) weir_broker_submit(broker, now_ms, kept);
-    else weir_broker_client(broker, now_ms, wall_ms, kept);
+    if (side == WEIR_SIDE_WORKERS)
+        take_from_worker(broker, now_ms, wall_ms, peer, kept);
+    else if (kept->type == WEIR_MESSAGE_SUBMIT)
+        weir_broker_submit(broker, now_ms, kept);
+    else
+        weir_broker_client(broker, now_ms, wall_ms, kept);
     return WEIR_OK;
 }
 
@@ -708,8 +720,9 @@ static bool load_row(void *context, const struct weir_ledger_job *job, const str
     if (spec == NULL || spec->model_digest.len != WEIR_SHA256_BYTES) {
         work->status = weir_fail(work->error, WEIR_CONFLICT, "the ledger has a job whose spec cannot be read");
     } else if (job->plan_version != WEIR_PLAN_VERSION) {
-        work->status = weir_fail(work->error, WEIR_CONFLICT, "the ledger has an open job of plan version %u, known is %d",
-                                 job->plan_version, WEIR_PLAN_VERSION);
+        work->status =
+            weir_fail(work->error, WEIR_CONFLICT, "the ledger has an open job of plan version %u, known is %d",
+                      job->plan_version, WEIR_PLAN_VERSION);
     } else {
         work->status = weir_plan_make(spec, &plan, work->error);
         if (work->status == WEIR_OK) {

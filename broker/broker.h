@@ -21,11 +21,11 @@
 #define WEIR_ADMISSIONS_MAX 256 /* submits that wait for a quote */
 #define WEIR_WATCHES_MAX 4096
 #define WEIR_WATCHES_PER_CLIENT_MAX 64
-#define WEIR_PEERS_MAX 4096       /* known connections, on each side */
-#define WEIR_MALFORMED_MAX 3      /* from one connection; then it is ignored */
-#define WEIR_QUOTE_MS_MAX 30000   /* from SUBMIT to an answer */
+#define WEIR_PEERS_MAX 4096         /* known connections, on each side */
+#define WEIR_MALFORMED_MAX 3        /* from one connection; then it is ignored */
+#define WEIR_QUOTE_MS_MAX 30000     /* from SUBMIT to an answer */
 #define WEIR_QUOTE_ASK_MS_MAX 10000 /* until another worker is asked */
-#define WEIR_PROGRESS_MS_MIN 200  /* between two events that only tell a step */
+#define WEIR_PROGRESS_MS_MIN 200    /* between two events that only tell a step */
 #define WEIR_SWEEP_AFTER_MS (60 * 60 * 1000)
 #define WEIR_LIST_MAX 1000
 
@@ -49,7 +49,7 @@ struct weir_broker_options {
     struct weir_sched_options sched;
     struct weir_broker_port port;
     const struct weir_log *log;
-    const char *store;  /* told to clients */
+    const char *store; /* told to clients */
     const char *build;
     uint64_t pid;
     uint64_t sweep_after_ms; /* from a job's end until what its manifest does not list is removed */
@@ -72,7 +72,8 @@ void weir_broker_take_malformed(struct weir_broker *broker, uint64_t now_ms, enu
                                 const struct weir_routing *from, enum weir_status status, uint32_t type_seen,
                                 const char *words);
 /* Ends the turn. *wait_ms: how long the loop may sleep.
- * Errors   STORE (the ledger failed: nothing of this turn was sent; stop), STALE (another broker has taken over), INTERNAL */
+ * Errors   STORE (the ledger failed: nothing of this turn was sent; stop), STALE (another broker has taken over),
+ *          INTERNAL */
 enum weir_status weir_broker_flush(struct weir_broker *broker, uint64_t now_ms, uint64_t wall_ms, uint64_t *wait_ms,
                                    struct weir_error *error);
 /* No new jobs from now on: SUBMIT is answered BUSY. */

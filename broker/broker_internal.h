@@ -1,5 +1,5 @@
-/* What the files of the broker share. broker.c: turns and workers; admission.c: submits and quotes; clients.c: what people
- * ask and watch; sweep.c: the store behind ended jobs. */
+/* What the files of the broker share. broker.c: turns and workers; admission.c: submits and quotes; clients.c: what
+ * people ask and watch; sweep.c: the store behind ended jobs. */
 #ifndef WEIR_BROKER_BROKER_INTERNAL_H
 #define WEIR_BROKER_BROKER_INTERNAL_H
 
@@ -89,7 +89,7 @@ struct weir_broker {
     const struct weir_message *watch_asks[WEIR_TURN_MESSAGES_MAX];
     size_t watch_ask_count;
     struct peer *peers[2];
-    struct peer **worker_peers; /* by slot; NULL while it has no connection */
+    struct peer **worker_peers;  /* by slot; NULL while it has no connection */
     struct weir_message *hellos; /* by slot: what the worker said of itself */
     struct admission admissions[WEIR_ADMISSIONS_MAX];
     uint64_t quote_number;
@@ -113,7 +113,8 @@ struct weir_blob weir_broker_pack(struct weir_broker *broker, const ProtobufCMes
 void weir_broker_submit(struct weir_broker *broker, uint64_t now_ms, struct weir_message *message);
 void weir_broker_quoted(struct weir_broker *broker, uint64_t now_ms, uint64_t wall_ms, uint32_t slot,
                         const Weir__Pb__Quoted *quoted);
-/* Asks on where a worker was lost or is too slow; refuses what is over its time. Returns the time until the next one. */
+/* Asks on where a worker was lost or is too slow; refuses what is over its time. Returns the time until the next
+ * one. */
 uint64_t weir_broker_admissions_tick(struct weir_broker *broker, uint64_t now_ms);
 /* The turn's submits are durable: loads the jobs and answers. */
 enum weir_status weir_broker_submitted(struct weir_broker *broker, uint64_t now_ms, struct weir_error *error);

@@ -87,7 +87,8 @@ static bool show_row(void *context, const struct weir_ledger_job *job, const str
         body.tasks = list;
         body.n_tasks = task_count;
     }
-    if (weir_broker_send(broker, WEIR_SIDE_CLIENTS, work->client, WEIR_MESSAGE_JOB_VIEW, &body.base) == WEIR_TOO_LARGE) {
+    if (weir_broker_send(broker, WEIR_SIDE_CLIENTS, work->client, WEIR_MESSAGE_JOB_VIEW, &body.base) ==
+        WEIR_TOO_LARGE) {
         body.n_tasks = 0; /* a job of thousands of tasks: the job itself still fits */
         weir_broker_send(broker, WEIR_SIDE_CLIENTS, work->client, WEIR_MESSAGE_JOB_VIEW, &body.base);
     }
@@ -105,8 +106,10 @@ static void refuse_read(struct weir_broker *broker, const struct weir_routing *c
 {
     char id[WEIR_ID_HEX_BYTES];
     weir_job_id_text(job, id);
-    if (status == WEIR_NOT_FOUND) weir_broker_refuse(broker, client, number, status, 0, "there is no job %s", id);
-    else weir_broker_refuse(broker, client, number, status, 2000, "%s", error->words);
+    if (status == WEIR_NOT_FOUND)
+        weir_broker_refuse(broker, client, number, status, 0, "there is no job %s", id);
+    else
+        weir_broker_refuse(broker, client, number, status, 2000, "%s", error->words);
 }
 
 static void show(struct weir_broker *broker, const struct weir_message *message)
@@ -377,8 +380,8 @@ void weir_broker_watch(struct weir_broker *broker, uint64_t now_ms, const struct
         drop_watch(broker, same); /* asked again: the newer number counts */
     } else if (mine >= WEIR_WATCHES_PER_CLIENT_MAX || broker->watch_count == WEIR_WATCHES_MAX) {
         weir_broker_refuse(broker, &message->from, ask->number, WEIR_BUSY, 2000,
-                           "%zu watches of this client, %zu in all; the limits are %d and %d", mine, broker->watch_count,
-                           WEIR_WATCHES_PER_CLIENT_MAX, WEIR_WATCHES_MAX);
+                           "%zu watches of this client, %zu in all; the limits are %d and %d", mine,
+                           broker->watch_count, WEIR_WATCHES_PER_CLIENT_MAX, WEIR_WATCHES_MAX);
         return;
     }
     const bool sent = send_event(broker, now_ms, &watch, &note);
@@ -416,11 +419,21 @@ void weir_broker_client(struct weir_broker *broker, uint64_t now_ms, uint64_t wa
                         const struct weir_message *message)
 {
     switch (message->type) {
-    case WEIR_MESSAGE_SHOW: show(broker, message); break;
-    case WEIR_MESSAGE_LIST: list(broker, message); break;
-    case WEIR_MESSAGE_CANCEL_JOB: cancel_job(broker, now_ms, wall_ms, message); break;
-    case WEIR_MESSAGE_WATCH: broker->watch_asks[broker->watch_ask_count++] = message; break; /* when the turn is durable */
-    case WEIR_MESSAGE_STATUS: status_of(broker, message); break;
+    case WEIR_MESSAGE_SHOW:
+        show(broker, message);
+        break;
+    case WEIR_MESSAGE_LIST:
+        list(broker, message);
+        break;
+    case WEIR_MESSAGE_CANCEL_JOB:
+        cancel_job(broker, now_ms, wall_ms, message);
+        break;
+    case WEIR_MESSAGE_WATCH:
+        broker->watch_asks[broker->watch_ask_count++] = message;
+        break; /* when the turn is durable */
+    case WEIR_MESSAGE_STATUS:
+        status_of(broker, message);
+        break;
     case WEIR_MESSAGE_PING: {
         Weir__Pb__Pong body = WEIR__PB__PONG__INIT;
         body.has_number = message->body.ping->has_number;
@@ -428,6 +441,7 @@ void weir_broker_client(struct weir_broker *broker, uint64_t now_ms, uint64_t wa
         weir_broker_send(broker, WEIR_SIDE_CLIENTS, &message->from, WEIR_MESSAGE_PONG, &body.base);
         break;
     }
-    default: break;
+    default:
+        break;
     }
 }

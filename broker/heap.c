@@ -61,8 +61,10 @@ void weir_heap_remove(struct weir_heap *heap, struct weir_heap_node *node)
         heap->root = below;
         return;
     }
-    if (node->previous->child == node) node->previous->child = node->next;
-    else node->previous->next = node->next;
+    if (node->previous->child == node)
+        node->previous->child = node->next;
+    else
+        node->previous->next = node->next;
     if (node->next != NULL) node->next->previous = node->previous;
     node->next = node->previous = NULL;
     heap->root = meld(heap->root, below);

@@ -56,8 +56,8 @@ struct weir_ledger_task {
     uint8_t worker[WEIR_ID_BYTES];   /* who has or had that lease */
     uint64_t worker_pid;
     uint32_t attempt, crash, fail, expired, released, regress;
-    uint32_t checkpoint_step; /* the newest checkpoint when a crash was last looked at */
-    uint64_t delay_ms;        /* while DELAYED */
+    uint32_t checkpoint_step;   /* the newest checkpoint when a crash was last looked at */
+    uint64_t delay_ms;          /* while DELAYED */
     struct weir_blob artefacts; /* packed Done, artefacts alone; of the commit */
     struct weir_blob facts;     /* packed TaskFacts */
 };
@@ -90,14 +90,15 @@ struct weir_ledger_call {
     enum weir_status cause;              /* likewise */
     uint64_t now_wall_ms;                /* becomes finished_ms when the job ends by it */
     union {
-        struct { /* T1 */
+        struct {                               /* T1 */
             const struct weir_ledger_job *job; /* borrowed until applied; state, numerics_class.. start empty */
             uint32_t counts[WEIR_STAGE_COUNT];
             struct weir_plan_range ready; /* READY from the start; all others BLOCKED */
             bool keyed;
             uint8_t key[WEIR_SHA256_BYTES]; /* of the idempotency key, within the tenant */
         } submit;
-        struct { /* T2: READY, or DELAYED whose time is over -> LEASED, attempt + 1, job RUNNING, class bound. STALE when
+        struct
+        { /* T2: READY, or DELAYED whose time is over -> LEASED, attempt + 1, job RUNNING, class bound. STALE when
                   * the job is bound to another class */
             uint8_t worker[WEIR_ID_BYTES];
             uint64_t worker_pid;
@@ -111,8 +112,8 @@ struct weir_ledger_call {
         } commit;
         struct { /* T5, T11. LEASED -> to: READY, DELAYED, DEAD (job FAILED, its open tasks CANCELLED), CANCELLED, or
                   * BLOCKED: an input is lost, released + 1 unless charged; when `regress`: its producer DONE ->
-                  * producer_to (READY, or BLOCKED when its own inputs are gone, too) with regress + 1, READY and DELAYED
-                  * ones of `block` -> BLOCKED */
+                  * producer_to (READY, or BLOCKED when its own inputs are gone, too) with regress + 1, READY and
+                  * DELAYED ones of `block` -> BLOCKED */
             enum weir_task_state to;
             uint64_t delay_ms;
             bool charged; /* fail + 1 */
@@ -125,7 +126,8 @@ struct weir_ledger_call {
         struct { /* T6: LEASED -> READY, BLOCKED or CANCELLED, released + 1 */
             enum weir_task_state to;
         } release;
-        struct { /* T7: LEASED -> READY, BLOCKED, DELAYED, DEAD or CANCELLED; crash + 1 when charged, else expired + 1 */
+        struct
+        { /* T7: LEASED -> READY, BLOCKED, DELAYED, DEAD or CANCELLED; crash + 1 when charged, else expired + 1 */
             enum weir_task_state to;
             uint64_t delay_ms;
             bool charged;

@@ -11,7 +11,6 @@
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
-
 struct entry {
     UT_hash_handle hh;
     struct weir_ledger_job job; /* its texts and blobs are owned */
@@ -208,7 +207,8 @@ static enum weir_ledger_reply commit(struct entry *entry, struct weir_ledger_tas
                                      const struct weir_ledger_call *call)
 {
     const struct weir_blob *made = &call->u.commit.artefacts;
-    const bool open = job_open(entry) || (WEIR_SABOTAGE(COMMIT_AFTER_CANCEL) && entry->job.state == WEIR_JOB_CANCELLING);
+    const bool open =
+        job_open(entry) || (WEIR_SABOTAGE(COMMIT_AFTER_CANCEL) && entry->job.state == WEIR_JOB_CANCELLING);
     const bool twice = WEIR_SABOTAGE(DONE_TWICE) && task->state == WEIR_TASK_DONE;
     if (!same_token(task, call) || (task->state != WEIR_TASK_LEASED && !twice) || !open) {
         const bool equal = task->state == WEIR_TASK_DONE && same_token(task, call) &&
@@ -265,14 +265,18 @@ static enum weir_ledger_reply leave(struct entry *entry, struct weir_ledger_task
     task->delay_ms = 0;
     if (call->op == WEIR_LEDGER_FAIL) {
         task->delay_ms = call->u.fail.delay_ms;
-        if (call->u.fail.charged) task->fail++;
-        else if (to == WEIR_TASK_BLOCKED) task->released++;
+        if (call->u.fail.charged)
+            task->fail++;
+        else if (to == WEIR_TASK_BLOCKED)
+            task->released++;
     } else if (call->op == WEIR_LEDGER_RELEASE) {
         task->released++;
     } else {
         task->delay_ms = call->u.expire.delay_ms;
-        if (call->u.expire.charged) task->crash++;
-        else task->expired++;
+        if (call->u.expire.charged)
+            task->crash++;
+        else
+            task->expired++;
         if (call->u.expire.checkpoint_step > task->checkpoint_step) {
             task->checkpoint_step = call->u.expire.checkpoint_step;
         }
@@ -295,8 +299,10 @@ static enum weir_ledger_reply cancel(struct entry *entry, const struct weir_ledg
         }
     }
     cancel_tasks(entry, to != WEIR_JOB_CANCELLING);
-    if (to == WEIR_JOB_CANCELLING) entry->job.state = to;
-    else end_job(entry, call, to);
+    if (to == WEIR_JOB_CANCELLING)
+        entry->job.state = to;
+    else
+        end_job(entry, call, to);
     return WEIR_LEDGER_APPLIED;
 }
 

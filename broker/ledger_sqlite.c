@@ -47,14 +47,14 @@
                 "ckpt,delay_ms) VALUES(?1,?2,?3,?4,zeroblob(16),zeroblob(16),0,0,0,0,0,0,0,0,0)")                      \
     X(TASK_STATE, "SELECT state, token, artefacts FROM task WHERE job=?1 AND stage=?2 AND idx=?3")                     \
     X(TASK_LEASE, "UPDATE task SET state=3, token=?4, worker=?5, pid=?6, attempt=attempt+1, delay_ms=0 "               \
-                  "WHERE job=?1 AND stage=?2 AND idx=?3 AND state IN (1,2)")                                                  \
+                  "WHERE job=?1 AND stage=?2 AND idx=?3 AND state IN (1,2)")                                           \
     X(TASK_DONE, "UPDATE task SET state=4, artefacts=?5, facts=?6 "                                                    \
                  "WHERE job=?1 AND stage=?2 AND idx=?3 AND state=3 AND token=?4 "                                      \
                  "AND (SELECT state FROM job WHERE id=?1) IN (0,1)")                                                   \
     X(TASK_LEAVE, "UPDATE task SET state=?5, delay_ms=?6, fail=fail+?7, released=released+?8, crash=crash+?9, "        \
                   "expired=expired+?10, ckpt=max(ckpt,?11) "                                                           \
                   "WHERE job=?1 AND stage=?2 AND idx=?3 AND state=3 AND token=?4")                                     \
-    X(TASK_REGRESS, "UPDATE task SET state=?4, regress=regress+1 WHERE job=?1 AND stage=?2 AND idx=?3 AND state=4")     \
+    X(TASK_REGRESS, "UPDATE task SET state=?4, regress=regress+1 WHERE job=?1 AND stage=?2 AND idx=?3 AND state=4")    \
     X(TASKS_READY, "UPDATE task SET state=1 WHERE job=?1 AND stage=?2 AND idx>=?3 AND idx<?4 AND state=0")             \
     X(TASKS_BLOCK, "UPDATE task SET state=0, delay_ms=0 "                                                              \
                    "WHERE job=?1 AND stage=?2 AND idx>=?3 AND idx<?4 AND state IN (1,2)")                              \
@@ -291,7 +291,8 @@ static enum weir_status apply_submit(struct sqlite_ledger *ledger, struct weir_l
     const struct weir_plan_range *ready = &call->u.submit.ready;
     for (int stage = 0; stage < WEIR_STAGE_COUNT; stage++) {
         for (uint32_t index = 0; index < call->u.submit.counts[stage]; index++) {
-            const bool open = (int)ready->stage == stage && index >= ready->first && index - ready->first < ready->count;
+            const bool open =
+                (int)ready->stage == stage && index >= ready->first && index - ready->first < ready->count;
             const struct weir_task_id id = { job->id, (enum weir_stage)stage, index };
             bind_task(ledger->statements[S_TASK_ADD], &id);
             sqlite3_bind_int64(ledger->statements[S_TASK_ADD], 4, open ? WEIR_TASK_READY : WEIR_TASK_BLOCKED);
@@ -416,8 +417,10 @@ static struct leave leave_of(const struct weir_ledger_call *call)
                                .delay_ms = call->u.fail.delay_ms,
                                .failed = call->u.fail.charged,
                                .released = call->u.fail.to == WEIR_TASK_BLOCKED && !call->u.fail.charged };
-    case WEIR_LEDGER_RELEASE: return (struct leave){ .to = call->u.release.to, .released = 1 };
-    default: assert(call->op == WEIR_LEDGER_EXPIRE);
+    case WEIR_LEDGER_RELEASE:
+        return (struct leave){ .to = call->u.release.to, .released = 1 };
+    default:
+        assert(call->op == WEIR_LEDGER_EXPIRE);
     }
     return (struct leave){ .to = call->u.expire.to,
                            .delay_ms = call->u.expire.delay_ms,
@@ -440,7 +443,8 @@ static enum weir_status apply_leave(struct sqlite_ledger *ledger, struct weir_le
     /* A job that is being cancelled gets no task back: its leases can only end. */
     if (leave.to != WEIR_TASK_CANCELLED && call->job_state == WEIR_JOB_CANCELLING) return WEIR_OK;
     if (call->op == WEIR_LEDGER_FAIL && leave.to == WEIR_TASK_BLOCKED && call->u.fail.regress) {
-        const struct weir_task_id producer = { call->task.job, call->u.fail.producer_stage, call->u.fail.producer_index };
+        const struct weir_task_id producer = { call->task.job, call->u.fail.producer_stage,
+                                               call->u.fail.producer_index };
         bind_task(ledger->statements[S_TASK_REGRESS], &producer);
         sqlite3_bind_int64(ledger->statements[S_TASK_REGRESS], 4, call->u.fail.producer_to);
         WEIR_TRY(run(ledger, S_TASK_REGRESS, error));
@@ -475,8 +479,10 @@ static enum weir_status count_leased(struct sqlite_ledger *ledger, const struct 
     sqlite3_stmt *statement = ledger->statements[S_TASKS_LEASED];
     bind_blob(statement, 1, job->bytes, WEIR_ID_BYTES);
     enum weir_status status = WEIR_OK;
-    if (sqlite3_step(statement) == SQLITE_ROW) *leased = sqlite3_column_int64(statement, 0);
-    else status = fail_sqlite(ledger, error, statement_text[S_TASKS_LEASED]);
+    if (sqlite3_step(statement) == SQLITE_ROW)
+        *leased = sqlite3_column_int64(statement, 0);
+    else
+        status = fail_sqlite(ledger, error, statement_text[S_TASKS_LEASED]);
     sqlite3_reset(statement);
     return status;
 }
@@ -545,14 +551,20 @@ static enum weir_status apply_one(struct sqlite_ledger *ledger, struct weir_ledg
     call->task_state = WEIR_TASK_BLOCKED;
     call->existing = call->task.job;
     switch (call->op) {
-    case WEIR_LEDGER_SUBMIT: return apply_submit(ledger, call, error);
-    case WEIR_LEDGER_LEASE: return apply_lease(ledger, call, error);
-    case WEIR_LEDGER_COMMIT: return apply_commit(ledger, call, error);
+    case WEIR_LEDGER_SUBMIT:
+        return apply_submit(ledger, call, error);
+    case WEIR_LEDGER_LEASE:
+        return apply_lease(ledger, call, error);
+    case WEIR_LEDGER_COMMIT:
+        return apply_commit(ledger, call, error);
     case WEIR_LEDGER_FAIL:
     case WEIR_LEDGER_RELEASE:
-    case WEIR_LEDGER_EXPIRE: return apply_leave(ledger, call, error);
-    case WEIR_LEDGER_CANCEL: return apply_cancel(ledger, call, error);
-    case WEIR_LEDGER_PURGE: return apply_purge(ledger, call, error);
+    case WEIR_LEDGER_EXPIRE:
+        return apply_leave(ledger, call, error);
+    case WEIR_LEDGER_CANCEL:
+        return apply_cancel(ledger, call, error);
+    case WEIR_LEDGER_PURGE:
+        return apply_purge(ledger, call, error);
     }
     assert(false); /* an operation that is none */
     return WEIR_INTERNAL;
@@ -737,9 +749,12 @@ static enum weir_status find_key(struct sqlite_ledger *ledger, const struct weir
     bind_blob(statement, 2, query->key, WEIR_SHA256_BYTES);
     const int code = sqlite3_step(statement);
     enum weir_status status = WEIR_OK;
-    if (code == SQLITE_ROW) copy_blob(statement, 0, out->bytes, WEIR_ID_BYTES);
-    else if (code == SQLITE_DONE) status = WEIR_NOT_FOUND;
-    else status = fail_sqlite(ledger, error, statement_text[S_KEY_FIND]);
+    if (code == SQLITE_ROW)
+        copy_blob(statement, 0, out->bytes, WEIR_ID_BYTES);
+    else if (code == SQLITE_DONE)
+        status = WEIR_NOT_FOUND;
+    else
+        status = fail_sqlite(ledger, error, statement_text[S_KEY_FIND]);
     sqlite3_reset(statement);
     return status;
 }
@@ -886,8 +901,8 @@ enum weir_status weir_ledger_sqlite_open(const char *path, struct weir_ledger **
     if (!in_memory) WEIR_TRY(take_lock(ledger, path, error));
     if (sqlite3_open_v2(path, &ledger->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) !=
         SQLITE_OK) {
-        status = weir_fail(error, WEIR_STORE, "%s: %s", path,
-                           ledger->db != NULL ? sqlite3_errmsg(ledger->db) : "no memory");
+        status =
+            weir_fail(error, WEIR_STORE, "%s: %s", path, ledger->db != NULL ? sqlite3_errmsg(ledger->db) : "no memory");
         goto cleanup;
     }
     sqlite3_extended_result_codes(ledger->db, 1);
@@ -900,7 +915,9 @@ enum weir_status weir_ledger_sqlite_open(const char *path, struct weir_ledger **
         }
     }
 cleanup:
-    if (status != WEIR_OK) sqlite_close(&ledger->base);
-    else *out = &ledger->base;
+    if (status != WEIR_OK)
+        sqlite_close(&ledger->base);
+    else
+        *out = &ledger->base;
     return status;
 }

@@ -121,7 +121,8 @@ enum weir_status weir_loop_run(const struct weir_loop_options *options, struct w
     };
     broker.sched.random = port_random;
 
-    WEIR_TRY(weir_ledger_sqlite_open(options->ledger_path, &loop.ledger, error)); /* first: it keeps a second broker out */
+    WEIR_TRY(
+        weir_ledger_sqlite_open(options->ledger_path, &loop.ledger, error)); /* first: it keeps a second broker out */
     WEIR_TRY(weir_store_open(options->store_url, &loop.store, error));
     broker.store = weir_store_url(loop.store);
     loop.zmq = zmq_ctx_new();

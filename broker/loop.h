@@ -1,9 +1,10 @@
 /* loop: the broker's sockets and clocks; the only file of the broker that has any.
  *
- * One thread: it sleeps in zmq_poll(), takes what has come (at most WEIR_TURN_MESSAGES_MAX messages a turn), and ends the
- * turn with weir_broker_flush(): one transaction, then the sends.
+ * One thread: it sleeps in zmq_poll(), takes what has come (at most WEIR_TURN_MESSAGES_MAX messages a turn), and
+ * ends the turn with weir_broker_flush(): one transaction, then the sends.
  *
- * Errors   BAD_ARGUMENT, IO (endpoints, in words), BUSY (another broker has the directory), STORE (the ledger failed), ...
+ * Errors   BAD_ARGUMENT, IO (endpoints, in words), BUSY (another broker has the directory), STORE (the ledger
+ *          failed), ...
  */
 #ifndef WEIR_BROKER_LOOP_H
 #define WEIR_BROKER_LOOP_H

@@ -21,27 +21,59 @@ struct settings {
 };
 
 static const struct weir_option rows[] = {
-    { .name = "dir", .kind = WEIR_OPTION_TEXT, .offset = offsetof(struct settings, dir), .max = 3000, .value = "DIR",
+    { .name = "dir",
+      .kind = WEIR_OPTION_TEXT,
+      .offset = offsetof(struct settings, dir),
+      .max = 3000,
+      .value = "DIR",
       .help = "where the ledger is, and the store unless --store says otherwise; made when missing" },
-    { .name = "store", .kind = WEIR_OPTION_TEXT, .offset = offsetof(struct settings, store), .max = 4000, .value = "URL",
+    { .name = "store",
+      .kind = WEIR_OPTION_TEXT,
+      .offset = offsetof(struct settings, store),
+      .max = 4000,
+      .value = "URL",
       .help = "where results go (default: DIR/store)" },
-    { .name = "workers-endpoint", .kind = WEIR_OPTION_TEXT, .offset = offsetof(struct settings, workers_endpoint),
-      .max = 120, .value = "ENDPOINT", .help = "socket for workers (default: ipc://DIR/workers.sock)" },
-    { .name = "clients-endpoint", .kind = WEIR_OPTION_TEXT, .offset = offsetof(struct settings, clients_endpoint),
-      .max = 120, .value = "ENDPOINT", .help = "socket for clients (default: ipc://DIR/clients.sock)" },
-    { .name = "embedded", .kind = WEIR_OPTION_FLAG, .offset = offsetof(struct settings, embedded),
+    { .name = "workers-endpoint",
+      .kind = WEIR_OPTION_TEXT,
+      .offset = offsetof(struct settings, workers_endpoint),
+      .max = 120,
+      .value = "ENDPOINT",
+      .help = "socket for workers (default: ipc://DIR/workers.sock)" },
+    { .name = "clients-endpoint",
+      .kind = WEIR_OPTION_TEXT,
+      .offset = offsetof(struct settings, clients_endpoint),
+      .max = 120,
+      .value = "ENDPOINT",
+      .help = "socket for clients (default: ipc://DIR/clients.sock)" },
+    { .name = "embedded",
+      .kind = WEIR_OPTION_FLAG,
+      .offset = offsetof(struct settings, embedded),
       .help = "budgets of a set-up with its own supervisor: 10 crashes a task, the first retry at once" },
-    { .name = "supervised", .kind = WEIR_OPTION_FLAG, .offset = offsetof(struct settings, supervised),
+    { .name = "supervised",
+      .kind = WEIR_OPTION_FLAG,
+      .offset = offsetof(struct settings, supervised),
       .help = "die with the process that started it" },
-    { .name = "insecure-dev", .kind = WEIR_OPTION_FLAG, .offset = offsetof(struct settings, insecure_dev),
+    { .name = "insecure-dev",
+      .kind = WEIR_OPTION_FLAG,
+      .offset = offsetof(struct settings, insecure_dev),
       .help = "allow unencrypted TCP on loopback" },
-    { .name = "test-timers", .kind = WEIR_OPTION_FLAG, .offset = offsetof(struct settings, test_timers),
+    { .name = "test-timers",
+      .kind = WEIR_OPTION_FLAG,
+      .offset = offsetof(struct settings, test_timers),
       .help = "short timers, for tests: heartbeat 0.2 s, lease 2 s" },
-    { .name = "log-level", .kind = WEIR_OPTION_CHOICE, .offset = offsetof(struct settings, log_level),
-      .value = "error|warn|info|debug", .help = "what is logged to stderr (default: info)" },
-    { .name = "version", .kind = WEIR_OPTION_FLAG, .offset = offsetof(struct settings, version),
+    { .name = "log-level",
+      .kind = WEIR_OPTION_CHOICE,
+      .offset = offsetof(struct settings, log_level),
+      .value = "error|warn|info|debug",
+      .help = "what is logged to stderr (default: info)" },
+    { .name = "version",
+      .kind = WEIR_OPTION_FLAG,
+      .offset = offsetof(struct settings, version),
       .help = "print the version and leave" },
-    { .name = "help", .letter = 'h', .kind = WEIR_OPTION_FLAG, .offset = offsetof(struct settings, help),
+    { .name = "help",
+      .letter = 'h',
+      .kind = WEIR_OPTION_FLAG,
+      .offset = offsetof(struct settings, help),
       .help = "print this and leave" },
 };
 
@@ -54,8 +86,8 @@ static enum weir_status join(char out[PATH_BYTES], const char *prefix, const cha
     return WEIR_OK;
 }
 
-/* SIGTERM and SIGINT become readable on the returned descriptor. Before any thread starts, so that all inherit the mask.
- * A write over a limit of size, or to a closed pipe, is an error like others and no reason to die. */
+/* SIGTERM and SIGINT become readable on the returned descriptor. Before any thread starts, so that all inherit the
+ * mask. A write over a limit of size, or to a closed pipe, is an error like others and no reason to die. */
 static int stop_descriptor(void)
 {
     sigset_t signals;
@@ -74,7 +106,8 @@ static enum weir_status run(const struct settings *settings, struct weir_error *
     char dir[PATH_BYTES], ledger[PATH_BYTES], store[PATH_BYTES], workers[PATH_BYTES], clients[PATH_BYTES];
     struct weir_log log = { "weir-broker", WEIR_LOG_INFO, STDERR_FILENO };
 
-    if (settings->dir == NULL) return weir_fail(error, WEIR_BAD_ARGUMENT, "--dir DIR is missing: where the ledger is kept");
+    if (settings->dir == NULL)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--dir DIR is missing: where the ledger is kept");
     if (settings->log_level != NULL) weir_log_level_parse(settings->log_level, &log.level);
     if (mkdir(settings->dir, 0700) != 0 && errno != EEXIST) {
         return weir_fail(error, WEIR_IO, "--dir %s: %s", settings->dir, strerror(errno));

@@ -17,9 +17,8 @@ enum weir_status weir_plan_make(const Weir__Pb__JobSpec *spec, struct weir_plan 
         joined ? ((uint64_t)spec->frames + WEIR_PLAN_SEGMENT_FRAMES - 1) / WEIR_PLAN_SEGMENT_FRAMES : 1;
     const uint64_t tasks = 1 + (uint64_t)spec->n * (2 + segments); /* at most 2^32 * 2^28: no overflow */
     if (tasks > WEIR_PLAN_TASKS_MAX) {
-        return weir_fail(error, WEIR_TOO_LARGE,
-                         "n = %u films of %u frames make %llu tasks; one job may have %d", spec->n, spec->frames,
-                         (unsigned long long)tasks, WEIR_PLAN_TASKS_MAX);
+        return weir_fail(error, WEIR_TOO_LARGE, "n = %u films of %u frames make %llu tasks; one job may have %d",
+                         spec->n, spec->frames, (unsigned long long)tasks, WEIR_PLAN_TASKS_MAX);
     }
     *out = (struct weir_plan){ .items = spec->n, .frames = spec->frames, .segments = (uint32_t)segments };
     return WEIR_OK;
@@ -28,11 +27,16 @@ enum weir_status weir_plan_make(const Weir__Pb__JobSpec *spec, struct weir_plan 
 uint32_t weir_plan_count(const struct weir_plan *plan, enum weir_stage stage)
 {
     switch (stage) {
-    case WEIR_STAGE_TEXT: return 1;
-    case WEIR_STAGE_DENOISE: return plan->items;
-    case WEIR_STAGE_DECODE: return plan->items * plan->segments;
-    case WEIR_STAGE_ASSEMBLE: return plan->items;
-    case WEIR_STAGE_COUNT: break;
+    case WEIR_STAGE_TEXT:
+        return 1;
+    case WEIR_STAGE_DENOISE:
+        return plan->items;
+    case WEIR_STAGE_DECODE:
+        return plan->items * plan->segments;
+    case WEIR_STAGE_ASSEMBLE:
+        return plan->items;
+    case WEIR_STAGE_COUNT:
+        break;
     }
     return 0;
 }
@@ -70,12 +74,15 @@ void weir_plan_at(const struct weir_plan *plan, uint32_t place, enum weir_stage 
 struct weir_plan_range weir_plan_inputs(const struct weir_plan *plan, enum weir_stage stage, uint32_t index)
 {
     switch (stage) {
-    case WEIR_STAGE_DENOISE: return (struct weir_plan_range){ WEIR_STAGE_TEXT, 0, 1 };
-    case WEIR_STAGE_DECODE: return (struct weir_plan_range){ WEIR_STAGE_DENOISE, index / plan->segments, 1 };
+    case WEIR_STAGE_DENOISE:
+        return (struct weir_plan_range){ WEIR_STAGE_TEXT, 0, 1 };
+    case WEIR_STAGE_DECODE:
+        return (struct weir_plan_range){ WEIR_STAGE_DENOISE, index / plan->segments, 1 };
     case WEIR_STAGE_ASSEMBLE:
         return (struct weir_plan_range){ WEIR_STAGE_DECODE, index * plan->segments, plan->segments };
     case WEIR_STAGE_TEXT:
-    case WEIR_STAGE_COUNT: break;
+    case WEIR_STAGE_COUNT:
+        break;
     }
     return (struct weir_plan_range){ WEIR_STAGE_TEXT, 0, 0 };
 }
@@ -83,12 +90,15 @@ struct weir_plan_range weir_plan_inputs(const struct weir_plan *plan, enum weir_
 struct weir_plan_range weir_plan_consumers(const struct weir_plan *plan, enum weir_stage stage, uint32_t index)
 {
     switch (stage) {
-    case WEIR_STAGE_TEXT: return (struct weir_plan_range){ WEIR_STAGE_DENOISE, 0, plan->items };
+    case WEIR_STAGE_TEXT:
+        return (struct weir_plan_range){ WEIR_STAGE_DENOISE, 0, plan->items };
     case WEIR_STAGE_DENOISE:
         return (struct weir_plan_range){ WEIR_STAGE_DECODE, index * plan->segments, plan->segments };
-    case WEIR_STAGE_DECODE: return (struct weir_plan_range){ WEIR_STAGE_ASSEMBLE, index / plan->segments, 1 };
+    case WEIR_STAGE_DECODE:
+        return (struct weir_plan_range){ WEIR_STAGE_ASSEMBLE, index / plan->segments, 1 };
     case WEIR_STAGE_ASSEMBLE:
-    case WEIR_STAGE_COUNT: break;
+    case WEIR_STAGE_COUNT:
+        break;
     }
     return (struct weir_plan_range){ WEIR_STAGE_ASSEMBLE, 0, 0 };
 }

@@ -57,8 +57,8 @@ struct weir_worker *weir_roster_find(struct weir_roster *roster, const uint8_t i
 struct weir_worker *weir_roster_at(struct weir_roster *roster, uint32_t slot);
 /* One past the highest slot in use, to walk over. */
 uint32_t weir_roster_end(const struct weir_roster *roster);
-/* Adds the worker or updates what is known of it; connected from now on, without credit. NULL when the roster, its models
- * or classes are full. */
+/* Adds the worker or updates what is known of it; connected from now on, without credit. NULL when the roster, its
+ * models or classes are full. */
 struct weir_worker *weir_roster_hello(struct weir_roster *roster, const struct weir_worker_facts *facts,
                                       uint64_t now_ms);
 void weir_roster_remove(struct weir_roster *roster, struct weir_worker *worker);
@@ -73,7 +73,8 @@ bool weir_worker_fits(const struct weir_worker *worker, enum weir_stage stage, u
 /* Whether it can be given one more lease now. */
 bool weir_worker_has_room(const struct weir_worker *worker);
 
-/* Measured seconds: a mean that forgets, kept for every (stage, shape). shape: any number that is equal for like work. */
+/* Measured seconds: a mean that forgets, kept for every (stage, shape). shape: any number that is equal for like
+ * work. */
 void weir_roster_measured(struct weir_roster *roster, enum weir_stage stage, uint64_t shape, uint64_t ms);
 /* 0: nothing measured yet. */
 uint64_t weir_roster_expected_ms(const struct weir_roster *roster, enum weir_stage stage, uint64_t shape);

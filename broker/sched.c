@@ -13,8 +13,12 @@ struct weir_sched_options weir_sched_options_default(bool test_timers, bool embe
         .liveness = 3,
         .lease_ms = test_timers ? 2000 : 30000,
         .renew_ms = test_timers ? 400 : 5000,
-        .grace_ms = test_timers ? 1000 : embedded ? 2500 : 5000,
-        .reassert_ms = test_timers ? 1000 : embedded ? 5000 : 15000,
+        .grace_ms = test_timers ? 1000
+                    : embedded  ? 2500
+                                : 5000,
+        .reassert_ms = test_timers ? 1000
+                       : embedded  ? 5000
+                                   : 15000,
         .crash_max = embedded ? 10 : 3,
         .fail_max = 3,
         .lease_max = 20,
@@ -198,8 +202,10 @@ void weir_sched_hold(struct weir_sched *sched, struct weir_sched_task *task, str
 void weir_sched_unhold(struct weir_sched *sched, struct weir_sched_task *task)
 {
     struct weir_sched_task **list = held_by(sched, task->holder);
-    if (task->held_previous != NULL) task->held_previous->held_next = task->held_next;
-    else *list = task->held_next;
+    if (task->held_previous != NULL)
+        task->held_previous->held_next = task->held_next;
+    else
+        *list = task->held_next;
     if (task->held_next != NULL) task->held_next->held_previous = task->held_previous;
     task->held_next = task->held_previous = NULL;
     if (task->holder != NULL) task->holder->held_count--;
@@ -283,7 +289,8 @@ enum weir_status weir_sched_load(struct weir_sched *sched, uint64_t now_ms, cons
 {
     const uint32_t planned = weir_plan_tasks(plan);
     if (task_count != planned) {
-        return weir_fail(error, WEIR_CONFLICT, "a job has %zu tasks in the ledger and %u by its plan", task_count, planned);
+        return weir_fail(error, WEIR_CONFLICT, "a job has %zu tasks in the ledger and %u by its plan", task_count,
+                         planned);
     }
     if (!rows_fit(plan, tasks) || (unsigned)row->state >= WEIR_JOB_STATE_COUNT || weir_job_state_terminal(row->state)) {
         return weir_fail(error, WEIR_CONFLICT, "a job's rows in the ledger are not those of its plan");
@@ -450,7 +457,8 @@ static bool tick_timers(struct weir_sched *sched, uint64_t now_ms, uint64_t now_
 {
     while (sched->timers.root != NULL && sched->timers.root->a <= now_ms) {
         if (actions->count + WEIR_ACTIONS_PER_EVENT > WEIR_ACTIONS_MAX) return false;
-        struct weir_sched_task *task = (struct weir_sched_task *)(void *)sched->timers.root; /* node is its first member */
+        struct weir_sched_task *task =
+            (struct weir_sched_task *)(void *)sched->timers.root; /* node is its first member */
         if (task->state == WEIR_TASK_DELAYED) {
             /* READY by time alone: a restart would start the delay again, which costs time only, so nothing is written
              * until the lease is. The ledger takes a lease of a DELAYED task, too. */
@@ -477,8 +485,10 @@ static void forgive_absence(struct weir_sched *sched, uint64_t now_ms)
     for (uint32_t slot = 0; slot < weir_roster_end(sched->roster); slot++) {
         struct weir_worker *worker = weir_roster_at(sched->roster, slot);
         if (worker == NULL || worker->draining) continue;
-        if (worker->connected) worker->heard_ms = now_ms;
-        else worker->lost_ms = now_ms;
+        if (worker->connected)
+            worker->heard_ms = now_ms;
+        else
+            worker->lost_ms = now_ms;
         fresh_periods(sched, worker->held, now_ms + sched->options.lease_ms);
     }
     fresh_periods(sched, sched->unclaimed, now_ms + sched->options.reassert_ms);
@@ -486,7 +496,8 @@ static void forgive_absence(struct weir_sched *sched, uint64_t now_ms)
 
 uint64_t weir_sched_tick(struct weir_sched *sched, uint64_t now_ms, uint64_t now_wall_ms, struct weir_actions *actions)
 {
-    if (sched->ticked_ms != 0 && now_ms - sched->ticked_ms > sched->options.lease_ms / 2) forgive_absence(sched, now_ms);
+    if (sched->ticked_ms != 0 && now_ms - sched->ticked_ms > sched->options.lease_ms / 2)
+        forgive_absence(sched, now_ms);
     sched->ticked_ms = now_ms;
     if (!tick_workers(sched, now_ms, now_wall_ms, actions) || !tick_deadlines(sched, now_ms, now_wall_ms, actions) ||
         !tick_timers(sched, now_ms, now_wall_ms, actions)) {

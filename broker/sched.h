@@ -10,7 +10,8 @@
  * through events and calls as borrowed pointers.
  *
  * Order of granting: priority, then later stages before earlier ones (so that films finish before new ones begin), then
- * age. A task goes to a worker with a free slot before one with a waiting place, and then to the one that made its input.
+ * age. A task goes to a worker with a free slot before one with a waiting place, and then to the one that made its
+ * input.
  *
  * Units    now_ms on one monotonic clock, never going back
  * Limits   weir_sched_options; weir_sched_load() answers BUSY beyond them
@@ -23,16 +24,16 @@
 
 struct weir_sched_options {
     uint64_t heartbeat_ms;
-    uint32_t liveness;     /* heartbeats missed before a worker counts as lost */
+    uint32_t liveness; /* heartbeats missed before a worker counts as lost */
     uint64_t lease_ms;
     uint64_t renew_ms;
-    uint64_t grace_ms;     /* a lost worker may come back that long before its leases end */
-    uint64_t reassert_ms;  /* after a start, leases wait that long for their workers */
-    uint32_t crash_max;    /* charged crashes of a task */
-    uint32_t fail_max;     /* retryable failures of a task */
-    uint32_t lease_max;    /* leases of a task that were not released */
-    uint32_t regress_max;  /* times that a task's output may get lost */
-    uint64_t retry_ms;     /* back-off before the second retry, doubling */
+    uint64_t grace_ms;    /* a lost worker may come back that long before its leases end */
+    uint64_t reassert_ms; /* after a start, leases wait that long for their workers */
+    uint32_t crash_max;   /* charged crashes of a task */
+    uint32_t fail_max;    /* retryable failures of a task */
+    uint32_t lease_max;   /* leases of a task that were not released */
+    uint32_t regress_max; /* times that a task's output may get lost */
+    uint64_t retry_ms;    /* back-off before the second retry, doubling */
     uint64_t retry_ms_max;
     bool retry_first_at_once;
     uint32_t jobs_max, tasks_max, workers_max;
@@ -60,14 +61,14 @@ enum weir_action_type {
 };
 
 enum weir_lease_message { /* what SEND sends */
-    WEIR_SEND_LEASE,
-    WEIR_SEND_LEASE_OK,
-    WEIR_SEND_RENEW_ACK,
-    WEIR_SEND_DONE_ACK,
-    WEIR_SEND_FAIL_ACK,
-    WEIR_SEND_RELEASE_ACK,
-    WEIR_SEND_CANCEL,
-    WEIR_SEND_STALE,
+                          WEIR_SEND_LEASE,
+                          WEIR_SEND_LEASE_OK,
+                          WEIR_SEND_RENEW_ACK,
+                          WEIR_SEND_DONE_ACK,
+                          WEIR_SEND_FAIL_ACK,
+                          WEIR_SEND_RELEASE_ACK,
+                          WEIR_SEND_CANCEL,
+                          WEIR_SEND_STALE,
 };
 
 struct weir_note {
@@ -92,7 +93,7 @@ struct weir_action {
             struct weir_task_id task;
             uint8_t token[WEIR_TOKEN_BYTES];
             uint32_t attempt;
-            bool cancel; /* RENEW_ACK */
+            bool cancel;                   /* RENEW_ACK */
             struct weir_plan_range inputs; /* LEASE */
         } send;
         struct {
@@ -121,16 +122,16 @@ struct weir_held_lease {
 };
 
 enum weir_event_type {
-    WEIR_EVENT_HELLO,   /* new_peer: by another routing id than before */
+    WEIR_EVENT_HELLO, /* new_peer: by another routing id than before */
     WEIR_EVENT_CREDIT,
     WEIR_EVENT_RENEW,
-    WEIR_EVENT_DONE,    /* its bytes were seen in the store */
+    WEIR_EVENT_DONE, /* its bytes were seen in the store */
     WEIR_EVENT_FAIL,
     WEIR_EVENT_RELEASE,
     WEIR_EVENT_BYE,
-    WEIR_EVENT_LOST,    /* it cannot be reached */
-    WEIR_EVENT_PROBED,  /* the newest checkpoint's step; 0: none */
-    WEIR_EVENT_CANCEL,  /* a client cancels the job */
+    WEIR_EVENT_LOST,   /* it cannot be reached */
+    WEIR_EVENT_PROBED, /* the newest checkpoint's step; 0: none */
+    WEIR_EVENT_CANCEL, /* a client cancels the job */
 };
 
 struct weir_event {

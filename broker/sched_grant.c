@@ -29,8 +29,7 @@ static bool lane_has_taker(const struct weir_sched *sched, const struct lane *la
 /* Who made the task's first input; NULL when it has none. */
 static const uint8_t *maker_of_input(const struct weir_sched_task *task)
 {
-    const struct weir_plan_range inputs =
-        weir_plan_inputs(&task->job->plan, (enum weir_stage)task->stage, task->index);
+    const struct weir_plan_range inputs = weir_plan_inputs(&task->job->plan, (enum weir_stage)task->stage, task->index);
     return inputs.count == 0 ? NULL : job_task(task->job, inputs.stage, inputs.first)->worker;
 }
 

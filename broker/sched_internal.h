@@ -65,7 +65,7 @@ struct weir_sched {
     struct lane lanes[LANES_MAX];
     uint32_t lane_count;
     struct weir_heap timers, deadlines;
-    uint64_t ticked_ms; /* the latest tick, or when the first job was loaded; 0: neither yet */
+    uint64_t ticked_ms;                /* the latest tick, or when the first job was loaded; 0: neither yet */
     struct weir_sched_task *unclaimed; /* leases of before the restart whose workers have not come back */
 };
 

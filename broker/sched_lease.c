@@ -27,8 +27,7 @@ static uint64_t back_off_ms(const struct weir_sched *sched, uint32_t count)
 
 static bool inputs_done(struct weir_sched_task *task)
 {
-    const struct weir_plan_range inputs =
-        weir_plan_inputs(&task->job->plan, (enum weir_stage)task->stage, task->index);
+    const struct weir_plan_range inputs = weir_plan_inputs(&task->job->plan, (enum weir_stage)task->stage, task->index);
     for (uint32_t k = 0; k < inputs.count; k++) {
         if (job_task(task->job, inputs.stage, inputs.first + k)->state != WEIR_TASK_DONE) return false;
     }
@@ -73,8 +72,10 @@ static void expire(struct weir_sched *sched, struct weir_sched_task *task, uint6
     enum weir_task_state to = again(task, 0);
     uint64_t delay_ms = 0;
 
-    if (charged) task->crash++;
-    else task->expired++;
+    if (charged)
+        task->crash++;
+    else
+        task->expired++;
     if (checkpoint_step > task->checkpoint_step) task->checkpoint_step = checkpoint_step;
     if (job->state == WEIR_JOB_CANCELLING) {
         to = WEIR_TASK_CANCELLED;
@@ -97,8 +98,7 @@ static void expire(struct weir_sched *sched, struct weir_sched_task *task, uint6
     if (to == WEIR_TASK_CANCELLED) weir_sched_finish_cancel(sched, job, now_wall_ms, actions);
 }
 
-static void probe(struct weir_sched *sched, struct weir_sched_task *task, uint64_t now_ms,
-                  struct weir_actions *actions)
+static void probe(struct weir_sched *sched, struct weir_sched_task *task, uint64_t now_ms, struct weir_actions *actions)
 {
     struct weir_action *action = weir_sched_emit(actions, WEIR_ACTION_PROBE);
     action->u.probe.task = task_id(task);
@@ -109,7 +109,8 @@ static void probe(struct weir_sched *sched, struct weir_sched_task *task, uint64
     weir_sched_place(sched, task, WEIR_TASK_LEASED, now_ms + sched->options.heartbeat_ms * sched->options.liveness);
 }
 
-/* T7: the worker is gone for good. Whether a crash is charged depends on its checkpoints, so the store is asked first. */
+/* T7: the worker is gone for good. Whether a crash is charged depends on its checkpoints, so the store is asked
+ * first. */
 void weir_sched_lease_lost(struct weir_sched *sched, struct weir_sched_task *task, uint64_t now_ms,
                            uint64_t now_wall_ms, struct weir_actions *actions)
 {
@@ -126,8 +127,10 @@ void weir_sched_lease_lost(struct weir_sched *sched, struct weir_sched_task *tas
 void weir_sched_lease_expired(struct weir_sched *sched, struct weir_sched_task *task, uint64_t now_ms,
                               uint64_t now_wall_ms, struct weir_actions *actions)
 {
-    if (task->asked && task->job->state != WEIR_JOB_CANCELLING) probe(sched, task, now_ms, actions);
-    else expire(sched, task, now_ms, now_wall_ms, false, 0, actions);
+    if (task->asked && task->job->state != WEIR_JOB_CANCELLING)
+        probe(sched, task, now_ms, actions);
+    else
+        expire(sched, task, now_ms, now_wall_ms, false, 0, actions);
 }
 
 static void probed(struct weir_sched *sched, uint64_t now_ms, const struct weir_event *event,
@@ -265,7 +268,8 @@ static struct weir_plan_range successors(const struct weir_sched_task *task)
     struct job *job = task->job;
     struct weir_plan_range range = weir_plan_consumers(&job->plan, (enum weir_stage)task->stage, task->index);
     /* Only assemble waits for several tasks, and it is one task. */
-    if (range.stage == WEIR_STAGE_ASSEMBLE && range.count == 1 && !inputs_done(job_task(job, range.stage, range.first))) {
+    if (range.stage == WEIR_STAGE_ASSEMBLE && range.count == 1 &&
+        !inputs_done(job_task(job, range.stage, range.first))) {
         range.count = 0;
     }
     if (WEIR_SABOTAGE(NO_SUCCESSOR) && range.stage == WEIR_STAGE_DECODE) range.count = 0;
@@ -339,8 +343,7 @@ static void done(struct weir_sched *sched, const struct weir_event *event, struc
 
 static uint32_t inputs_attempts(struct weir_sched_task *task)
 {
-    const struct weir_plan_range inputs =
-        weir_plan_inputs(&task->job->plan, (enum weir_stage)task->stage, task->index);
+    const struct weir_plan_range inputs = weir_plan_inputs(&task->job->plan, (enum weir_stage)task->stage, task->index);
     uint32_t sum = 0;
     for (uint32_t k = 0; k < inputs.count; k++) sum += job_task(task->job, inputs.stage, inputs.first + k)->attempt;
     return sum;
@@ -371,8 +374,8 @@ static bool lost_input(struct weir_sched *sched, uint64_t now_ms, const struct w
     } else if (producer->state == WEIR_TASK_DONE && producer->regress >= sched->options.regress_max) {
         to = WEIR_TASK_DEAD;
         call->cause = WEIR_INPUT_LOST;
-        snprintf(call->words, sizeof call->words, "the output of %s/%u was lost %u times", weir_stage_name(producer->stage),
-                 producer->index, producer->regress + 1);
+        snprintf(call->words, sizeof call->words, "the output of %s/%u was lost %u times",
+                 weir_stage_name(producer->stage), producer->index, producer->regress + 1);
         call->u.fail.to = to;
     } else {
         call->u.fail.to = to;
@@ -428,8 +431,8 @@ static void fail(struct weir_sched *sched, uint64_t now_ms, const struct weir_ev
     }
     call->now_wall_ms = event->now_wall_ms;
     call->cause = cause;
-    const char *words = event->u.fail.words != NULL && event->u.fail.words[0] != 0 ? event->u.fail.words
-                                                                                   : weir_status_words(cause);
+    const char *words =
+        event->u.fail.words != NULL && event->u.fail.words[0] != 0 ? event->u.fail.words : weir_status_words(cause);
     snprintf(call->words, sizeof call->words, "%s/%u: %s", weir_stage_name(task->stage), task->index, words);
     call->u.fail.to = to;
     call->u.fail.delay_ms = delay_ms;
@@ -501,23 +504,38 @@ uint32_t weir_sched_handle(struct weir_sched *sched, uint64_t now_ms, const stru
     assert(actions->count + WEIR_ACTIONS_PER_EVENT <= WEIR_ACTIONS_MAX);
     struct weir_worker *worker = weir_roster_at(sched->roster, event->worker);
     switch (event->type) {
-    case WEIR_EVENT_HELLO: return hello(sched, now_ms, event, actions);
+    case WEIR_EVENT_HELLO:
+        return hello(sched, now_ms, event, actions);
     case WEIR_EVENT_CREDIT:
         if (worker != NULL) worker->credit = event->u.credit;
         break;
-    case WEIR_EVENT_RENEW: renew(sched, now_ms, event, actions); break;
-    case WEIR_EVENT_DONE: done(sched, event, actions); break;
-    case WEIR_EVENT_FAIL: fail(sched, now_ms, event, actions); break;
-    case WEIR_EVENT_RELEASE: release(sched, event, actions); break;
-    case WEIR_EVENT_BYE: bye(sched, event); break;
+    case WEIR_EVENT_RENEW:
+        renew(sched, now_ms, event, actions);
+        break;
+    case WEIR_EVENT_DONE:
+        done(sched, event, actions);
+        break;
+    case WEIR_EVENT_FAIL:
+        fail(sched, now_ms, event, actions);
+        break;
+    case WEIR_EVENT_RELEASE:
+        release(sched, event, actions);
+        break;
+    case WEIR_EVENT_BYE:
+        bye(sched, event);
+        break;
     case WEIR_EVENT_LOST:
         if (worker != NULL && worker->connected) {
             worker->connected = false;
             worker->lost_ms = now_ms;
         }
         break;
-    case WEIR_EVENT_PROBED: probed(sched, now_ms, event, actions); break;
-    case WEIR_EVENT_CANCEL: cancel(sched, event, actions); break;
+    case WEIR_EVENT_PROBED:
+        probed(sched, now_ms, event, actions);
+        break;
+    case WEIR_EVENT_CANCEL:
+        cancel(sched, event, actions);
+        break;
     }
     return WEIR_ROSTER_NONE;
 }

@@ -1,9 +1,9 @@
-/* The broker fed with messages: the input is a script of them. Some are raw bytes behind a correct header, some are well
- * formed and speak of leases and jobs that the broker really gave (by their number), so that the rules behind the wire are
- * reached. Time passes, connections break, the broker starts again on the same ledger.
+/* The broker fed with messages: the input is a script of them. Some are raw bytes behind a correct header, some are
+ * well formed and speak of leases and jobs that the broker really gave (by their number), so that the rules behind
+ * the wire are reached. Time passes, connections break, the broker starts again on the same ledger.
  *
- * What must hold besides no crash: every turn ends well (scheduler and ledger agree), and when all jobs were cancelled and
- * time has passed, none is open. */
+ * What must hold besides no crash: every turn ends well (scheduler and ledger agree), and when all jobs were
+ * cancelled and time has passed, none is open. */
 #include "broker/broker.h"
 
 #include <stdio.h>
@@ -66,7 +66,8 @@ static enum weir_status port_send(void *context, enum weir_side side, const stru
         if (!weir_task_id_read(sent.lease->task, &grant->task)) abort();
         memcpy(grant->token, sent.lease->token.data, sizeof grant->token);
     }
-    if (type == WEIR_MESSAGE_ACCEPTED && to->bytes[0] != STRANGER) memcpy(w->jobs[w->job_count++ % JOBS_MAX].bytes, sent.accepted->job.data, WEIR_ID_BYTES);
+    if (type == WEIR_MESSAGE_ACCEPTED && to->bytes[0] != STRANGER)
+        memcpy(w->jobs[w->job_count++ % JOBS_MAX].bytes, sent.accepted->job.data, WEIR_ID_BYTES);
     return WEIR_OK;
 }
 
@@ -116,7 +117,9 @@ static void start(struct world *w)
 {
     struct weir_broker_options options = { .sched = weir_sched_options_default(true, w->deals & 1),
                                            .port = { w, port_send, port_stat, port_list, port_remove, port_job_id },
-                                           .store = "s", .build = "b", .sweep_after_ms = 5000 };
+                                           .store = "s",
+                                           .build = "b",
+                                           .sweep_after_ms = 5000 };
     options.sched.random = chance;
     options.sched.random_context = w;
     options.sched.jobs_max = 8;
@@ -150,7 +153,8 @@ static void deliver(struct world *w, enum weir_side side, uint8_t peer, enum wei
     if (status == WEIR_OK) {
         if (weir_broker_take(w->broker, w->now_ms, 1, side, &message, &error) != WEIR_OK) abort();
     } else if (type < 90) { /* else every raw input would soon be ignored */
-        if (status == WEIR_UNSUPPORTED) weir_broker_take_malformed(w->broker, w->now_ms, side, &message.from, status, seen, error.words);
+        if (status == WEIR_UNSUPPORTED)
+            weir_broker_take_malformed(w->broker, w->now_ms, side, &message.from, status, seen, error.words);
     }
 }
 
@@ -355,7 +359,8 @@ static void say_raw(struct world *w, uint8_t peer)
 {
     const uint8_t type = take_byte(w), want = take_byte(w);
     const size_t count = want < w->size ? want : w->size;
-    deliver(w, type >= 40 ? WEIR_SIDE_CLIENTS : WEIR_SIDE_WORKERS, peer, (enum weir_message_type)(type % 96), w->data, count);
+    deliver(w, type >= 40 ? WEIR_SIDE_CLIENTS : WEIR_SIDE_WORKERS, peer, (enum weir_message_type)(type % 96), w->data,
+            count);
     w->data += count;
     w->size -= count;
 }
@@ -364,23 +369,50 @@ static void step(struct world *w)
 {
     const uint8_t what = take_byte(w), peer = (uint8_t)(what >> 5);
     switch (what % 32) {
-    case 0: case 1: say_hello(w, peer); break;
-    case 2: case 3: {
+    case 0:
+    case 1:
+        say_hello(w, peer);
+        break;
+    case 2:
+    case 3: {
         Weir__Pb__Credit credit = WEIR__PB__CREDIT__INIT;
         credit.has_leases = true;
         credit.leases = take_byte(w) % 4;
         say(w, WEIR_SIDE_WORKERS, peer, WEIR_MESSAGE_CREDIT, &credit.base);
         break;
     }
-    case 4: case 5: case 6: say_done(w, peer); break;
-    case 7: case 8: say_about_lease(w, peer, WEIR_MESSAGE_FAIL); break;
-    case 9: say_about_lease(w, peer, WEIR_MESSAGE_RELEASE); break;
-    case 10: say_about_lease(w, peer, WEIR_MESSAGE_RENEW); break;
-    case 11: case 12: say_submit(w, peer); break;
-    case 13: case 14: say_quoted(w, peer); break;
-    case 15: say_about_job(w, peer, WEIR_MESSAGE_SHOW, take_byte(w)); break;
-    case 16: say_about_job(w, peer, WEIR_MESSAGE_WATCH, take_byte(w)); break;
-    case 17: say_about_job(w, peer, WEIR_MESSAGE_CANCEL_JOB, take_byte(w)); break;
+    case 4:
+    case 5:
+    case 6:
+        say_done(w, peer);
+        break;
+    case 7:
+    case 8:
+        say_about_lease(w, peer, WEIR_MESSAGE_FAIL);
+        break;
+    case 9:
+        say_about_lease(w, peer, WEIR_MESSAGE_RELEASE);
+        break;
+    case 10:
+        say_about_lease(w, peer, WEIR_MESSAGE_RENEW);
+        break;
+    case 11:
+    case 12:
+        say_submit(w, peer);
+        break;
+    case 13:
+    case 14:
+        say_quoted(w, peer);
+        break;
+    case 15:
+        say_about_job(w, peer, WEIR_MESSAGE_SHOW, take_byte(w));
+        break;
+    case 16:
+        say_about_job(w, peer, WEIR_MESSAGE_WATCH, take_byte(w));
+        break;
+    case 17:
+        say_about_job(w, peer, WEIR_MESSAGE_CANCEL_JOB, take_byte(w));
+        break;
     case 18: {
         Weir__Pb__Bye bye = WEIR__PB__BYE__INIT;
         say(w, WEIR_SIDE_WORKERS, peer, WEIR_MESSAGE_BYE, &bye.base);
@@ -405,8 +437,12 @@ static void step(struct world *w)
         say(w, WEIR_SIDE_CLIENTS, peer, WEIR_MESSAGE_LIST, &list.base);
         break;
     }
-    case 22: w->deaf = take_byte(w); break;
-    case 23: w->deals = take_byte(w); break;
+    case 22:
+        w->deaf = take_byte(w);
+        break;
+    case 23:
+        w->deals = take_byte(w);
+        break;
     case 24: {
         struct weir_routing from = { 1, { (uint8_t)(1 + peer % PEERS) } };
         weir_broker_take_malformed(w->broker, w->now_ms, peer & 1 ? WEIR_SIDE_CLIENTS : WEIR_SIDE_WORKERS, &from,
@@ -418,9 +454,17 @@ static void step(struct world *w)
         weir_broker_destroy(&w->broker);
         start(w);
         break;
-    case 26: say_raw(w, peer); break;
-    case 27: case 28: w->now_ms += take_byte(w) * 50u; flush(w); break;
-    default: flush(w); break;
+    case 26:
+        say_raw(w, peer);
+        break;
+    case 27:
+    case 28:
+        w->now_ms += take_byte(w) * 50u;
+        flush(w);
+        break;
+    default:
+        flush(w);
+        break;
     }
 }
 

@@ -1,5 +1,5 @@
-/* weir-broker as a program: real processes, real sockets, a real ledger; pretend workers and clients that speak the wire
- * protocol through proto/wire.h. Test timers: heartbeat 0.2 s, lease 2 s, reconnect grace 1 s. */
+/* weir-broker as a program: real processes, real sockets, a real ledger; pretend workers and clients that speak the
+ * wire protocol through proto/wire.h. Test timers: heartbeat 0.2 s, lease 2 s, reconnect grace 1 s. */
 #include "broker/plan.h"
 #include "proto/base/clock.h"
 #include "proto/job.h"

@@ -43,7 +43,8 @@ static bool add_token(struct check *check, const uint8_t *token)
     size_t at = (size_t)(value >> 20) % CHECK_TOKENS_MAX;
     while (check->tokens[at] != 0 && check->tokens[at] != value) at = (at + 1) % CHECK_TOKENS_MAX;
     if (check->tokens[at] == value) return true;
-    if (++check->token_count > CHECK_TOKENS_MAX / 2) check_fail(check, "over %d leases in one seed", CHECK_TOKENS_MAX / 2);
+    if (++check->token_count > CHECK_TOKENS_MAX / 2)
+        check_fail(check, "over %d leases in one seed", CHECK_TOKENS_MAX / 2);
     check->tokens[at] = value;
     return false;
 }
@@ -117,9 +118,11 @@ static void saw_commit(struct check *check, struct check_job *job, struct check_
 {
     check->seen[4]++;
     if (job->cancel_answered) check_fail(check, "a result was taken after the cancel was answered");
-    if (job->state != WEIR_JOB_RUNNING) check_fail(check, "a result of a %s job was taken", weir_job_state_name(job->state));
+    if (job->state != WEIR_JOB_RUNNING)
+        check_fail(check, "a result of a %s job was taken", weir_job_state_name(job->state));
     if (task->state == WEIR_TASK_DONE) check_fail(check, "a second result of one task was taken");
-    if (task->state != WEIR_TASK_LEASED) check_fail(check, "a result of a %s task was taken", weir_task_state_name(task->state));
+    if (task->state != WEIR_TASK_LEASED)
+        check_fail(check, "a result of a %s task was taken", weir_task_state_name(task->state));
     if (!equal(task->token, call->token)) check_fail(check, "a result was taken under a stale token");
     task->state = WEIR_TASK_DONE;
     memcpy(task->done_token, call->token, sizeof task->done_token);
@@ -157,7 +160,8 @@ static void saw_leave(struct check *check, struct check_job *job, struct check_t
     if (call->op == WEIR_LEDGER_FAIL && task->state == WEIR_TASK_BLOCKED && call->u.fail.regress) {
         struct check_task *producer =
             &job->tasks[weir_plan_place(&job->plan, call->u.fail.producer_stage, call->u.fail.producer_index)];
-        if (producer->state != WEIR_TASK_DONE) check_fail(check, "a %s task was made again", weir_task_state_name(producer->state));
+        if (producer->state != WEIR_TASK_DONE)
+            check_fail(check, "a %s task was made again", weir_task_state_name(producer->state));
         if (++producer->regress > 3) check_fail(check, "a task was made again over 3 times");
         producer->state = call->u.fail.producer_to;
         for (uint32_t k = 0; k < call->u.fail.block.count; k++) {
@@ -176,7 +180,8 @@ static void saw_cancel(struct check *check, struct check_job *job, const struct 
 {
     const enum weir_job_state to = call->u.cancel.to;
     check->seen[to == WEIR_JOB_CANCELLING ? 8 : to == WEIR_JOB_CANCELLED ? 9 : 10]++;
-    if (weir_job_state_terminal(job->state)) check_fail(check, "a %s job became another", weir_job_state_name(job->state));
+    if (weir_job_state_terminal(job->state))
+        check_fail(check, "a %s job became another", weir_job_state_name(job->state));
     if (to == WEIR_JOB_CANCELLED) {
         for (uint32_t k = 0; k < weir_plan_tasks(&job->plan); k++) {
             if (job->tasks[k].state == WEIR_TASK_LEASED) check_fail(check, "a job is cancelled while a lease is live");
@@ -204,10 +209,14 @@ static void saw_call(struct check *check, const struct weir_ledger_call *call)
         return;
     }
     struct check_task *task = check_task(check, &call->task);
-    if (task == NULL) check_fail(check, "a call changed a task that the plan does not have");
-    else if (call->op == WEIR_LEDGER_LEASE) saw_lease(check, job, task, call);
-    else if (call->op == WEIR_LEDGER_COMMIT) saw_commit(check, job, task, call);
-    else saw_leave(check, job, task, call);
+    if (task == NULL)
+        check_fail(check, "a call changed a task that the plan does not have");
+    else if (call->op == WEIR_LEDGER_LEASE)
+        saw_lease(check, job, task, call);
+    else if (call->op == WEIR_LEDGER_COMMIT)
+        saw_commit(check, job, task, call);
+    else
+        saw_leave(check, job, task, call);
 }
 
 static enum weir_status check_apply(struct weir_ledger *base, struct weir_ledger_call *const calls[], size_t count,
@@ -241,8 +250,8 @@ static enum weir_status check_replay(struct weir_ledger *base, const struct weir
     return weir_ledger_replay(((struct check *)base)->inner, query, each, context, error);
 }
 
-static enum weir_status check_page(struct weir_ledger *base, const struct weir_ledger_page *page, weir_ledger_each *each,
-                                   void *context, struct weir_error *error)
+static enum weir_status check_page(struct weir_ledger *base, const struct weir_ledger_page *page,
+                                   weir_ledger_each *each, void *context, struct weir_error *error)
 {
     return weir_ledger_page_open(((struct check *)base)->inner, page, each, context, error);
 }
@@ -305,8 +314,10 @@ void check_ended_sent(struct check *check, const struct weir_task_id *task, cons
 void check_accepted_sent(struct check *check, const struct weir_job_id *id)
 {
     struct check_job *job = check_job(check, id);
-    if (job == NULL) check_fail(check, "a job was accepted that is not written");
-    else job->accepted = true;
+    if (job == NULL)
+        check_fail(check, "a job was accepted that is not written");
+    else
+        job->accepted = true;
 }
 
 void check_cancel_answered(struct check *check, const struct weir_job_id *id)
@@ -337,7 +348,8 @@ void check_state_seen(struct check *check, const struct weir_job_id *id, enum we
     }
     if (rank(job->seen) == 3 && state != job->seen) check_fail(check, "a terminal state changed");
     if (rank(state) > rank(job->seen)) job->seen = state;
-    if (job->cancel_answered && state == WEIR_JOB_SUCCEEDED) check_fail(check, "a job succeeded after its cancel was answered");
+    if (job->cancel_answered && state == WEIR_JOB_SUCCEEDED)
+        check_fail(check, "a job succeeded after its cancel was answered");
 }
 
 void check_manifest_seen(struct check *check, const struct weir_job_id *id, uint64_t manifest)
@@ -368,6 +380,7 @@ void check_attempt_begins(struct check *check, const struct weir_task_id *id, co
     }
     if (task == NULL || weir_job_state_terminal(job->state) || !leased(check, id, token)) return;
     if (step < task->checkpoint) {
-        check_fail(check, "an attempt began at step %u although a checkpoint of step %u was written", step, task->checkpoint);
+        check_fail(check, "an attempt began at step %u although a checkpoint of step %u was written", step,
+                   task->checkpoint);
     }
 }

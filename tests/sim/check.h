@@ -20,11 +20,11 @@
 
 struct check_task {
     enum weir_task_state state;
-    uint8_t token[WEIR_TOKEN_BYTES];      /* of the latest lease */
-    uint8_t old_token[WEIR_TOKEN_BYTES];  /* of the lease before, which ended in transaction number old_batch */
+    uint8_t token[WEIR_TOKEN_BYTES];     /* of the latest lease */
+    uint8_t old_token[WEIR_TOKEN_BYTES]; /* of the lease before, which ended in transaction number old_batch */
     uint64_t old_batch;
     uint8_t done_token[WEIR_TOKEN_BYTES]; /* of the latest result that was taken */
-    uint32_t checkpoint; /* the newest that was written */
+    uint32_t checkpoint;                  /* the newest that was written */
     uint32_t crashes, regress, begun;
 };
 
@@ -46,8 +46,8 @@ struct check {
     size_t job_count;
     uint64_t tokens[CHECK_TOKENS_MAX]; /* a hash set of all that were leased; 0: free */
     size_t token_count;
-    uint64_t batch; /* transactions so far */
-    uint64_t charged; /* crashes */
+    uint64_t batch;    /* transactions so far */
+    uint64_t charged;  /* crashes */
     uint64_t seen[14]; /* transitions */
     bool violated, second_result;
     bool once; /* only the broker suffers in this seed: nothing may be executed twice */
@@ -67,7 +67,8 @@ struct check_task *check_task(struct check *check, const struct weir_task_id *id
 void check_lease_sent(struct check *check, const struct weir_task_id *task, const uint8_t *token);
 void check_renew_ack_sent(struct check *check, const struct weir_task_id *task, const uint8_t *token);
 void check_done_ack_sent(struct check *check, const struct weir_task_id *task, const uint8_t *token);
-void check_ended_sent(struct check *check, const struct weir_task_id *task, const uint8_t *token); /* FAIL_, RELEASE_ACK */
+void check_ended_sent(struct check *check, const struct weir_task_id *task,
+                      const uint8_t *token); /* FAIL_, RELEASE_ACK */
 void check_accepted_sent(struct check *check, const struct weir_job_id *job);
 void check_cancel_answered(struct check *check, const struct weir_job_id *job);
 void check_state_seen(struct check *check, const struct weir_job_id *job, enum weir_job_state state);

@@ -91,8 +91,10 @@ void sim_client_wake(struct sim *sim, uint32_t number)
         if (!client->watched) ask(sim, number, WEIR_MESSAGE_WATCH);
         ask(sim, number, WEIR_MESSAGE_SHOW);
         if (client->cancels && !client->cancel_answered) {
-            if (sim->now_ms >= client->cancel_ms) ask(sim, number, WEIR_MESSAGE_CANCEL_JOB);
-            else if (client->cancel_ms < next_ms) next_ms = client->cancel_ms;
+            if (sim->now_ms >= client->cancel_ms)
+                ask(sim, number, WEIR_MESSAGE_CANCEL_JOB);
+            else if (client->cancel_ms < next_ms)
+                next_ms = client->cancel_ms;
         }
     }
     sim_wake(sim, EVENT_CLIENT, number, &client->stamp, next_ms);
@@ -116,15 +118,20 @@ void sim_client_hear(struct sim *sim, uint32_t number, const struct packet *pack
         break;
     case WEIR_MESSAGE_REFUSED:
         if (packet->number == 1 && weir_status_retry((enum weir_status)packet->status) == WEIR_RETRY_NEVER) {
-            check_fail(&sim->check, "a good submit was refused: %s", weir_status_words((enum weir_status)packet->status));
+            check_fail(&sim->check, "a good submit was refused: %s",
+                       weir_status_words((enum weir_status)packet->status));
         }
         if (packet->number == 4 && packet->status == WEIR_CONFLICT) client->cancel_answered = true;
-        if (packet->number != 1 && packet->status == WEIR_NOT_FOUND) check_fail(&sim->check, "an accepted job is not known");
+        if (packet->number != 1 && packet->status == WEIR_NOT_FOUND)
+            check_fail(&sim->check, "an accepted job is not known");
         break;
-    case WEIR_MESSAGE_EVENT: client->watched = true; break;
+    case WEIR_MESSAGE_EVENT:
+        client->watched = true;
+        break;
     case WEIR_MESSAGE_JOB_VIEW:
         if (weir_job_state_terminal(packet->status)) client->done = true;
         break;
-    default: break;
+    default:
+        break;
     }
 }

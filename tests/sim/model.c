@@ -1,6 +1,6 @@
-/* The ledgers agree: random sequences of calls run on the SQLite ledger and on the reference model, and every answer, every
- * row and every page must be equal. Tokens, classes and blobs come from small pools, so that repeats, stale tokens and
- * conflicts are common.
+/* The ledgers agree: random sequences of calls run on the SQLite ledger and on the reference model, and every
+ * answer, every row and every page must be equal. Tokens, classes and blobs come from small pools, so that repeats,
+ * stale tokens and conflicts are common.
  *
  *   model --sequences 100000      of 50 calls each; a difference prints its sequence, which --from repeats
  */
@@ -21,10 +21,20 @@ struct settings {
 };
 
 static const struct weir_option rows[] = {
-    { .name = "sequences", .kind = WEIR_OPTION_INT, .offset = offsetof(struct settings, sequences), .min = 1, .max = 1e9,
-      .value = "N", .help = "how many sequences of 50 calls (default: 3000)" },
-    { .name = "from", .kind = WEIR_OPTION_INT, .offset = offsetof(struct settings, from), .min = 0, .max = 1e15,
-      .value = "S", .help = "the first one (default: 1)" },
+    { .name = "sequences",
+      .kind = WEIR_OPTION_INT,
+      .offset = offsetof(struct settings, sequences),
+      .min = 1,
+      .max = 1e9,
+      .value = "N",
+      .help = "how many sequences of 50 calls (default: 3000)" },
+    { .name = "from",
+      .kind = WEIR_OPTION_INT,
+      .offset = offsetof(struct settings, from),
+      .min = 0,
+      .max = 1e15,
+      .value = "S",
+      .help = "the first one (default: 1)" },
 };
 
 struct pair {
@@ -35,8 +45,8 @@ struct pair {
 
 __attribute__((noreturn)) static void differ(const struct pair *p, const char *what)
 {
-    printf("FAILED sequence=%" PRIu64 ": %s differs\nagain with: --from %" PRIu64 " --sequences 1\n", p->trial.number, what,
-           p->trial.number);
+    printf("FAILED sequence=%" PRIu64 ": %s differs\nagain with: --from %" PRIu64 " --sequences 1\n", p->trial.number,
+           what, p->trial.number);
     exit(1);
 }
 
@@ -66,7 +76,9 @@ static void compare_reads(struct pair *p, struct told told[2])
         }
         compare_told(p, told, status, "replay of a range");
     }
-    struct weir_ledger_query by_key = { .by_key = true, .tenant = trial_below(t, 2) ? "default" : "other", .no_tasks = true };
+    struct weir_ledger_query by_key = { .by_key = true,
+                                        .tenant = trial_below(t, 2) ? "default" : "other",
+                                        .no_tasks = true };
     memcpy(by_key.key, &t->number, sizeof t->number);
     by_key.key[20] = (uint8_t)trial_below(t, 2);
     const struct weir_ledger_page page = { .filter = (enum weir_ledger_filter)trial_below(t, 3),

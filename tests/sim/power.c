@@ -1,11 +1,11 @@
-/* Power loss and failing disks under the SQLite ledger. Its files lie on a pretend disk in memory (a VFS of SQLite) that
- * knows what was synced. At a random operation the disk fails:
+/* Power loss and failing disks under the SQLite ledger. Its files lie on a pretend disk in memory (a VFS of SQLite)
+ * that knows what was synced. At a random operation the disk fails:
  *
  *   cut    nothing works any more; what was not synced is lost, kept, or torn by sectors of 512 bytes, as chance wills
  *   fault  that one write, sync or truncate fails, and all others work
  *
- * Then the ledger is opened again. Every batch that was acknowledged must be there, whole; the one that was under way is
- * there whole or not at all; after the first failure the old connection must acknowledge nothing more.
+ * Then the ledger is opened again. Every batch that was acknowledged must be there, whole; the one that was under
+ * way is there whole or not at all; after the first failure the old connection must acknowledge nothing more.
  *
  *   power --trials 5000           --lie makes every sync a lie, which must be found out: the test can fail
  */
@@ -32,11 +32,23 @@ struct settings {
 };
 
 static const struct weir_option rows[] = {
-    { .name = "trials", .kind = WEIR_OPTION_INT, .offset = offsetof(struct settings, trials), .min = 1, .max = 1e9,
-      .value = "N", .help = "how many power losses and faults (default: 2000)" },
-    { .name = "from", .kind = WEIR_OPTION_INT, .offset = offsetof(struct settings, from), .min = 0, .max = 1e15,
-      .value = "S", .help = "the first trial (default: 1)" },
-    { .name = "lie", .kind = WEIR_OPTION_FLAG, .offset = offsetof(struct settings, lie),
+    { .name = "trials",
+      .kind = WEIR_OPTION_INT,
+      .offset = offsetof(struct settings, trials),
+      .min = 1,
+      .max = 1e9,
+      .value = "N",
+      .help = "how many power losses and faults (default: 2000)" },
+    { .name = "from",
+      .kind = WEIR_OPTION_INT,
+      .offset = offsetof(struct settings, from),
+      .min = 0,
+      .max = 1e15,
+      .value = "S",
+      .help = "the first trial (default: 1)" },
+    { .name = "lie",
+      .kind = WEIR_OPTION_FLAG,
+      .offset = offsetof(struct settings, lie),
       .help = "the disk says `synced` and is not: losses must be found" },
 };
 
@@ -280,11 +292,13 @@ static void restore(struct trial *t)
         if (how == 0) {
             image_copy(&file->now, &file->synced);
         } else if (how == 1) {
-            if (trial_below(t, 2)) image_size(&file->now, file->synced.size > file->now.size ? file->synced.size : file->now.size);
+            if (trial_below(t, 2))
+                image_size(&file->now, file->synced.size > file->now.size ? file->synced.size : file->now.size);
             for (size_t at = 0; at < file->now.size; at += SECTOR) {
                 if (trial_below(t, 2)) continue;
                 const size_t end = at + SECTOR < file->now.size ? at + SECTOR : file->now.size;
-                for (size_t b = at; b < end; b++) file->now.bytes[b] = b < file->synced.size ? file->synced.bytes[b] : 0;
+                for (size_t b = at; b < end; b++)
+                    file->now.bytes[b] = b < file->synced.size ? file->synced.bytes[b] : 0;
             }
         }
         image_copy(&file->synced, &file->now);
@@ -342,7 +356,8 @@ static const char *run_until_failure(struct trial *t, struct weir_ledger *ledger
         read_all(model, maybe);
         if (status != WEIR_OK) {
             if (!disk.failed) return "a batch failed on a sound disk";
-            if (weir_ledger_apply(ledger, lists[1], count, NULL) == WEIR_OK) return "a ledger that had failed took more";
+            if (weir_ledger_apply(ledger, lists[1], count, NULL) == WEIR_OK)
+                return "a ledger that had failed took more";
             return NULL;
         }
         read_all(model, acked);
@@ -369,8 +384,10 @@ static const char *run_trial(uint64_t number, bool lie, const char *path, struct
     if (weir_ledger_memory_open(&model, NULL) != WEIR_OK) abort();
     acked.count = maybe.count = 0;
     ledger = open_both(path);
-    if (ledger != NULL) wrong = run_until_failure(t, ledger, model, &acked, &maybe);
-    else found->opened_early++;
+    if (ledger != NULL)
+        wrong = run_until_failure(t, ledger, model, &acked, &maybe);
+    else
+        found->opened_early++;
     if (disk.cut) disk.dead = true; /* what was not reached by then is cut now */
     weir_ledger_close(&ledger);
     found->cuts += disk.cut;
@@ -382,7 +399,7 @@ static const char *run_trial(uint64_t number, bool lie, const char *path, struct
             wrong = "the ledger does not open again";
         } else {
             const bool readable = read_all(ledger, &after);
-            const bool old = readable && same(&after, &acked), new = readable && same(&after, &maybe);
+            const bool old = readable && same(&after, &acked), new = readable &&same(&after, &maybe);
             found->dropped += old && !new;
             found->kept += new && !old;
             if (!old && !new) wrong = "what was acknowledged is not what is there";

@@ -31,7 +31,8 @@ static struct weir_blob pool_blob(struct trial *t)
 
 struct weir_plan_range trial_range(struct trial *t)
 {
-    return (struct weir_plan_range){ (enum weir_stage)trial_below(t, WEIR_STAGE_COUNT), trial_below(t, 3), trial_below(t, 4) };
+    return (struct weir_plan_range){ (enum weir_stage)trial_below(t, WEIR_STAGE_COUNT), trial_below(t, 3),
+                                     trial_below(t, 4) };
 }
 
 static enum weir_task_state pick(struct trial *t, const enum weir_task_state *states, uint32_t count)
@@ -59,7 +60,7 @@ static void submit_call(struct trial *t, uint32_t job, struct weir_ledger_job *r
         call->u.submit.counts[stage] = weir_plan_count(&t->plans[job], (enum weir_stage)stage);
     }
     call->u.submit.ready = trial_below(t, 3) > 0 ? (struct weir_plan_range){ WEIR_STAGE_TEXT, 0, 1 }
-                                           : (struct weir_plan_range){ WEIR_STAGE_ASSEMBLE, 0, ITEMS_MAX };
+                                                 : (struct weir_plan_range){ WEIR_STAGE_ASSEMBLE, 0, ITEMS_MAX };
     call->u.submit.keyed = trial_below(t, 3) > 0;
     memcpy(call->u.submit.key, &t->number, sizeof t->number); /* keys of this sequence alone */
     call->u.submit.key[20] = (uint8_t)trial_below(t, 2);
@@ -67,13 +68,13 @@ static void submit_call(struct trial *t, uint32_t job, struct weir_ledger_job *r
 
 void trial_call(struct trial *t, uint32_t at, struct weir_ledger_call *call)
 {
-    static const enum weir_task_state failed[] = { WEIR_TASK_READY,   WEIR_TASK_DELAYED, WEIR_TASK_DELAYED,
-                                                   WEIR_TASK_READY,   WEIR_TASK_BLOCKED, WEIR_TASK_BLOCKED,
-                                                   WEIR_TASK_READY,   WEIR_TASK_DEAD,    WEIR_TASK_CANCELLED };
+    static const enum weir_task_state failed[] = { WEIR_TASK_READY, WEIR_TASK_DELAYED, WEIR_TASK_DELAYED,
+                                                   WEIR_TASK_READY, WEIR_TASK_BLOCKED, WEIR_TASK_BLOCKED,
+                                                   WEIR_TASK_READY, WEIR_TASK_DEAD,    WEIR_TASK_CANCELLED };
     static const enum weir_task_state released[] = { WEIR_TASK_READY, WEIR_TASK_READY, WEIR_TASK_BLOCKED,
                                                      WEIR_TASK_CANCELLED };
     static const enum weir_job_state ends[] = { WEIR_JOB_CANCELLING, WEIR_JOB_CANCELLING, WEIR_JOB_CANCELLED,
-                                               WEIR_JOB_EXPIRED };
+                                                WEIR_JOB_EXPIRED };
     static const char *const classes[] = { "cpu/a", "cpu/a", "cpu/a", "cpu/b" };
     const uint32_t job = trial_below(t, TRIAL_JOBS), kind = trial_below(t, 100);
 
@@ -172,17 +173,20 @@ bool told_job(void *context, const struct weir_ledger_job *job, const struct wei
     tell_text(told, job->numerics_class);
     tell_text(told, job->words);
     tell(told, job->fingerprint, sizeof job->fingerprint);
-    const uint64_t numbers[] = { job->state,        (uint64_t)(int64_t)job->priority, job->plan_version, job->cost_ms,
-                                 job->deadline_ms,  job->created_ms,                  job->finished_ms,  job->cause,
+    const uint64_t numbers[] = { job->state,           (uint64_t)(int64_t)job->priority,
+                                 job->plan_version,    job->cost_ms,
+                                 job->deadline_ms,     job->created_ms,
+                                 job->finished_ms,     job->cause,
                                  (uint64_t)job->swept, task_count };
     tell(told, numbers, sizeof numbers);
     tell_blob(told, &job->spec);
     tell_blob(told, &job->manifest);
     for (size_t k = 0; k < task_count; k++) {
         const struct weir_ledger_task *task = &tasks[k];
-        const uint64_t fields[] = { task->stage,   task->index,    task->state,   task->worker_pid,      task->attempt,
-                                    task->crash,   task->fail,     task->expired, task->released,        task->regress,
-                                    task->checkpoint_step, task->delay_ms };
+        const uint64_t fields[] = { task->stage,      task->index,           task->state,
+                                    task->worker_pid, task->attempt,         task->crash,
+                                    task->fail,       task->expired,         task->released,
+                                    task->regress,    task->checkpoint_step, task->delay_ms };
         tell(told, fields, sizeof fields);
         tell(told, task->token, sizeof task->token);
         tell(told, task->worker, sizeof task->worker);

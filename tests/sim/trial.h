@@ -31,6 +31,7 @@ struct told {
     char *text;
     size_t count, capacity;
 };
-bool told_job(void *context, const struct weir_ledger_job *job, const struct weir_ledger_task *tasks, size_t task_count);
+bool told_job(void *context, const struct weir_ledger_job *job, const struct weir_ledger_task *tasks,
+              size_t task_count);
 
 #endif

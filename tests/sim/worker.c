@@ -1,5 +1,5 @@
-/* A pretend worker: does what PROTOCOL.md section 4 says, slowly and with faults. Its outputs are numbers that follow from
- * the task alone, so that an attempt that runs twice makes the same bytes. */
+/* A pretend worker: does what PROTOCOL.md section 4 says, slowly and with faults. Its outputs are numbers that
+ * follow from the task alone, so that an attempt that runs twice makes the same bytes. */
 #include "tests/sim/world_internal.h"
 
 #include <string.h>
@@ -197,8 +197,10 @@ static void fail_or_release(struct sim *sim, uint32_t number, const struct held_
 /* DONE, FAIL or RELEASE, until it is acknowledged. */
 static void report(struct sim *sim, uint32_t number, struct held_lease *held)
 {
-    if (held->phase == HELD_FINISHED) done(sim, number, held, held->made);
-    else fail_or_release(sim, number, held);
+    if (held->phase == HELD_FINISHED)
+        done(sim, number, held, held->made);
+    else
+        fail_or_release(sim, number, held);
     held->resend_ms = sim->now_ms + held->resend_every_ms;
     if (held->resend_every_ms < 2400) held->resend_every_ms *= 2;
 }
@@ -320,8 +322,10 @@ void sim_worker_wake(struct sim *sim, uint32_t number)
         running++;
     }
     if (sim->now_ms >= worker->said_ms + HEARTBEAT_MS) {
-        if (worker->welcome) credit(sim, number); /* as good a sign of life as a PING, and heals a lost one */
-        else hello(sim, number);
+        if (worker->welcome)
+            credit(sim, number); /* as good a sign of life as a PING, and heals a lost one */
+        else
+            hello(sim, number);
     }
     plan_wake(sim, number);
 }
@@ -395,7 +399,9 @@ void sim_worker_hear(struct sim *sim, uint32_t number, const struct packet *pack
         worker->welcome = true;
         credit(sim, number);
         break;
-    case WEIR_MESSAGE_LEASE: hear_lease(sim, number, packet); break;
+    case WEIR_MESSAGE_LEASE:
+        hear_lease(sim, number, packet);
+        break;
     case WEIR_MESSAGE_CANCEL:
         if (held != NULL && held->phase <= HELD_RUNNING) finish(sim, number, held, HELD_RELEASED);
         break;
@@ -411,8 +417,11 @@ void sim_worker_hear(struct sim *sim, uint32_t number, const struct packet *pack
     case WEIR_MESSAGE_RELEASE_ACK:
         if (held != NULL) held->used = false;
         break;
-    case WEIR_MESSAGE_QUOTE: quoted(sim, number, packet); break;
-    default: break;
+    case WEIR_MESSAGE_QUOTE:
+        quoted(sim, number, packet);
+        break;
+    default:
+        break;
     }
     if (held_count(worker) != before) {
         if (worker->welcome) credit(sim, number);

@@ -243,7 +243,9 @@ static void read_body(struct sim *sim, struct packet *packet, const ProtobufCMes
         const Weir__Pb__Event *event;
     } body = { base };
     switch (packet->type) {
-    case WEIR_MESSAGE_LEASE: read_lease(sim, packet, body.lease); break;
+    case WEIR_MESSAGE_LEASE:
+        read_lease(sim, packet, body.lease);
+        break;
     case WEIR_MESSAGE_LEASE_OK:
         check->seen[13]++;
         read_task(packet, body.task->task, &body.task->token);
@@ -258,7 +260,9 @@ static void read_body(struct sim *sim, struct packet *packet, const ProtobufCMes
         check_ended_sent(check, &packet->task, packet->token);
         break;
     case WEIR_MESSAGE_CANCEL:
-    case WEIR_MESSAGE_STALE: read_task(packet, body.task->task, &body.task->token); break;
+    case WEIR_MESSAGE_STALE:
+        read_task(packet, body.task->task, &body.task->token);
+        break;
     case WEIR_MESSAGE_RENEW_ACK:
         read_task(packet, body.renew_ack->task, &body.renew_ack->token);
         packet->cancel = body.renew_ack->cancel;
@@ -272,20 +276,25 @@ static void read_body(struct sim *sim, struct packet *packet, const ProtobufCMes
     case WEIR_MESSAGE_ACCEPTED:
         packet->number = (uint32_t)body.accepted->number;
         memcpy(packet->task.job.bytes, body.accepted->job.data, WEIR_ID_BYTES);
-        if (packet->number == 1) check_accepted_sent(check, &packet->task.job);
-        else check_cancel_answered(check, &packet->task.job);
+        if (packet->number == 1)
+            check_accepted_sent(check, &packet->task.job);
+        else
+            check_cancel_answered(check, &packet->task.job);
         break;
     case WEIR_MESSAGE_REFUSED:
         packet->number = (uint32_t)body.refused->number;
         packet->status = body.refused->status;
         break;
-    case WEIR_MESSAGE_JOB_VIEW: read_job_view(sim, packet, body.job_view); break;
+    case WEIR_MESSAGE_JOB_VIEW:
+        read_job_view(sim, packet, body.job_view);
+        break;
     case WEIR_MESSAGE_EVENT:
         memcpy(packet->task.job.bytes, body.event->job.data, WEIR_ID_BYTES);
         packet->status = body.event->job_state;
         check_state_seen(check, &packet->task.job, (enum weir_job_state)body.event->job_state);
         break;
-    default: break;
+    default:
+        break;
     }
 }
 
@@ -337,9 +346,8 @@ static void bury_broker(struct sim *sim)
     sim->broker_stamp++;
     sim->totals->broker_kills++;
     sim_trace(sim, "broker killed");
-    push(sim, (struct sim_event){ .at_ms = sim->now_ms + 50 + sim_below(sim, 2500),
-                                  .kind = EVENT_CHAOS,
-                                  .target = CHAOS_BROKER });
+    push(sim, (struct sim_event){
+                  .at_ms = sim->now_ms + 50 + sim_below(sim, 2500), .kind = EVENT_CHAOS, .target = CHAOS_BROKER });
 }
 
 static void start_broker(struct sim *sim)
@@ -383,8 +391,10 @@ static void start_broker(struct sim *sim)
 static void after_broker(struct sim *sim, enum weir_status status, const struct weir_error *error)
 {
     if (sim->check.violated) return;
-    if (sim->check.dead) bury_broker(sim);
-    else if (status != WEIR_OK) check_fail(&sim->check, "the broker stopped: %s", error->words);
+    if (sim->check.dead)
+        bury_broker(sim);
+    else if (status != WEIR_OK)
+        check_fail(&sim->check, "the broker stopped: %s", error->words);
 }
 
 static void flush(struct sim *sim)
@@ -499,7 +509,9 @@ static void handle(struct sim *sim, const struct sim_event *event)
     case EVENT_TO_BROKER:
         if (!put_off(sim, event)) deliver_to_broker(sim, event->target, event->packet);
         break;
-    case EVENT_TO_PEER: deliver_to_peer(sim, event); break;
+    case EVENT_TO_PEER:
+        deliver_to_peer(sim, event);
+        break;
     case EVENT_BROKER:
         if (sim->broker != NULL && event->stamp == sim->broker_stamp && !put_off(sim, event)) flush(sim);
         break;
@@ -510,9 +522,12 @@ static void handle(struct sim *sim, const struct sim_event *event)
         if (event->stamp == sim->clients[event->target].stamp) sim_client_wake(sim, event->target);
         break;
     case EVENT_CHAOS:
-        if (event->target == CHAOS_TICK) chaos(sim);
-        else if (event->target == CHAOS_BROKER) start_broker(sim);
-        else sim_worker_start(sim, event->target - CHAOS_WORKER);
+        if (event->target == CHAOS_TICK)
+            chaos(sim);
+        else if (event->target == CHAOS_BROKER)
+            start_broker(sim);
+        else
+            sim_worker_start(sim, event->target - CHAOS_WORKER);
         break;
     }
 }
@@ -537,7 +552,10 @@ static void set_up(struct sim *sim)
     for (uint32_t k = 0; k < sim->worker_count; k++) {
         struct sim_worker *worker = &sim->workers[k];
         worker->slots = 1 + sim_below(sim, 2);
-        worker->stages = !split ? WEIR_STAGES_ALL : k == 0 ? 1u << WEIR_STAGE_TEXT | 1u << WEIR_STAGE_ASSEMBLE : k == 1 ? 1u << WEIR_STAGE_DENOISE : 1u << WEIR_STAGE_DECODE;
+        worker->stages = !split   ? WEIR_STAGES_ALL
+                         : k == 0 ? 1u << WEIR_STAGE_TEXT | 1u << WEIR_STAGE_ASSEMBLE
+                         : k == 1 ? 1u << WEIR_STAGE_DENOISE
+                                  : 1u << WEIR_STAGE_DECODE;
         worker->class_number = classes && !split ? k % SIM_CLASSES : 0;
         push(sim, (struct sim_event){ .at_ms = sim_below(sim, 500), .kind = EVENT_CHAOS, .target = CHAOS_WORKER + k });
     }
@@ -557,7 +575,8 @@ static void check_end(struct sim *sim)
 {
     struct check *check = &sim->check;
     for (uint32_t k = 0; k < sim->client_count; k++) {
-        if (!sim->clients[k].done) check_fail(check, "client %u's job was not finished when %d s had passed", k, SIM_END_MS / 1000);
+        if (!sim->clients[k].done)
+            check_fail(check, "client %u's job was not finished when %d s had passed", k, SIM_END_MS / 1000);
     }
     for (size_t k = 0; k < check->job_count; k++) {
         const struct check_job *job = &check->jobs[k];

@@ -1,10 +1,10 @@
-/* world: one seed of the simulator. The real broker (rules, turns, ledger) with pretend workers, clients, a pretend network
- * and store, on a clock that jumps from event to event. Everything that happens follows from the seed.
+/* world: one seed of the simulator. The real broker (rules, turns, ledger) with pretend workers, clients, a pretend
+ * network and store, on a clock that jumps from event to event. Everything that happens follows from the seed.
  *
  * Faults (each seed switches a random half of the kinds off; none after FAULTS_MS): messages lost, doubled, overtaken;
- * connections reset; workers killed, paused beyond their leases, failing, giving leases back, saying DONE twice with other
- * bytes; outputs lost from the store; the broker killed between any two of its calls and sends, and started again; clients
- * that repeat themselves, cancel, set deadlines.
+ * connections reset; workers killed, paused beyond their leases, failing, giving leases back, saying DONE twice with
+ * other bytes; outputs lost from the store; the broker killed between any two of its calls and sends, and started
+ * again; clients that repeat themselves, cancel, set deadlines.
  */
 #ifndef WEIR_SIM_WORLD_H
 #define WEIR_SIM_WORLD_H
@@ -22,8 +22,8 @@
 enum sim_ledger { SIM_MEMORY, SIM_SQLITE };
 
 struct sim_totals {
-    uint64_t seeds, jobs, lost, second_results, kills, broker_kills, pauses, resets, duplicates, dropped, stale, regressed,
-        resumed, cancelled, failed, expired, succeeded, executions, messages;
+    uint64_t seeds, jobs, lost, second_results, kills, broker_kills, pauses, resets, duplicates, dropped, stale,
+        regressed, resumed, cancelled, failed, expired, succeeded, executions, messages;
     uint64_t seen[14]; /* T1 .. T13 */
 };
 

@@ -12,22 +12,22 @@
 #define SIM_CLASSES 2
 
 enum sim_fault { /* kinds, each on or off for a seed */
-    FAULT_DROP,
-    FAULT_DOUBLE,
-    FAULT_OVERTAKE,
-    FAULT_RESET,
-    FAULT_KILL,
-    FAULT_PAUSE,
-    FAULT_FAIL,
-    FAULT_RELEASE,
-    FAULT_OTHER_BYTES,
-    FAULT_LOSE_OUTPUT,
-    FAULT_BROKER,
-    FAULT_BROKER_PAUSE,
-    FAULT_CANCEL,
-    FAULT_DEADLINE,
-    FAULT_REPEAT,
-    FAULT_COUNT
+                 FAULT_DROP,
+                 FAULT_DOUBLE,
+                 FAULT_OVERTAKE,
+                 FAULT_RESET,
+                 FAULT_KILL,
+                 FAULT_PAUSE,
+                 FAULT_FAIL,
+                 FAULT_RELEASE,
+                 FAULT_OTHER_BYTES,
+                 FAULT_LOSE_OUTPUT,
+                 FAULT_BROKER,
+                 FAULT_BROKER_PAUSE,
+                 FAULT_CANCEL,
+                 FAULT_DEADLINE,
+                 FAULT_REPEAT,
+                 FAULT_COUNT
 };
 
 /* A message on its way, in either direction. */

@@ -60,8 +60,13 @@ static const struct weir_job_id job_id = { { 1, 2, 3 } };
 
 static enum weir_ledger_reply submit(struct weir_ledger *ledger, uint8_t fingerprint)
 {
-    struct weir_ledger_job job = { .id = job_id, .tenant = "default", .plan_version = 1, .numerics_class = "",
-                                   .words = "", .spec = { "spec", 4 }, .fingerprint = { fingerprint } };
+    struct weir_ledger_job job = { .id = job_id,
+                                   .tenant = "default",
+                                   .plan_version = 1,
+                                   .numerics_class = "",
+                                   .words = "",
+                                   .spec = { "spec", 4 },
+                                   .fingerprint = { fingerprint } };
     struct weir_ledger_call call = { .op = WEIR_LEDGER_SUBMIT, .task.job = job_id };
     call.u.submit.job = &job;
     for (int k = 0; k < WEIR_STAGE_COUNT; k++) call.u.submit.counts[k] = 1;
@@ -99,7 +104,9 @@ static void what_was_written_is_there_after_a_restart(void **state)
     const struct place p = begin();
     struct weir_ledger *ledger = open_ledger(&p, 1);
     assert_int_equal(submit(ledger, 1), WEIR_LEDGER_APPLIED);
-    struct weir_ledger_call lease = { .op = WEIR_LEDGER_LEASE, .task = { job_id, WEIR_STAGE_TEXT, 0 }, .token = { 77 } };
+    struct weir_ledger_call lease = { .op = WEIR_LEDGER_LEASE,
+                                      .task = { job_id, WEIR_STAGE_TEXT, 0 },
+                                      .token = { 77 } };
     strcpy(lease.u.lease.numerics_class, "cpu");
     assert_int_equal(apply(ledger, &lease), WEIR_LEDGER_APPLIED);
     weir_ledger_close(&ledger);
@@ -115,7 +122,8 @@ static void what_was_written_is_there_after_a_restart(void **state)
     assert_int_equal(seen.token, 77);
     assert_int_equal(seen.attempt, 1);
     assert_string_equal(seen.class_text, "cpu");
-    assert_int_equal(apply(ledger, &lease), WEIR_LEDGER_REPEATED); /* the outcome was unknown: said again, nothing changes */
+    assert_int_equal(apply(ledger, &lease),
+                     WEIR_LEDGER_REPEATED); /* the outcome was unknown: said again, nothing changes */
     assert_int_equal(submit(ledger, 1), WEIR_LEDGER_EXISTS);
     assert_int_equal(submit(ledger, 2), WEIR_LEDGER_CONFLICT);
     weir_ledger_close(&ledger);

@@ -27,7 +27,7 @@ static void films_are_cut_into_segments_of_16_frames_and_pictures_are_not(void *
     const struct {
         const char *format;
         uint32_t frames, segments, last;
-    } rows[] = { { "mp4", 1, 1, 1 },   { "mp4", 16, 1, 16 },  { "mp4", 17, 2, 1 }, { "webm", 32, 2, 16 },
+    } rows[] = { { "mp4", 1, 1, 1 },   { "mp4", 16, 1, 16 },   { "mp4", 17, 2, 1 }, { "webm", 32, 2, 16 },
                  { "webm", 33, 3, 1 }, { "gif", 100, 1, 100 }, { "png", 17, 1, 17 } };
     for (size_t k = 0; k < WEIR_COUNT(rows); k++) {
         assert_int_equal(make(rows[k].format, 1, rows[k].frames, &plan), WEIR_OK);
@@ -73,8 +73,10 @@ static void every_small_plan_fits_together(void **state)
                 for (uint32_t p = 0; p < weir_plan_tasks(&plan); p++) {
                     weir_plan_at(&plan, p, &from, &other);
                     const struct weir_plan_range consumers = weir_plan_consumers(&plan, from, other);
-                    const bool is_input = from == inputs.stage && other >= inputs.first && other - inputs.first < inputs.count;
-                    const bool consumes = stage == consumers.stage && index >= consumers.first && index - consumers.first < consumers.count;
+                    const bool is_input =
+                        from == inputs.stage && other >= inputs.first && other - inputs.first < inputs.count;
+                    const bool consumes = stage == consumers.stage && index >= consumers.first &&
+                                          index - consumers.first < consumers.count;
                     assert_int_equal(is_input, consumes);
                 }
             }

@@ -1,4 +1,5 @@
-/* The broker's rules with a clock that is moved by hand: no socket, no ledger. What sched decides is read from its actions. */
+/* The broker's rules with a clock that is moved by hand: no socket, no ledger. What sched decides is read from its
+ * actions. */
 #include "broker/sched.h"
 
 #include <setjmp.h>
@@ -79,16 +80,20 @@ struct job_wish {
 static enum weir_status try_submit(struct world *w, struct job_wish wish, struct weir_job_id *out)
 {
     struct weir_plan plan = { wish.items, wish.frames, (wish.frames + 15) / 16 };
-    struct weir_ledger_job job = { .tenant = "t", .numerics_class = "", .words = "", .priority = wish.priority,
-                                   .deadline_ms = wish.deadline_ms, .cost_ms = 1000 };
+    struct weir_ledger_job job = { .tenant = "t",
+                                   .numerics_class = "",
+                                   .words = "",
+                                   .priority = wish.priority,
+                                   .deadline_ms = wish.deadline_ms,
+                                   .cost_ms = 1000 };
     struct weir_ledger_task *tasks = calloc(weir_plan_tasks(&plan), sizeof *tasks);
     job.id.bytes[7] = (uint8_t)++w->jobs;
     for (uint32_t k = 0; k < weir_plan_tasks(&plan); k++) {
         weir_plan_at(&plan, k, &tasks[k].stage, &tasks[k].index);
         tasks[k].state = k == 0 ? WEIR_TASK_READY : WEIR_TASK_BLOCKED;
     }
-    const enum weir_status status = weir_sched_load(w->sched, w->now_ms, &job, &plan, model, 7, tasks,
-                                                    weir_plan_tasks(&plan), NULL);
+    const enum weir_status status =
+        weir_sched_load(w->sched, w->now_ms, &job, &plan, model, 7, tasks, weir_plan_tasks(&plan), NULL);
     free(tasks);
     if (out != NULL) *out = job.id;
     return status;
@@ -313,7 +318,8 @@ static void a_task_goes_where_its_input_was_made_unless_only_a_waiting_place_is_
     uint32_t workers[2], seen = 0;
     for (size_t k = 0; k < w->actions.count; k++) {
         const struct weir_action *action = &w->actions.items[k];
-        if (action->type == WEIR_ACTION_SEND && action->u.send.message == WEIR_SEND_LEASE) workers[seen++] = action->worker;
+        if (action->type == WEIR_ACTION_SEND && action->u.send.message == WEIR_SEND_LEASE)
+            workers[seen++] = action->worker;
     }
     assert_int_equal(workers[0], text.worker); /* both were free: nearness decides */
     assert_int_equal(workers[1], second);      /* the first had a waiting place only */
@@ -631,7 +637,7 @@ static void limits_hold_from_both_sides(void **state)
     options.jobs_max = 2;
     options.tasks_max = 9;
     struct world *w = begin_with(options);
-    submit(w, (struct job_wish){ 1, 16, 0, 0 }); /* 4 tasks */
+    submit(w, (struct job_wish){ 1, 16, 0, 0 });                                        /* 4 tasks */
     assert_int_equal(try_submit(w, (struct job_wish){ 1, 48, 0, 0 }, NULL), WEIR_BUSY); /* 6 more are too many */
     submit(w, (struct job_wish){ 1, 32, 0, 0 });                                        /* 5 are not */
     assert_int_equal(try_submit(w, (struct job_wish){ 1, 16, 0, 0 }, NULL), WEIR_BUSY); /* a third job */

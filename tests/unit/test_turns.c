@@ -138,7 +138,9 @@ static enum weir_status try_start(struct world *w)
 {
     struct weir_broker_options options = { .sched = weir_sched_options_default(false, false),
                                            .port = { w, port_send, port_stat, port_list, port_remove, port_job_id },
-                                           .store = "s", .build = "b", .sweep_after_ms = WEIR_SWEEP_AFTER_MS };
+                                           .store = "s",
+                                           .build = "b",
+                                           .sweep_after_ms = WEIR_SWEEP_AFTER_MS };
     options.sched.random = chance;
     options.sched.random_context = w;
     options.sched.jobs_max = 100;
@@ -248,7 +250,8 @@ static void fill_hello(struct worker *worker, uint8_t name)
 static void join(struct world *w, struct worker *worker, uint8_t name)
 {
     static const Weir__Pb__Credit two = { .base = PROTOBUF_C_MESSAGE_INIT(&weir__pb__credit__descriptor),
-                                          .has_leases = true, .leases = 2 };
+                                          .has_leases = true,
+                                          .leases = 2 };
     fill_hello(worker, name);
     take(w, WEIR_SIDE_WORKERS, name, WEIR_MESSAGE_HELLO, &worker->hello);
     take(w, WEIR_SIDE_WORKERS, name, WEIR_MESSAGE_CREDIT, &two);
@@ -324,7 +327,8 @@ static const Weir__Pb__Lease *latest_lease(struct world *w, uint8_t worker)
 static void finish_task(struct world *w, uint8_t worker)
 {
     static const Weir__Pb__Credit one = { .base = PROTOBUF_C_MESSAGE_INIT(&weir__pb__credit__descriptor),
-                                          .has_leases = true, .leases = 1 };
+                                          .has_leases = true,
+                                          .leases = 1 };
     const Weir__Pb__Lease *lease = latest_lease(w, worker);
     Weir__Pb__Done body = WEIR__PB__DONE__INIT;
     Weir__Pb__Artefact artefact = WEIR__PB__ARTEFACT__INIT;
@@ -671,16 +675,27 @@ static void film_listen(struct world *w, struct film *film)
             const Weir__Pb__Lease *lease;
         } body = { w->sent[k].body };
         switch (w->sent[k].type) {
-        case WEIR_MESSAGE_WHO: film->welcome = false; break;
-        case WEIR_MESSAGE_WELCOME: film->welcome = true; break;
-        case WEIR_MESSAGE_QUOTE: film_quoted(film, body.quote->number); break;
-        case WEIR_MESSAGE_LEASE: film_done(w, film, body.lease); break;
-        case WEIR_MESSAGE_JOB_VIEW: film->succeeded |= body.view->state == WEIR_JOB_SUCCEEDED; break;
+        case WEIR_MESSAGE_WHO:
+            film->welcome = false;
+            break;
+        case WEIR_MESSAGE_WELCOME:
+            film->welcome = true;
+            break;
+        case WEIR_MESSAGE_QUOTE:
+            film_quoted(film, body.quote->number);
+            break;
+        case WEIR_MESSAGE_LEASE:
+            film_done(w, film, body.lease);
+            break;
+        case WEIR_MESSAGE_JOB_VIEW:
+            film->succeeded |= body.view->state == WEIR_JOB_SUCCEEDED;
+            break;
         case WEIR_MESSAGE_ACCEPTED:
             film->accepted = true;
             memcpy(film->job.bytes, body.accepted->job.data, sizeof film->job.bytes);
             break;
-        default: break;
+        default:
+            break;
         }
     }
 }
@@ -721,8 +736,8 @@ static bool film_turn(struct world *w, const struct film *film)
     if (w->broker == NULL) status = try_start(w);
     for (size_t k = 0; k < film->count && status == WEIR_OK; k++) {
         struct weir_message message = film->messages[k];
-        status = weir_broker_take(w->broker, w->now_ms, 5, k < film->from_worker ? WEIR_SIDE_WORKERS : WEIR_SIDE_CLIENTS,
-                                  &message, NULL);
+        status = weir_broker_take(w->broker, w->now_ms, 5,
+                                  k < film->from_worker ? WEIR_SIDE_WORKERS : WEIR_SIDE_CLIENTS, &message, NULL);
     }
     if (status == WEIR_OK) status = weir_broker_flush(w->broker, w->now_ms, 5, &w->wait_ms, NULL);
     memory.armed = false;
@@ -747,7 +762,8 @@ static bool film_with_failing_allocation(uint64_t fails_at)
         weir_broker_destroy(&w->broker);
         film.welcome = false;
     }
-    if (!film.succeeded) fail_msg("with allocation %llu failing the film was never finished", (unsigned long long)fails_at);
+    if (!film.succeeded)
+        fail_msg("with allocation %llu failing the film was never finished", (unsigned long long)fails_at);
     end(w);
     return memory.count >= fails_at;
 }
