@@ -40,7 +40,6 @@ import vocabulary
 EMPTY_SHARE = 0.10          # prompts replaced by the empty one, for guidance
 ARTICLE_SHARE = 0.25        # captions with the other article, so that both are seen before every colour
 CLIP_GRADIENT = 1.0
-KL_WEIGHT = 1e-5
 THING_WEIGHT = 8.0          # of a pixel that is not background, when the autoencoder trains; others have weight 1
 LATENT_NOISE = 0.1          # of a latent channel's spread, added before decoding when the autoencoder trains
 WEIGHT_KNEE, WEIGHT_FLOOR = 0.02, 0.3
@@ -137,7 +136,7 @@ def train_vae(args, device):
             again = vae.decode(latent).sample
         kl = posterior.kl().mean() / latent[0].numel()
         error = again.float() - image
-        loss = ((error.abs() + 0.5 * error.square()) * weight / weight.mean()).mean() + KL_WEIGHT * kl
+        loss = ((error.abs() + 0.5 * error.square()) * weight / weight.mean()).mean() + args.kl * kl
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), CLIP_GRADIENT)
@@ -412,6 +411,7 @@ def parse(arguments=None):
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--sizes", type=int, nargs="+", default=[nets.SIZE], help="vae: frame sizes, taken in turn")
     parser.add_argument("--crop", type=int, default=0, help="vae: train on squares of this side, 0: on whole frames")
+    parser.add_argument("--kl", type=float, default=1e-5, help="vae: weight of the divergence from plain noise")
     parser.add_argument("--freeze-encoder", action="store_true",
                         help="vae: train the decoder alone, so that stored latents stay good")
     parser.add_argument("--size", type=int, default=nets.SIZE, help="latents, joint, export: width of the films")
