@@ -479,7 +479,8 @@ static void fresh_periods(struct weir_sched *sched, struct weir_sched_task *firs
 }
 
 /* The broker itself was away (stopped, or the machine slept) for so long that leases may have ended which were being
- * renewed all the while. As after a restart, everybody gets a fresh full period to be heard. */
+ * renewed all the while, or the re-assert window with nobody to hear what was said in it. As after a restart,
+ * everybody gets a fresh full period to be heard. */
 static void forgive_absence(struct weir_sched *sched, uint64_t now_ms)
 {
     for (uint32_t slot = 0; slot < weir_roster_end(sched->roster); slot++) {
@@ -496,8 +497,9 @@ static void forgive_absence(struct weir_sched *sched, uint64_t now_ms)
 
 uint64_t weir_sched_tick(struct weir_sched *sched, uint64_t now_ms, uint64_t now_wall_ms, struct weir_actions *actions)
 {
-    if (sched->ticked_ms != 0 && now_ms - sched->ticked_ms > sched->options.lease_ms / 2)
-        forgive_absence(sched, now_ms);
+    const struct weir_sched_options *o = &sched->options;
+    const uint64_t absence_ms = (o->lease_ms < o->reassert_ms ? o->lease_ms : o->reassert_ms) / 2;
+    if (sched->ticked_ms != 0 && now_ms - sched->ticked_ms > absence_ms) forgive_absence(sched, now_ms);
     sched->ticked_ms = now_ms;
     if (!tick_workers(sched, now_ms, now_wall_ms, actions) || !tick_deadlines(sched, now_ms, now_wall_ms, actions) ||
         !tick_timers(sched, now_ms, now_wall_ms, actions)) {
@@ -505,7 +507,7 @@ uint64_t weir_sched_tick(struct weir_sched *sched, uint64_t now_ms, uint64_t now
     }
     weir_sched_grant(sched, now_ms, actions);
     if (!has_room(actions)) return 0;
-    uint64_t wait_ms = sched->options.heartbeat_ms;
+    uint64_t wait_ms = o->heartbeat_ms;
     const struct weir_heap_node *next[] = { sched->timers.root, sched->deadlines.root };
     for (size_t k = 0; k < WEIR_COUNT(next); k++) {
         if (next[k] != NULL && next[k]->a - now_ms < wait_ms) wait_ms = next[k]->a - now_ms;

@@ -190,7 +190,8 @@ bool weir_sched_has_room(const struct weir_sched *sched, uint32_t jobs, uint32_t
 uint32_t weir_sched_handle(struct weir_sched *sched, uint64_t now_ms, const struct weir_event *event,
                            struct weir_actions *actions);
 /* What time brings, and granting. Returns how long it may take until the next call, at most a heartbeat. When far more
- * than that has passed (half a lease), the broker was away: then no lease ends for it, as after a restart. */
+ * than that has passed (half a lease or half a re-assert window), the broker was away: then no lease ends for it, as
+ * after a restart. */
 uint64_t weir_sched_tick(struct weir_sched *sched, uint64_t now_ms, uint64_t now_wall_ms, struct weir_actions *actions);
 
 /* Anything came from the worker; anything was sent to it. */

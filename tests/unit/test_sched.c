@@ -468,6 +468,29 @@ static void a_broker_that_was_away_takes_no_lease_for_it(void **state)
     end(w);
 }
 
+/* Found by the simulator: the window ran out while nobody listened. */
+static void a_broker_that_was_away_in_the_reassert_window_begins_it_again(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    const struct weir_plan plan = { 1, 16, 1 };
+    const struct weir_ledger_job job = { .tenant = "t", .numerics_class = "c", .words = "", .state = WEIR_JOB_RUNNING };
+    const struct weir_ledger_task tasks[] = { { .stage = WEIR_STAGE_TEXT, .state = WEIR_TASK_LEASED, .attempt = 1 },
+                                              { .stage = WEIR_STAGE_DENOISE },
+                                              { .stage = WEIR_STAGE_DECODE },
+                                              { .stage = WEIR_STAGE_ASSEMBLE } };
+    assert_int_equal(weir_sched_load(w->sched, w->now_ms, &job, &plan, model, 1, tasks, 4, NULL), WEIR_OK);
+    advance(w, w->options.reassert_ms / 2); /* a short absence takes its part of the window */
+    advance(w, w->options.reassert_ms / 2 + 1);
+    for (uint64_t ms = 0; ms < w->options.reassert_ms - 1000; ms += 1000) {
+        advance(w, 1000);
+        see_no_call(w);
+    }
+    advance(w, 1000);
+    see_call(w, WEIR_LEDGER_EXPIRE);
+    end(w);
+}
+
 static void a_worker_that_comes_back_within_the_grace_keeps_its_lease(void **state)
 {
     (void)state;
@@ -713,6 +736,7 @@ int main(void)
         cmocka_unit_test(a_lease_that_only_waited_is_not_charged),
         cmocka_unit_test(silence_of_three_heartbeats_is_loss_and_a_word_in_time_is_not),
         cmocka_unit_test(a_broker_that_was_away_takes_no_lease_for_it),
+        cmocka_unit_test(a_broker_that_was_away_in_the_reassert_window_begins_it_again),
         cmocka_unit_test(a_worker_that_comes_back_within_the_grace_keeps_its_lease),
         cmocka_unit_test(a_lease_that_its_returning_worker_does_not_know_is_given_away_at_once),
         cmocka_unit_test(a_failure_is_tried_elsewhere_and_the_third_ends_the_job),
