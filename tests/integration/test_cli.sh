@@ -23,7 +23,8 @@ fail() {
 
 nothing_left() {
     [ -z "$(ls -A "$work/tmp")" ] || fail "$1 left $(ls -A "$work/tmp")"
-    if pgrep -f "$work/tmp/weir-" >/dev/null; then fail "$1 left processes"; fi
+    # The brackets keep pgrep from finding itself where /proc counts processes otherwise than we do.
+    if pgrep -f "[w]eir-.* $work/tmp/" >/dev/null || pgrep -f "[w]eir-.*ipc://$work/tmp/" >/dev/null; then fail "$1 left processes"; fi
 }
 
 # refused CODE PATTERN ARGUMENTS...: exactly one line on stderr, matching, and that exit code

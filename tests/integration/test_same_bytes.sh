@@ -80,18 +80,30 @@ done
 [ "$(find "$dir/run" -name 'task-*' | wc -l)" -le 1 ] || fail "scratch was left: $(ls "$dir/run")" # of the worker killed last
 
 # the broker, while a job denoises: serve ends with one line; started again, the job goes on
+checkpoint_of() {
+    tries=0
+    until [ -n "$(find "$dir/store" -path "*/$1/denoise-0/ckpt/*" 2>/dev/null)" ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 6000 ] || fail "no checkpoint"
+        sleep 0.01
+    done
+}
 job=$(submit --seed 7)
-tries=0
-until [ -n "$(find "$dir/store" -path "*/$job/denoise-0/ckpt/*" 2>/dev/null)" ]; do
-    tries=$((tries + 1))
-    [ "$tries" -lt 6000 ] || fail "no checkpoint"
-    sleep 0.01
-done
-pkill -9 -P "$serve" -x weir-broker || fail "no broker to kill"
+checkpoint_of "$job"
+broker=$(sed -n 's/.* weir-broker\[\([0-9]*\)\].*/\1/p' "$work/log" | tail -1)
+kill -9 "$broker" || fail "no broker to kill"
 wait "$serve" && fail "serve did not notice that its broker was gone"
 serve=""
 start "$dir"
 same "after kill -9 of the broker" "$(sha "$job")"
+
+# all of it, in order: the worker gives its task back behind a checkpoint
+job=$(submit --seed 7)
+checkpoint_of "$job"
+stop
+start "$dir"
+same "after serve was ended and started again" "$(sha "$job")"
+"$weir" show --dir "$dir" "$job" | grep -q 'denoise-0 done, .* steps from [1-9]' || fail "it began anew"
 stop
 
 start "$dir" --workers 4 --threads 1
@@ -105,4 +117,4 @@ dir=$work/split
 start "$dir" --workers text=1,denoise=2,decode=1,assemble=1 --threads 2
 same "one worker a stage, 2 threads, another cluster" "$(sha "$(submit --seed 7)")"
 stop
-if pgrep -f "$work" >/dev/null; then fail "processes were left"; fi
+if pgrep -f "[w]eir-.*ipc://$work" >/dev/null; then fail "processes were left"; fi
