@@ -30,6 +30,7 @@ static void *quote(void *context)
 {
     struct weir_crew *crew = context;
     struct weir_mail *mail;
+    weir_quoter_prepare(crew->quoter);
     while ((mail = weir_mailbox_wait(&crew->boxes[TO_QUOTE])) != NULL) {
         weir_quoter_answer(crew->quoter, (struct weir_quote *)mail);
         weir_mailbox_put(&crew->boxes[QUOTED], mail);

@@ -74,6 +74,12 @@ void weir_quoter_answer(struct weir_quoter *quoter, struct weir_quote *quote)
     }
 }
 
+void weir_quoter_prepare(struct weir_quoter *quoter)
+{
+    const char *codec;
+    (void)weir_encoders_codec(quoter->encoders, "mp4", NULL, &codec, NULL);
+}
+
 /* Half of what was known, half of what was seen. */
 static void teach(atomic_ullong *known_ns, uint64_t units, uint64_t milliseconds)
 {

@@ -39,6 +39,9 @@ struct weir_quoter {
 /* Fills status, error, spec, memory_bytes and cost_ms. Takes as long as planning a network takes; one that waited for
  * longer than its broker does is answered BUSY without that. */
 void weir_quoter_answer(struct weir_quoter *quoter, struct weir_quote *quote);
+/* Asks for the encoders that are installed, so that the first quote need not. What fails then, fails again when it is
+ * needed, and is said there. */
+void weir_quoter_prepare(struct weir_quoter *quoter);
 /* A task that succeeded. */
 void weir_quoter_learn(struct weir_quoter *quoter, const struct weir_task *task);
 
