@@ -24,7 +24,13 @@ build() {
 
 say "dev: every test"
 build dev
-WEIR_FULL=$full ctest --preset dev -j 2
+ctest --preset dev -j 2
+if [ -n "$full" ]; then
+    say "simulation: 20,000 seeds, and the ledgers against each other"
+    build/dev/bin/sim --seeds 20000
+    build/dev/bin/sim_sabotaged --sabotage all --seeds 20000
+    build/dev/bin/model --sequences 100000
+fi
 
 say "asan: every test under AddressSanitizer and UndefinedBehaviorSanitizer"
 build asan
