@@ -111,6 +111,15 @@ jobs=""
 for seed in 1 2 3 4 5 6 8; do jobs="$jobs $(submit --seed $seed)"; done
 same "beside 7 other jobs on 4 workers" "$(sha "$(submit --seed 7)")"
 for job in $jobs; do sha "$job" >/dev/null; done
+
+# frozen past its lease: another worker goes on from the checkpoint; thawed, its late words change nothing
+job=$(submit --seed 7)
+checkpoint_of "$job"
+frozen=$("$weir" show --dir "$dir" "$job" | sed -n 's/.*denoise-0 .* worker \([0-9]*\).*/\1/p')
+kill -STOP "$frozen"
+same "after a worker froze" "$(sha "$job")"
+kill -CONT "$frozen"
+same "with it back" "$(sha "$(submit --seed 7)")"
 stop
 
 dir=$work/split

@@ -168,6 +168,7 @@ static enum weir_status publish(struct passage *p, struct weir_error *error)
         char name[WORD_BYTES], path[WEIR_SCRATCH_PATH_BYTES + WORD_BYTES];
         snprintf(name, sizeof name, "%05" PRIu32 ".png", i);
         snprintf(path, sizeof path, "%s/%s", p->path, name);
+        WEIR_TRY(weir_task_check(p->task, error));
         WEIR_TRY(publish_one(p, name, path, error));
     }
 cleanup:
