@@ -116,7 +116,8 @@ static void listen_to(struct heard *heard)
     char spare[4096];
     for (;;) {
         const size_t room = sizeof heard->text - 1 - heard->count;
-        const ssize_t got = room ? read(heard->fd, heard->text + heard->count, room) : read(heard->fd, spare, sizeof spare);
+        const ssize_t got =
+            room ? read(heard->fd, heard->text + heard->count, room) : read(heard->fd, spare, sizeof spare);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0 && errno == EAGAIN) return;
         if (got <= 0) break;
@@ -164,10 +165,17 @@ static enum weir_status judge(const struct weir_encoder_child *child, struct wei
     }
     enum weir_status status = WEIR_INTERNAL;
     switch (WEXITSTATUS(child->result)) {
-    case 71: status = WEIR_NO_MEMORY; break;
-    case 74: status = WEIR_BAD_FILE; break;
-    case 75: status = WEIR_IO; break;
-    default: break;
+    case 71:
+        status = WEIR_NO_MEMORY;
+        break;
+    case 74:
+        status = WEIR_BAD_FILE;
+        break;
+    case 75:
+        status = WEIR_IO;
+        break;
+    default:
+        break;
     }
     if (said[0] == '\0') return weir_fail(error, status, "weir-encode ended with code %d", WEXITSTATUS(child->result));
     return weir_fail(error, status, "%s", said);

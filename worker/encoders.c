@@ -123,7 +123,8 @@ enum weir_status weir_encoders_codec(struct weir_encoders *encoders, const char 
     for (size_t i = 0; row->codecs[i]; i++) {
         const bool installed = encoders->builds[place_of(row->codecs[i])][0] != '\0';
         if (!any && strcmp(row->codecs[i], wish) == 0) {
-            if (!installed) return weir_fail(error, WEIR_UNSUPPORTED, "--codec %s: no encoder of it is installed", wish);
+            if (!installed)
+                return weir_fail(error, WEIR_UNSUPPORTED, "--codec %s: no encoder of it is installed", wish);
         } else if (!any || !installed) {
             strcat(strcat(carried, carried[0] ? ", " : ""), row->codecs[i]);
             continue;
@@ -131,7 +132,9 @@ enum weir_status weir_encoders_codec(struct weir_encoders *encoders, const char 
         *out = row->codecs[i];
         return WEIR_OK;
     }
-    if (any) return weir_fail(error, WEIR_UNSUPPORTED, "--format %s: none of its encoders (%s) is installed", format, carried);
+    if (any)
+        return weir_fail(error, WEIR_UNSUPPORTED, "--format %s: none of its encoders (%s) is installed", format,
+                         carried);
     return weir_fail(error, WEIR_BAD_ARGUMENT, "--codec %s: %s carries %s", wish, format, carried);
 }
 

@@ -39,8 +39,11 @@ struct weir_held *weir_held_add(struct weir_held_table *table, struct weir_messa
     for (size_t i = 0; i < WEIR_HELD_MAX; i++) {
         struct weir_held *held = &table->rows[i];
         if (held->state != WEIR_HELD_FREE) continue;
-        *held = (struct weir_held){ .state = WEIR_HELD_WAITING, .order = ++table->orders, .message = *message,
-                                    .confirmed_ms = now_ms, .renewed_ms = now_ms };
+        *held = (struct weir_held){ .state = WEIR_HELD_WAITING,
+                                    .order = ++table->orders,
+                                    .message = *message,
+                                    .confirmed_ms = now_ms,
+                                    .renewed_ms = now_ms };
         held->lease = held->message.body.lease;
         message->body.base = NULL;
         message->arena = NULL;

@@ -28,11 +28,11 @@ enum weir_held_state { WEIR_HELD_FREE, WEIR_HELD_WAITING, WEIR_HELD_RUNNING, WEI
 
 struct weir_held {
     enum weir_held_state state;
-    uint64_t order; /* of arrival */
-    struct weir_message message; /* LEASE */
+    uint64_t order;               /* of arrival */
+    struct weir_message message;  /* LEASE */
     const Weir__Pb__Lease *lease; /* its body */
     struct weir_crew_task letter; /* its task */
-    bool is_abandoned; /* RUNNING, but the lease is gone: say nothing when it ends */
+    bool is_abandoned;            /* RUNNING, but the lease is gone: say nothing when it ends */
     bool told_running;
     uint64_t confirmed_ms, unacked_ms; /* when the last acknowledged renewal, the oldest other one, was sent; 0: none */
     uint64_t renewed_ms;

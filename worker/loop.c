@@ -39,7 +39,7 @@ struct loop {
     uint32_t heartbeat_ms;
     uint64_t heard_ms, said_ms, hello_at_ms, lost_ms, idle_ms; /* lost, idle: since when; 0: not */
     uint32_t hello_ms;
-    int64_t credit_told; /* -1: nothing yet */
+    int64_t credit_told;         /* -1: nothing yet */
     uint64_t quotes[QUOTES_MAX]; /* the numbers of those that the clerk has */
     uint32_t quote_count;
     uint64_t epoch;
@@ -258,8 +258,8 @@ static void answer_fail(struct loop *loop, struct weir_held *held, const struct 
 static void on_welcome(struct loop *loop, const Weir__Pb__Welcome *body)
 {
     if (body->protocol != WEIR_WIRE_VERSION) {
-        loop->fault = weir_fail(loop->error, WEIR_PROTOCOL, "the broker speaks protocol %u, this build %d", body->protocol,
-                                WEIR_WIRE_VERSION);
+        loop->fault = weir_fail(loop->error, WEIR_PROTOCOL, "the broker speaks protocol %u, this build %d",
+                                body->protocol, WEIR_WIRE_VERSION);
         return;
     }
     if (!loop->is_welcome || loop->epoch != body->epoch) {
@@ -288,7 +288,8 @@ static enum weir_status accept(struct loop *loop, struct weir_held *held, struct
     struct weir_task *task = held->letter.task;
     const struct weir_model *model = weir_models_find(loop->o->models, lease->spec->model);
     if (!model || memcmp(model->digest, lease->spec->model_digest.data, WEIR_SHA256_BYTES) != 0) {
-        return weir_fail(error, WEIR_INTERNAL, "a lease of the model \"%.100s\", which this worker does not have as such",
+        return weir_fail(error, WEIR_INTERNAL,
+                         "a lease of the model \"%.100s\", which this worker does not have as such",
                          lease->spec->model);
     }
     if (!(loop->o->stage_mask >> task->id.stage & 1)) {
@@ -308,7 +309,7 @@ static void on_lease(struct loop *loop, struct weir_message *message)
     if (weir_held_find(&loop->held, lease->task, &lease->token)) return; /* said twice */
     const bool wanted = !loop->is_draining && weir_held_credit(&loop->held) > 0;
     struct weir_held *held = weir_held_add(&loop->held, message, loop->now_ms);
-    if (!held) return; /* no row: it was never granted, and will expire */
+    if (!held) return;                              /* no row: it was never granted, and will expire */
     if (loop->credit_told > 0) loop->credit_told--; /* the broker counts so too */
     if (accept(loop, held, &error) != WEIR_OK) {
         answer_fail(loop, held, &error);
@@ -407,8 +408,12 @@ static void hear(struct loop *loop, struct weir_message *message)
         loop->hello_ms = HELLO_MS;
         say_hello(loop);
         break;
-    case WEIR_MESSAGE_WELCOME: on_welcome(loop, message->body.welcome); break;
-    case WEIR_MESSAGE_LEASE: on_lease(loop, message); break;
+    case WEIR_MESSAGE_WELCOME:
+        on_welcome(loop, message->body.welcome);
+        break;
+    case WEIR_MESSAGE_LEASE:
+        on_lease(loop, message);
+        break;
     case WEIR_MESSAGE_LEASE_OK:
         if (ABOUT(lease_ok)) weir_held_confirm(held, loop->now_ms);
         break;
@@ -433,8 +438,12 @@ static void hear(struct loop *loop, struct weir_message *message)
     case WEIR_MESSAGE_STALE:
         if (ABOUT(stale)) on_stale(loop, held);
         break;
-    case WEIR_MESSAGE_DRAIN: drain(loop); break;
-    case WEIR_MESSAGE_QUOTE: on_quote(loop, message); break;
+    case WEIR_MESSAGE_DRAIN:
+        drain(loop);
+        break;
+    case WEIR_MESSAGE_QUOTE:
+        on_quote(loop, message);
+        break;
     case WEIR_MESSAGE_PING: {
         Weir__Pb__Pong body = WEIR__PB__PONG__INIT;
         body.has_number = 1;
@@ -442,7 +451,8 @@ static void hear(struct loop *loop, struct weir_message *message)
         (void)say(loop, WEIR_MESSAGE_PONG, &body.base);
         break;
     }
-    default: break; /* PONG and UNSUPPORTED say only that somebody is there */
+    default:
+        break; /* PONG and UNSUPPORTED say only that somebody is there */
     }
 }
 
@@ -628,8 +638,13 @@ static enum weir_status open_signals(struct loop *loop, struct weir_error *error
 enum weir_status weir_loop_run(const struct weir_loop_options *options, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    struct loop loop = { .o = options, .signal_fd = -1, .heartbeat_ms = HEARTBEAT_MS, .hello_ms = HELLO_MS,
-                         .credit_told = -1, .error = error, .now_ms = weir_clock_now_ms() };
+    struct loop loop = { .o = options,
+                         .signal_fd = -1,
+                         .heartbeat_ms = HEARTBEAT_MS,
+                         .hello_ms = HELLO_MS,
+                         .credit_told = -1,
+                         .error = error,
+                         .now_ms = weir_clock_now_ms() };
     weir_held_init(&loop.held, SLOTS);
     weir_random_bytes(loop.worker, sizeof loop.worker);
     loop.heard_ms = loop.now_ms;

@@ -40,11 +40,14 @@ struct values {
 #define AT(field) offsetof(struct values, field)
 static const struct weir_option rows[] = {
     { .kind = WEIR_OPTION_TITLE, .help = "weir-worker --broker ENDPOINT --model DIR|NAME --store URL --run-dir DIR" },
-    { "broker", 0, WEIR_OPTION_TEXT, AT(broker), .value = "ENDPOINT", .help = "the broker's socket for workers: ipc:///PATH" },
-    { "model", 0, WEIR_OPTION_TEXT, AT(model), .value = "DIR|NAME", .help = "a model to serve; may be given several times" },
+    { "broker", 0, WEIR_OPTION_TEXT, AT(broker), .value = "ENDPOINT",
+      .help = "the broker's socket for workers: ipc:///PATH" },
+    { "model", 0, WEIR_OPTION_TEXT, AT(model), .value = "DIR|NAME",
+      .help = "a model to serve; may be given several times" },
     { "stages", 0, WEIR_OPTION_TEXT, AT(stages), .value = "LIST",
       .help = "what it runs, of text,denoise,decode,assemble (default: all)" },
-    { "device", 0, WEIR_OPTION_CHOICE, AT(device), .value = "auto|cpu|ref|cuda", .help = "what it computes on (default: auto)" },
+    { "device", 0, WEIR_OPTION_CHOICE, AT(device), .value = "auto|cpu|ref|cuda",
+      .help = "what it computes on (default: auto)" },
     { "threads", 0, WEIR_OPTION_INT, AT(threads), 0, WEIR_DEVICE_THREADS_MAX, "N",
       "threads of the device's own pool (default: 0, one a core)" },
     { "memory-mib", 0, WEIR_OPTION_INT, AT(memory_mib), 1, 1 << 26, "N",
@@ -57,7 +60,8 @@ static const struct weir_option rows[] = {
     { "supervised", 0, WEIR_OPTION_FLAG, AT(supervised), .help = "end with the parent; leave Ctrl-C to it" },
     { "insecure-dev", 0, WEIR_OPTION_FLAG, AT(insecure_dev), .help = "allow plain TCP on loopback" },
     { "log-level", 0, WEIR_OPTION_CHOICE, AT(log_level), .value = "error|warn|info|debug", .help = "(default: info)" },
-    { "list-models", 0, WEIR_OPTION_FLAG, AT(list_models), .help = "print every model that a name would find, and end" },
+    { "list-models", 0, WEIR_OPTION_FLAG, AT(list_models),
+      .help = "print every model that a name would find, and end" },
     { "verify", 0, WEIR_OPTION_FLAG, AT(verify), .help = "with --list-models: hash every file again" },
     { "help", 'h', WEIR_OPTION_FLAG, AT(help), .help = "print this" },
     { "version", 0, WEIR_OPTION_FLAG, AT(version), .help = "print the version" },
@@ -93,14 +97,14 @@ static enum weir_status read_stages(const char *text, unsigned *mask, struct wei
     for (const char *word = text;; word++) {
         const size_t length = strcspn(word, ",");
         unsigned stage = 0;
-        while (stage < WEIR_STAGE_COUNT && (strlen(weir_stage_name(stage)) != length ||
-                                            strncmp(word, weir_stage_name(stage), length) != 0)) {
+        while (stage < WEIR_STAGE_COUNT &&
+               (strlen(weir_stage_name(stage)) != length || strncmp(word, weir_stage_name(stage), length) != 0)) {
             stage++;
         }
         if (stage == WEIR_STAGE_COUNT) {
             return weir_fail(error, WEIR_BAD_ARGUMENT,
-                             "--stages %s: \"%.*s\" is none of text, denoise, decode, assemble; or all", text, (int)length,
-                             word);
+                             "--stages %s: \"%.*s\" is none of text, denoise, decode, assemble; or all", text,
+                             (int)length, word);
         }
         *mask |= 1u << stage;
         word += length;
@@ -155,8 +159,10 @@ static void set_signals(const struct values *values)
     sigemptyset(&held);
     sigaddset(&held, SIGTERM);
     sigaddset(&held, SIGHUP);
-    if (values->supervised) signal(SIGINT, SIG_IGN);
-    else sigaddset(&held, SIGINT);
+    if (values->supervised)
+        signal(SIGINT, SIG_IGN);
+    else
+        sigaddset(&held, SIGINT);
     pthread_sigmask(SIG_BLOCK, &held, NULL);
     signal(SIGPIPE, SIG_IGN); /* EPIPE and EFBIG are reported where they happen */
     signal(SIGXFSZ, SIG_IGN);
@@ -166,7 +172,8 @@ static void set_signals(const struct values *values)
 static enum weir_status open_run_dir(struct program *p, struct weir_error *error)
 {
     const char *path = p->values.run_dir;
-    if (mkdir(path, 0700) != 0 && errno != EEXIST) return weir_fail(error, WEIR_IO, "--run-dir %s: %s", path, strerror(errno));
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return weir_fail(error, WEIR_IO, "--run-dir %s: %s", path, strerror(errno));
     if (!realpath(path, p->run_dir)) return weir_fail(error, WEIR_IO, "--run-dir %s: %s", path, strerror(errno));
     weir_scratch_sweep(p->run_dir);
     return WEIR_OK;
@@ -222,7 +229,8 @@ static enum weir_status open_sockets(struct program *p, struct weir_error *error
     p->server.shelf = p->shelf;
     p->server.chunk = malloc(WEIR_WIRE_CHUNK_BYTES_MAX);
     if (!p->server.chunk) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the tensor socket");
-    return weir_wire_bind(p->zmq, wanted, WEIR_SOCKET_TENSOR, p->values.insecure_dev, &p->server.socket, p->endpoint, error);
+    return weir_wire_bind(p->zmq, wanted, WEIR_SOCKET_TENSOR, p->values.insecure_dev, &p->server.socket, p->endpoint,
+                          error);
 }
 
 static enum weir_status open_all(struct program *p, struct weir_error *error)
@@ -236,11 +244,17 @@ static enum weir_status open_all(struct program *p, struct weir_error *error)
     WEIR_TRY(open_device(p, error));
     WEIR_TRY(open_models(p, error));
     WEIR_TRY(open_sockets(p, error));
-    p->link = (struct weir_link){ .zmq = p->zmq, .store = p->store, .shelf = p->shelf, .log = &p->log,
-                                  .endpoint = p->endpoint, .insecure_dev = p->values.insecure_dev,
-                                  .first_ms = PEER_FIRST_MS, .stall_ms = PEER_STALL_MS };
-    const struct weir_stage_ground ground = { .device = p->device, .link = &p->link, .encoders = p->encoders,
-                                              .run_dir = p->run_dir, .log = &p->log };
+    p->link = (struct weir_link){ .zmq = p->zmq,
+                                  .store = p->store,
+                                  .shelf = p->shelf,
+                                  .log = &p->log,
+                                  .endpoint = p->endpoint,
+                                  .insecure_dev = p->values.insecure_dev,
+                                  .first_ms = PEER_FIRST_MS,
+                                  .stall_ms = PEER_STALL_MS };
+    const struct weir_stage_ground ground = {
+        .device = p->device, .link = &p->link, .encoders = p->encoders, .run_dir = p->run_dir, .log = &p->log
+    };
     WEIR_TRY(weir_stages_create(&p->models, &ground, &p->stages, error));
     p->quoter.models = &p->models;
     p->quoter.device = p->device;

@@ -46,7 +46,9 @@ static enum weir_status answer(struct weir_quoter *quoter, struct weir_quote *qu
     struct weir_item item;
     uint32_t real, whole;
 
-    if (!model) return weir_fail(error, WEIR_UNAVAILABLE, "--model %s: this worker does not have it", wish->model ? wish->model : "");
+    if (!model)
+        return weir_fail(error, WEIR_UNAVAILABLE, "--model %s: this worker does not have it",
+                         wish->model ? wish->model : "");
     const struct weir_model_facts *facts = weir_pipeline_facts(model->quotes);
     const struct weir_spec_model asked = { model->name, model->digest, weir_model_dir_class_name(model->dir), facts };
     WEIR_TRY(weir_spec_resolve(wish, &asked, quoter->encoders, &quote->spec, error));
@@ -68,7 +70,8 @@ void weir_quoter_answer(struct weir_quoter *quoter, struct weir_quote *quote)
 {
     quote->error = (struct weir_error){ .code = WEIR_OK };
     if (weir_clock_now_ms() - quote->asked_ms > WEIR_QUOTE_WAIT_MS) {
-        quote->status = weir_fail(&quote->error, WEIR_BUSY, "quotes before this one took over %d s", WEIR_QUOTE_WAIT_MS / 1000);
+        quote->status =
+            weir_fail(&quote->error, WEIR_BUSY, "quotes before this one took over %d s", WEIR_QUOTE_WAIT_MS / 1000);
     } else {
         quote->status = answer(quoter, quote, &quote->error);
     }

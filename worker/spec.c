@@ -27,17 +27,23 @@ enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, uint32_t index, s
 {
     const int sampler = sampler_of(spec->sampler), noise = noise_of(spec->noise);
     if (!spec->has_spec_version || spec->spec_version != WEIR_SPEC_VERSION) {
-        return weir_fail(error, WEIR_UNSUPPORTED, "a resolved spec of version %u, this build runs %d", spec->spec_version,
-                         WEIR_SPEC_VERSION);
+        return weir_fail(error, WEIR_UNSUPPORTED, "a resolved spec of version %u, this build runs %d",
+                         spec->spec_version, WEIR_SPEC_VERSION);
     }
     if (!spec->model || !spec->has_model_digest || !spec->prompt || !spec->has_width || !spec->has_height ||
         !spec->has_frames || !spec->has_fps || !spec->has_steps || !spec->has_guidance || !spec->has_seed ||
         !spec->format || sampler < 0 || noise < 0) {
         return weir_fail(error, WEIR_BAD_ARGUMENT, "a resolved spec lacks a field, or names no known sampler or noise");
     }
-    *out = (struct weir_item){ .width = spec->width, .height = spec->height, .frames = spec->frames, .fps = spec->fps,
-                               .steps = spec->steps, .guidance = spec->guidance, .seed = spec->seed + index,
-                               .sampler = (enum weir_item_sampler)sampler, .noise = (enum weir_item_noise)noise };
+    *out = (struct weir_item){ .width = spec->width,
+                               .height = spec->height,
+                               .frames = spec->frames,
+                               .fps = spec->fps,
+                               .steps = spec->steps,
+                               .guidance = spec->guidance,
+                               .seed = spec->seed + index,
+                               .sampler = (enum weir_item_sampler)sampler,
+                               .noise = (enum weir_item_noise)noise };
     return WEIR_OK;
 }
 
@@ -59,7 +65,8 @@ static enum weir_status check_film(const struct weir_film_format *format, const 
                          item->height, ENCODER_SIDE_MAX);
     }
     if (item->fps > format->fps_max) {
-        return weir_fail(error, WEIR_TOO_LARGE, "--fps %u: %s takes at most %u", item->fps, format->name, format->fps_max);
+        return weir_fail(error, WEIR_TOO_LARGE, "--fps %u: %s takes at most %u", item->fps, format->name,
+                         format->fps_max);
     }
     if (item->frames > format->frames_max) {
         return weir_fail(error, WEIR_TOO_LARGE, "--frames %u: %s takes at most %u", item->frames, format->name,

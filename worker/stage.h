@@ -46,7 +46,8 @@ struct weir_stage_kind {
     enum weir_status (*plan_memory)(struct weir_pipeline *pipeline, struct weir_device *device,
                                     const struct weir_item *item, struct weir_pipeline_memory *out,
                                     struct weir_error *error);
-    enum weir_status (*open)(const struct weir_stage_ground *ground, struct weir_open_stage **out, struct weir_error *error);
+    enum weir_status (*open)(const struct weir_stage_ground *ground, struct weir_open_stage **out,
+                             struct weir_error *error);
     bool (*fits)(const struct weir_open_stage *stage, const struct weir_item *item);
     enum weir_status (*run)(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error);
     void (*close)(struct weir_open_stage *stage);

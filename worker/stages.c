@@ -8,8 +8,8 @@
 struct entry {
     struct weir_stage_ground ground;
     struct weir_open_stage *stage; /* NULL: closed */
-    uint64_t bytes;           /* planned */
-    uint64_t used;            /* when, as a number that only grows */
+    uint64_t bytes;                /* planned */
+    uint64_t used;                 /* when, as a number that only grows */
 };
 
 struct weir_stages {
@@ -47,7 +47,8 @@ enum weir_status weir_stages_create(const struct weir_models *models, const stru
             struct weir_stage_ground *ground = &stages->entries[i][j].ground;
             *ground = *common;
             ground->pipeline = models->items[i].pipeline;
-            for (size_t k = 0; k < sizeof ground->model_digest; k++) ground->model_digest[k] = models->items[i].digest[k];
+            for (size_t k = 0; k < sizeof ground->model_digest; k++)
+                ground->model_digest[k] = models->items[i].digest[k];
         }
     }
     return WEIR_OK;
@@ -101,9 +102,10 @@ static struct entry *oldest(struct weir_stages *stages, const struct entry *but)
 static enum weir_status too_large(const struct weir_device *device, const char *what, uint64_t bytes,
                                   struct weir_error *error)
 {
-    return weir_fail(error, WEIR_TOO_LARGE, "%s needs %.1f MiB of memory, %s has %.1f MiB for it: fewer frames or a "
-                     "smaller size would fit", what, (double)bytes / 1048576.0, device->table->name,
-                     (double)device->memory_bytes / 1048576.0);
+    return weir_fail(error, WEIR_TOO_LARGE,
+                     "%s needs %.1f MiB of memory, %s has %.1f MiB for it: fewer frames or a "
+                     "smaller size would fit",
+                     what, (double)bytes / 1048576.0, device->table->name, (double)device->memory_bytes / 1048576.0);
 }
 
 static enum weir_status make_room(struct weir_stages *stages, struct entry *entry, const struct weir_stage_kind *kind,
@@ -117,7 +119,8 @@ static enum weir_status make_room(struct weir_stages *stages, struct entry *entr
     if (wanted > room) return too_large(stages->device, name, wanted, error);
     entry->bytes = 0;
     for (struct entry *old; open_bytes(stages) > room - wanted && (old = oldest(stages, entry)) != NULL;) {
-        weir_log(stages->log, WEIR_LOG_INFO, "stage closed stage=%s to make room", weir_stage_name(old->stage->kind->stage));
+        weir_log(stages->log, WEIR_LOG_INFO, "stage closed stage=%s to make room",
+                 weir_stage_name(old->stage->kind->stage));
         close_entry(old);
     }
     entry->bytes = wanted;

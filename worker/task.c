@@ -18,8 +18,10 @@ enum weir_status weir_task_create(const Weir__Pb__Lease *lease, struct weir_task
     } else {
         status = weir_spec_item(lease->spec, lease->has_item ? lease->item : 0, &task->item, error);
     }
-    if (status == WEIR_OK) *out = task;
-    else free(task);
+    if (status == WEIR_OK)
+        *out = task;
+    else
+        free(task);
     return status;
 }
 

@@ -28,7 +28,8 @@ static void tensor(const uint8_t *bytes, size_t count)
     void *again;
     size_t again_bytes, again_count;
     float *values;
-    if (weir_artefact_create(tensor.rank, tensor.dims, &again, &again_bytes, &values, &again_count, &error) != WEIR_OK) abort();
+    if (weir_artefact_create(tensor.rank, tensor.dims, &again, &again_bytes, &values, &again_count, &error) != WEIR_OK)
+        abort();
     memcpy(values, tensor.values, again_count * sizeof *values);
     if (again_bytes != count || memcmp(again, bytes, count) != 0) abort(); /* one shape, one way to write it */
     free(again);
@@ -36,8 +37,11 @@ static void tensor(const uint8_t *bytes, size_t count)
 
 static void checkpoint(uint8_t *bytes, size_t count, bool seal, bool history)
 {
-    struct weir_checkpoint_owner owner = { .numerics_class = "ref-f32", .sampler = "dpm++", .latent_count = LATENTS,
-                                           .history_count = history ? LATENTS : 0, .step_count = 25 };
+    struct weir_checkpoint_owner owner = { .numerics_class = "ref-f32",
+                                           .sampler = "dpm++",
+                                           .latent_count = LATENTS,
+                                           .history_count = history ? LATENTS : 0,
+                                           .step_count = 25 };
     struct weir_checkpoint_state state;
     struct weir_error error;
     memset(owner.spec_digest, 1, sizeof owner.spec_digest);
@@ -61,8 +65,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 1) return 0;
     uint8_t *bytes = malloc(size); /* aligned as the worker's own buffers are, and exactly as long */
     memcpy(bytes, data + 1, size - 1);
-    if (data[0] & 1) tensor(bytes, size - 1);
-    else checkpoint(bytes, size - 1, data[0] & 2, data[0] & 4);
+    if (data[0] & 1)
+        tensor(bytes, size - 1);
+    else
+        checkpoint(bytes, size - 1, data[0] & 2, data[0] & 4);
     free(bytes);
     return 0;
 }

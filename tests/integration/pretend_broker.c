@@ -26,7 +26,8 @@ static int remove_one(const char *path, const struct stat *facts, int kind, stru
 void broker_bind(struct broker *b)
 {
     struct weir_error error;
-    assert_int_equal(weir_wire_bind(b->zmq, b->endpoint, WEIR_SOCKET_CONTROL, false, &b->socket, NULL, &error), WEIR_OK);
+    assert_int_equal(weir_wire_bind(b->zmq, b->endpoint, WEIR_SOCKET_CONTROL, false, &b->socket, NULL, &error),
+                     WEIR_OK);
     b->epoch++;
 }
 
@@ -70,8 +71,17 @@ int broker_teardown(void **state)
 
 void worker_start(struct broker *b, const char *const *flags)
 {
-    const char *argv[40] = { WEIR_BIN_DIR "/weir-worker", "--broker", b->endpoint, "--store", b->store_dir, "--run-dir",
-                             b->run_dir, "--threads", "1", "--device", "cpu" };
+    const char *argv[40] = { WEIR_BIN_DIR "/weir-worker",
+                             "--broker",
+                             b->endpoint,
+                             "--store",
+                             b->store_dir,
+                             "--run-dir",
+                             b->run_dir,
+                             "--threads",
+                             "1",
+                             "--device",
+                             "cpu" };
     size_t at = 11;
     bool has_model = false;
     for (size_t i = 0; flags && flags[i]; i++) {
@@ -115,7 +125,8 @@ void worker_kill(struct broker *b)
 void say(struct broker *b, enum weir_message_type type, const ProtobufCMessage *body)
 {
     struct weir_error error = { .words = "" };
-    if (weir_wire_send(b->socket, &b->worker, type, ++b->sequence, body, &error) != WEIR_OK) fail_msg("%s", error.words);
+    if (weir_wire_send(b->socket, &b->worker, type, ++b->sequence, body, &error) != WEIR_OK)
+        fail_msg("%s", error.words);
 }
 
 static void welcome(struct broker *b)
@@ -164,7 +175,8 @@ static bool handled(struct broker *b, const struct weir_message *m)
         if (!b->mute) say(b, WEIR_MESSAGE_PONG, &body.base);
         return true;
     }
-    case WEIR_MESSAGE_PONG: return true;
+    case WEIR_MESSAGE_PONG:
+        return true;
     case WEIR_MESSAGE_RENEW: {
         Weir__Pb__RenewAck body = WEIR__PB__RENEW_ACK__INIT;
         b->renewals++;
@@ -178,8 +190,11 @@ static bool handled(struct broker *b, const struct weir_message *m)
         if (!b->mute) say(b, WEIR_MESSAGE_RENEW_ACK, &body.base);
         return true;
     }
-    case WEIR_MESSAGE_CREDIT: b->credit = m->body.credit->leases; return true;
-    default: return false;
+    case WEIR_MESSAGE_CREDIT:
+        b->credit = m->body.credit->leases;
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -318,7 +333,8 @@ void lease(struct broker *b, struct ticketed *t, const struct lease_options *o)
     weir_random_bytes(t->token, sizeof t->token);
     name_task(b, &t->id, o->stage, o->index);
     body.task = &t->id;
-    body.has_token = body.has_attempt = body.has_lease_ms = body.has_item = body.has_frame_first = body.has_frame_count = 1;
+    body.has_token = body.has_attempt = body.has_lease_ms = body.has_item = body.has_frame_first =
+        body.has_frame_count = 1;
     body.token = (ProtobufCBinaryData){ WEIR_TOKEN_BYTES, t->token };
     body.attempt = 1;
     body.lease_ms = LEASE_MS;
@@ -369,7 +385,8 @@ Weir__Pb__Done *see_done(struct broker *b, const struct ticketed *t)
         void *object;
         size_t object_bytes;
         uint8_t digest[WEIR_SHA256_BYTES];
-        assert_int_equal(weir_store_get(b->store, copy->artefacts[i]->key, 1 << 26, &object, &object_bytes, NULL), WEIR_OK);
+        assert_int_equal(weir_store_get(b->store, copy->artefacts[i]->key, 1 << 26, &object, &object_bytes, NULL),
+                         WEIR_OK);
         weir_sha256_of(object, object_bytes, digest);
         assert_int_equal(object_bytes, copy->artefacts[i]->bytes);
         assert_memory_equal(digest, copy->artefacts[i]->digest.data, WEIR_SHA256_BYTES);

@@ -31,15 +31,15 @@ struct broker {
     Weir__Pb__JobSpec *spec; /* resolved, of the last quote() */
     uint8_t job[WEIR_ID_BYTES];
     /* noted on the way */
-    int64_t credit;      /* -1: none came */
+    int64_t credit; /* -1: none came */
     uint32_t renewals, step, steps;
-    bool running;        /* of the last RENEW */
-    bool cancel;         /* what RENEW_ACK says */
-    bool mute;           /* PING and RENEW are not answered */
-    bool forgot;         /* whatever comes is answered WHO, until HELLO does */
-    bool greets;         /* HELLO is answered by itself */
-    uint32_t hellos;     /* so answered */
-    size_t held;         /* of the last of them */
+    bool running;    /* of the last RENEW */
+    bool cancel;     /* what RENEW_ACK says */
+    bool mute;       /* PING and RENEW are not answered */
+    bool forgot;     /* whatever comes is answered WHO, until HELLO does */
+    bool greets;     /* HELLO is answered by itself */
+    uint32_t hellos; /* so answered */
+    size_t held;     /* of the last of them */
     uint8_t held_token[WEIR_TOKEN_BYTES];
 };
 

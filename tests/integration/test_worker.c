@@ -151,18 +151,19 @@ static void the_four_stages_make_a_film_with_its_receipt(void **state)
     assert_int_equal(latents->facts->steps_run, 7);
     assert_int_equal(latents->facts->resumed_step, 0);
     assert_int_equal(latents->facts->worker_pid, b->pid);
-    Weir__Pb__Done *first = run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_DECODE, .frame_count = 16,
-                                                                 .inputs = { latents } });
-    Weir__Pb__Done *second = run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_DECODE, .index = 1,
-                                                                  .frame_first = 16, .frame_count = 4,
-                                                                  .inputs = { latents } });
+    Weir__Pb__Done *first =
+        run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_DECODE, .frame_count = 16, .inputs = { latents } });
+    Weir__Pb__Done *second = run_task(
+        b, &(struct lease_options){
+               .stage = WEIR_STAGE_DECODE, .index = 1, .frame_first = 16, .frame_count = 4, .inputs = { latents } });
     assert_string_equal(first->artefacts[0]->name, "segment");
     Weir__Pb__Done *film =
         run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_ASSEMBLE, .inputs = { first, second } });
     assert_int_equal(film->n_artefacts, 1);
     assert_string_equal(film->artefacts[0]->name, "film.mp4");
     assert_string_equal(film->artefacts[0]->media_type, "video/mp4");
-    static const char *const said[] = { "\"encoder\":", "\"model_digest\":", "\"numerics_class\":", "\"n\":1", "\"seed\":7" };
+    static const char *const said[] = { "\"encoder\":", "\"model_digest\":", "\"numerics_class\":", "\"n\":1",
+                                        "\"seed\":7" };
     for (size_t i = 0; i < WEIR_COUNT(said); i++) assert_non_null(strstr(film->facts->note, said[i]));
     see_no_scratch(b);
     done_free(film);
@@ -184,12 +185,13 @@ static void pictures_and_gifs_pass_through_the_assembler(void **state)
         wish.format = (char *)(uintptr_t)formats[i];
         quote(b, &wish);
         Weir__Pb__Done *embedding = run_task(b, &text);
-        Weir__Pb__Done *latents =
-            run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .index = 2, .item = 2, .inputs = { embedding } });
-        Weir__Pb__Done *frames = run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_DECODE, .index = 2, .item = 2,
-                                                                      .frame_count = 20, .inputs = { latents } });
-        Weir__Pb__Done *film = run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_ASSEMBLE, .index = 2, .item = 2,
-                                                                    .inputs = { frames } });
+        Weir__Pb__Done *latents = run_task(
+            b, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .index = 2, .item = 2, .inputs = { embedding } });
+        Weir__Pb__Done *frames = run_task(
+            b, &(struct lease_options){
+                   .stage = WEIR_STAGE_DECODE, .index = 2, .item = 2, .frame_count = 20, .inputs = { latents } });
+        Weir__Pb__Done *film = run_task(
+            b, &(struct lease_options){ .stage = WEIR_STAGE_ASSEMBLE, .index = 2, .item = 2, .inputs = { frames } });
         assert_int_equal(film->n_artefacts, i == 0 ? 20 : 1);
         assert_string_equal(film->artefacts[0]->name, i == 0 ? "00000.png" : "film.gif");
         assert_non_null(strstr(film->artefacts[0]->key, "assemble-2/"));

@@ -35,8 +35,9 @@ static int begin(void **state)
     if (!mkdtemp(w->dir) || weir_store_open(w->dir, &w->store, NULL) != WEIR_OK) return -1;
     w->task = (struct weir_task_id){ .stage = WEIR_STAGE_DENOISE, .index = 2 };
     w->place = (struct weir_checkpoint_place){ w->store, NULL, "local", &w->task };
-    w->owner = (struct weir_checkpoint_owner){ .numerics_class = "ref-f32", .sampler = "dpm++", .latent_count = COUNT,
-                                               .history_count = COUNT, .step_count = 25 };
+    w->owner = (struct weir_checkpoint_owner){
+        .numerics_class = "ref-f32", .sampler = "dpm++", .latent_count = COUNT, .history_count = COUNT, .step_count = 25
+    };
     memset(w->owner.spec_digest, 1, WEIR_SHA256_BYTES);
     memset(w->owner.model_digest, 2, WEIR_SHA256_BYTES);
     for (int i = 0; i < COUNT; i++) {
@@ -73,8 +74,10 @@ static uint32_t newest(struct world *w)
     if (found) {
         assert_true(state.latents[0] == (float)step);
         assert_memory_equal(state.latents + 1, w->latents + 1, sizeof w->latents - sizeof(float));
-        if (w->owner.history_count) assert_memory_equal(state.history, w->history, sizeof w->history);
-        else assert_null(state.history);
+        if (w->owner.history_count)
+            assert_memory_equal(state.history, w->history, sizeof w->history);
+        else
+            assert_null(state.history);
     } else {
         assert_int_equal(step, 0);
         assert_null(memory);
@@ -128,14 +131,30 @@ static void one_of_another_owner_is_passed_over(void **state)
     for (int i = 0; i < 8; i++) {
         w->owner = own;
         switch (i) {
-        case 0: w->owner.spec_digest[31] ^= 1; break;
-        case 1: w->owner.model_digest[0] ^= 1; break;
-        case 2: w->owner.numerics_class = "ref-f3"; break;
-        case 3: w->owner.numerics_class = "ref-f32x"; break;
-        case 4: w->owner.sampler = "ddim"; break;
-        case 5: w->owner.latent_count--; break;
-        case 6: w->owner.history_count = 0; break;
-        case 7: w->owner.step_count = 5; break; /* a run of five steps has no checkpoint 5 */
+        case 0:
+            w->owner.spec_digest[31] ^= 1;
+            break;
+        case 1:
+            w->owner.model_digest[0] ^= 1;
+            break;
+        case 2:
+            w->owner.numerics_class = "ref-f3";
+            break;
+        case 3:
+            w->owner.numerics_class = "ref-f32x";
+            break;
+        case 4:
+            w->owner.sampler = "ddim";
+            break;
+        case 5:
+            w->owner.latent_count--;
+            break;
+        case 6:
+            w->owner.history_count = 0;
+            break;
+        case 7:
+            w->owner.step_count = 5;
+            break; /* a run of five steps has no checkpoint 5 */
         }
         assert_int_equal(newest(w), 0);
     }
@@ -213,12 +232,9 @@ static void specs_and_items_have_digests_of_their_own(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(the_newest_is_taken_and_two_are_kept),
-        CASE(one_without_history_is_as_good_where_nobody_looks_back),
-        CASE(one_of_another_owner_is_passed_over),
-        CASE(a_damaged_one_is_removed_and_the_one_before_taken),
-        CASE(names_that_are_no_steps_are_passed_over),
-        cmocka_unit_test(specs_and_items_have_digests_of_their_own),
+        CASE(the_newest_is_taken_and_two_are_kept),    CASE(one_without_history_is_as_good_where_nobody_looks_back),
+        CASE(one_of_another_owner_is_passed_over),     CASE(a_damaged_one_is_removed_and_the_one_before_taken),
+        CASE(names_that_are_no_steps_are_passed_over), cmocka_unit_test(specs_and_items_have_digests_of_their_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,9 +44,9 @@ static void every_damaged_header_is_refused(void **state)
     static const struct {
         size_t at;
         uint32_t value;
-    } damages[] = { { 0, 0 },    { 8, 2 },  { 12, 1 }, { 16, 0 }, { 16, 7 },          { 16, 3 },          { 20, 0 },
-                    { 20, 5 },   { 28, 1 }, { 40, 1 }, { 44, 1 }, { 48, 1 },          { 52, 1 },          { 60, 1 },
-                    { 24, 1000 }, { 20, UINT32_MAX }, { 24, UINT32_MAX } };
+    } damages[] = { { 0, 0 },  { 8, 2 },  { 12, 1 },    { 16, 0 },          { 16, 7 },         { 16, 3 },
+                    { 20, 0 }, { 20, 5 }, { 28, 1 },    { 40, 1 },          { 44, 1 },         { 48, 1 },
+                    { 52, 1 }, { 60, 1 }, { 24, 1000 }, { 20, UINT32_MAX }, { 24, UINT32_MAX } };
     const uint32_t dims[] = { 2, 3 };
     void *bytes;
     size_t byte_count, count;
@@ -96,7 +96,8 @@ static int begin(void **state)
     if (weir_shelf_create(&(struct weir_shelf_limits){ 4, 1000 }, w->store, &w->shelf, NULL) != WEIR_OK) return -1;
     if (weir_shelf_create(&(struct weir_shelf_limits){ 4, 64 << 20 }, w->store, &w->other, NULL) != WEIR_OK) return -1;
     w->zmq = zmq_ctx_new();
-    w->link = (struct weir_link){ .zmq = w->zmq, .store = w->store, .shelf = w->other, .first_ms = 2000, .stall_ms = 2000 };
+    w->link =
+        (struct weir_link){ .zmq = w->zmq, .store = w->store, .shelf = w->other, .first_ms = 2000, .stall_ms = 2000 };
     *state = w;
     return 0;
 }
@@ -116,7 +117,8 @@ static void serve_start(struct world *w)
 {
     w->server.shelf = w->shelf;
     w->server.chunk = malloc(WEIR_WIRE_CHUNK_BYTES_MAX);
-    assert_int_equal(weir_wire_bind(w->zmq, w->endpoint, WEIR_SOCKET_TENSOR, false, &w->server.socket, NULL, NULL), WEIR_OK);
+    assert_int_equal(weir_wire_bind(w->zmq, w->endpoint, WEIR_SOCKET_TENSOR, false, &w->server.socket, NULL, NULL),
+                     WEIR_OK);
     atomic_store(&w->serving, true);
     assert_int_equal(pthread_create(&w->thread, NULL, serve, w), 0);
 }
@@ -196,7 +198,8 @@ static void only_the_right_ticket_opens_what_was_offered(void **state)
     assert_memory_equal(buffer, "ello", 4);
     assert_int_equal(weir_shelf_read(w->shelf, digest, ticket, 9, buffer, 16, &got, &total, NULL), WEIR_OK);
     assert_int_equal(got, 0);
-    assert_true(weir_shelf_offer(w->shelf, digest, "t/x", NULL, 5, again)); /* made twice: the first ticket stays good */
+    assert_true(
+        weir_shelf_offer(w->shelf, digest, "t/x", NULL, 5, again)); /* made twice: the first ticket stays good */
     assert_memory_equal(ticket, again, sizeof ticket);
 
     ticket[15] ^= 1;

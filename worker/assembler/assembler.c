@@ -49,8 +49,8 @@ static bool fits(const struct weir_open_stage *stage, const struct weir_item *it
 }
 
 /* Input after input under the task's own keys, with the names that the decoder gave. */
-static enum weir_status take_over(struct weir_open_stage *stage, struct weir_task *task, const struct weir_film_format *format,
-                                  struct weir_error *error)
+static enum weir_status take_over(struct weir_open_stage *stage, struct weir_task *task,
+                                  const struct weir_film_format *format, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     void *bytes = NULL;
@@ -60,8 +60,9 @@ static enum weir_status take_over(struct weir_open_stage *stage, struct weir_tas
         WEIR_TRY(weir_task_check(task, error));
         WEIR_TRY(weir_task_input(task, stage->ground->link, i, &bytes, &count, error));
         WEIR_TRY(weir_task_output(task, &output, error));
-        WEIR_TRY(weir_link_put(stage->ground->link, task->lease->tenant, &task->id, task->lease->inputs[i]->artefact->name,
-                               format->media_type, bytes, count, output, error));
+        WEIR_TRY(weir_link_put(stage->ground->link, task->lease->tenant, &task->id,
+                               task->lease->inputs[i]->artefact->name, format->media_type, bytes, count, output,
+                               error));
         free(bytes);
         bytes = NULL;
     }
@@ -113,9 +114,8 @@ static enum weir_status make_film(struct weir_open_stage *stage, struct weir_tas
     snprintf(cpu, sizeof cpu, "%d", CPU_SECONDS);
     snprintf(memory, sizeof memory, "%d", MEMORY_MIB);
     snprintf(file, sizeof file, "%" PRIu64, FILE_MIB_BASE + (join->bytes >> 19));
-    const char *const head[] = { "join",          "--format", format->name, "--metadata", join->receipt,
-                                 "--cpu-seconds", cpu,        "--file-mib", file,         "-o",
-                                 join->film };
+    const char *const head[] = { "join", "--format",   format->name, "--metadata", join->receipt, "--cpu-seconds",
+                                 cpu,    "--file-mib", file,         "-o",         join->film };
     memcpy(words, head, sizeof head);
     size_t at = WEIR_COUNT(head);
     if (WEIR_ENCODER_LIMITS_MEMORY) {
@@ -123,7 +123,8 @@ static enum weir_status make_film(struct weir_open_stage *stage, struct weir_tas
         words[at++] = memory;
     }
     for (size_t i = 0; i < join->count; i++) words[at + i] = join->segments[i];
-    WEIR_TRY(weir_encoder_child_start(weir_encoders_program(stage->ground->encoders), words, &task->cancel, &child, error));
+    WEIR_TRY(
+        weir_encoder_child_start(weir_encoders_program(stage->ground->encoders), words, &task->cancel, &child, error));
     WEIR_TRY(weir_encoder_child_finish(&child, NULL, error));
 cleanup:
     weir_encoder_child_stop(&child);
@@ -159,8 +160,8 @@ static enum weir_status join_segments(struct weir_open_stage *stage, struct weir
     WEIR_TRY(make_film(stage, task, &join, format, error));
     snprintf(name, sizeof name, "film.%s", format->name);
     WEIR_TRY(weir_task_output(task, &output, error));
-    WEIR_TRY(weir_link_put_file(ground->link, task->lease->tenant, &task->id, name, format->media_type, join.film, output,
-                                error));
+    WEIR_TRY(weir_link_put_file(ground->link, task->lease->tenant, &task->id, name, format->media_type, join.film,
+                                output, error));
 cleanup:
     weir_scratch_close(&join.scratch);
     free(join.segments);

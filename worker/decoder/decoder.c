@@ -55,8 +55,10 @@ static enum weir_status stage_open(const struct weir_stage_ground *ground, struc
     if (!decoder) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the decoder");
     decoder->stage = (struct weir_open_stage){ &weir_stage_decoder, ground };
     const enum weir_status status = weir_pipeline_load(ground->pipeline, ground->device, WEIR_PIPELINE_DECODE, error);
-    if (status == WEIR_OK) *out = &decoder->stage;
-    else stage_close(&decoder->stage);
+    if (status == WEIR_OK)
+        *out = &decoder->stage;
+    else
+        stage_close(&decoder->stage);
     return status;
 }
 
@@ -82,7 +84,8 @@ static enum weir_status write_receipt(struct passage *p, char path[WEIR_SCRATCH_
 {
     const Weir__Pb__JobSpec *spec = p->task->lease->spec;
     char build[WEIR_ENCODER_BUILD_BYTES];
-    enum weir_status status = weir_encoders_build(p->ground->encoders, spec->format, spec->codec ? spec->codec : "", build, error);
+    enum weir_status status =
+        weir_encoders_build(p->ground->encoders, spec->format, spec->codec ? spec->codec : "", build, error);
     if (status != WEIR_OK) return status;
     p->task->note = weir_spec_receipt(spec, p->task->lease->item, p->ground->device->numerics_class, build);
     if (!p->task->note) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the receipt");
@@ -102,11 +105,12 @@ static enum weir_status start_encoder(struct passage *p, struct weir_error *erro
     snprintf(frames, sizeof frames, "%" PRIu32, p->count);
     snprintf(fps, sizeof fps, "%" PRIu32, item->fps);
     snprintf(cpu, sizeof cpu, "%" PRIu64, CPU_SECONDS_BASE + 4 * film_mib);
-    snprintf(memory, sizeof memory, "%" PRIu64, MEMORY_MIB_BASE + 64 * (weir_item_frame_bytes(item) >> 20) +
-             (p->format->is_joined ? 0 : film_mib));
+    snprintf(memory, sizeof memory, "%" PRIu64,
+             MEMORY_MIB_BASE + 64 * (weir_item_frame_bytes(item) >> 20) + (p->format->is_joined ? 0 : film_mib));
     snprintf(file, sizeof file, "%" PRIu64, FILE_MIB_BASE + 2 * film_mib);
-    const char *words[32] = { "encode",   "--width", width, "--height",     height, "--frames",     frames, "--fps",
-                              fps,        "--format", p->format->name, "--cpu-seconds", cpu, "--file-mib",   file };
+    const char *words[32] = { "encode",        "--width",       width,   "--height",   height,
+                              "--frames",      frames,          "--fps", fps,          "--format",
+                              p->format->name, "--cpu-seconds", cpu,     "--file-mib", file };
     size_t at = 15;
     if (WEIR_ENCODER_LIMITS_MEMORY) {
         words[at++] = "--memory-mib";
@@ -126,7 +130,8 @@ static enum weir_status start_encoder(struct passage *p, struct weir_error *erro
     }
     words[at++] = "-o";
     words[at++] = p->path;
-    return weir_encoder_child_start(weir_encoders_program(p->ground->encoders), words, &p->task->cancel, &p->child, error);
+    return weir_encoder_child_start(weir_encoders_program(p->ground->encoders), words, &p->task->cancel, &p->child,
+                                    error);
 }
 
 static enum weir_status feed(struct passage *p, const float *latents, struct weir_error *error)
@@ -193,8 +198,9 @@ static enum weir_status run(struct weir_open_stage *stage, struct weir_task *tas
     const struct weir_stage_ground *ground = stage->ground;
     const struct weir_model_facts *facts = weir_pipeline_facts(ground->pipeline);
     const struct weir_item *item = &task->item;
-    struct passage p = { .decoder = decoder, .task = task, .ground = ground,
-                         .format = weir_film_format(task->lease->spec->format) };
+    struct passage p = {
+        .decoder = decoder, .task = task, .ground = ground, .format = weir_film_format(task->lease->spec->format)
+    };
     const uint32_t dims[] = { facts->latent_channels, item->frames, item->height / facts->latent_factor,
                               item->width / facts->latent_factor };
     struct weir_artefact_tensor latents;

@@ -40,8 +40,10 @@ static enum weir_status stage_open(const struct weir_stage_ground *ground, struc
     if (!denoiser) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the denoiser");
     denoiser->stage = (struct weir_open_stage){ &weir_stage_denoiser, ground };
     const enum weir_status status = weir_pipeline_load(ground->pipeline, ground->device, WEIR_PIPELINE_DENOISE, error);
-    if (status == WEIR_OK) *out = &denoiser->stage;
-    else stage_close(&denoiser->stage);
+    if (status == WEIR_OK)
+        *out = &denoiser->stage;
+    else
+        stage_close(&denoiser->stage);
     return status;
 }
 
@@ -94,12 +96,14 @@ cleanup:
 
 static enum weir_status read_state(struct passage *p, struct weir_error *error)
 {
-    return weir_denoiser_read(p->denoiser->run, p->latents, p->owner.history_count ? p->latents + p->count : NULL, error);
+    return weir_denoiser_read(p->denoiser->run, p->latents, p->owner.history_count ? p->latents + p->count : NULL,
+                              error);
 }
 
 static enum weir_status save(struct passage *p, uint32_t step, struct weir_error *error)
 {
-    const struct weir_checkpoint_state state = { step, p->latents, p->owner.history_count ? p->latents + p->count : NULL };
+    const struct weir_checkpoint_state state = { step, p->latents,
+                                                 p->owner.history_count ? p->latents + p->count : NULL };
     const enum weir_status status = read_state(p, error);
     return status == WEIR_OK ? weir_checkpoint_save(&p->place, &p->owner, &state, error) : status;
 }
@@ -108,8 +112,10 @@ static enum weir_status check_finite(const struct passage *p, uint32_t step, str
 {
     for (size_t i = 0; i < p->count; i++) {
         if (isfinite(p->latents[i])) continue;
-        return weir_fail(error, WEIR_BAD_MODEL, "after step %u of %u the latents are not finite: the model's numbers "
-                         "overflow with this prompt and these settings", step, p->owner.step_count);
+        return weir_fail(error, WEIR_BAD_MODEL,
+                         "after step %u of %u the latents are not finite: the model's numbers "
+                         "overflow with this prompt and these settings",
+                         step, p->owner.step_count);
     }
     return WEIR_OK;
 }
@@ -136,8 +142,10 @@ static enum weir_status walk(struct passage *p, struct weir_error *error)
             struct weir_error why;
             const enum weir_status saved = save(p, step, &why);
             if (saved == WEIR_DEVICE) WEIR_TRY(weir_fail(error, saved, "%s", why.words));
-            if (saved == WEIR_OK) WEIR_TRY(check_finite(p, step, error));
-            else weir_log(p->ground->log, WEIR_LOG_WARN, "checkpoint not written step=%u words=\"%s\"", step, why.words);
+            if (saved == WEIR_OK)
+                WEIR_TRY(check_finite(p, step, error));
+            else
+                weir_log(p->ground->log, WEIR_LOG_WARN, "checkpoint not written step=%u words=\"%s\"", step, why.words);
         }
         weir_task_progress(p->task, step, steps);
     }

@@ -23,8 +23,8 @@ static bool value_bytes(uint32_t rank, const uint32_t *dims, uint64_t *out)
     return bytes <= SIZE_MAX - WEIR_ARTEFACT_HEADER_BYTES;
 }
 
-enum weir_status weir_artefact_create(uint32_t rank, const uint32_t *dims, void **out, size_t *out_bytes, float **values,
-                                      size_t *count, struct weir_error *error)
+enum weir_status weir_artefact_create(uint32_t rank, const uint32_t *dims, void **out, size_t *out_bytes,
+                                      float **values, size_t *count, struct weir_error *error)
 {
     assert(rank >= 1 && rank <= WEIR_ARTEFACT_RANK_MAX);
     uint64_t bytes;

@@ -25,8 +25,8 @@ struct weir_artefact_tensor {
 };
 
 /* Header and room for the values; the caller writes `count` floats behind the header. free(*out). */
-enum weir_status weir_artefact_create(uint32_t rank, const uint32_t *dims, void **out, size_t *out_bytes, float **values,
-                                      size_t *count, struct weir_error *error);
+enum weir_status weir_artefact_create(uint32_t rank, const uint32_t *dims, void **out, size_t *out_bytes,
+                                      float **values, size_t *count, struct weir_error *error);
 
 /* `bytes` is aligned for floats, as malloc's memory is. */
 enum weir_status weir_artefact_parse(const void *bytes, size_t count, struct weir_artefact_tensor *out,

@@ -59,10 +59,11 @@ static enum weir_status take(struct run *run, const Weir__Pb__Chunk *chunk, stru
         if (!slot->waits || slot->number != chunk->number) continue;
         if (chunk->offset != slot->offset || chunk->total != run->fetch->bytes ||
             chunk->data.len != part(run, slot->offset)) {
-            return weir_fail(error, WEIR_PROTOCOL, "%s sent %zu bytes at %llu of %llu where %u at %llu of %llu were asked",
+            return weir_fail(error, WEIR_PROTOCOL,
+                             "%s sent %zu bytes at %llu of %llu where %u at %llu of %llu were asked",
                              run->fetch->endpoint, chunk->data.len, (unsigned long long)chunk->offset,
-                             (unsigned long long)chunk->total, part(run, slot->offset), (unsigned long long)slot->offset,
-                             (unsigned long long)run->fetch->bytes);
+                             (unsigned long long)chunk->total, part(run, slot->offset),
+                             (unsigned long long)slot->offset, (unsigned long long)run->fetch->bytes);
         }
         memcpy(run->buffer + slot->offset, chunk->data.data, chunk->data.len);
         run->got += chunk->data.len;
@@ -76,8 +77,7 @@ static enum weir_status receive(struct run *run, bool *any, struct weir_error *e
 {
     struct weir_message message;
     uint32_t type_seen;
-    enum weir_status status =
-        weir_wire_receive(run->socket, false, WEIR_DIRECTION_T, &message, &type_seen, error);
+    enum weir_status status = weir_wire_receive(run->socket, false, WEIR_DIRECTION_T, &message, &type_seen, error);
     *any = status != WEIR_TIMEOUT;
     if (status == WEIR_TIMEOUT) return WEIR_OK;
     if (status != WEIR_OK) return status;

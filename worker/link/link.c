@@ -20,20 +20,25 @@ static bool is_whole(const Weir__Pb__Artefact *artefact, const void *bytes, size
 static enum weir_status from_peer(struct weir_link *link, const Weir__Pb__Artefact *artefact, void **out,
                                   struct weir_error *error)
 {
-    if (!artefact->endpoint || !artefact->has_ticket || (link->endpoint && !strcmp(artefact->endpoint, link->endpoint))) {
+    if (!artefact->endpoint || !artefact->has_ticket ||
+        (link->endpoint && !strcmp(artefact->endpoint, link->endpoint))) {
         return weir_fail(error, WEIR_UNAVAILABLE, "no peer offers it");
     }
     const size_t count = (size_t)artefact->bytes;
     void *bytes = malloc(count ? count : 1);
     if (!bytes) return weir_fail(error, WEIR_NO_MEMORY, "no memory for an input of %zu bytes", count);
-    const struct weir_fetch fetch = { .endpoint = artefact->endpoint, .digest = artefact->digest.data,
-                                      .ticket = artefact->ticket.data, .bytes = artefact->bytes };
+    const struct weir_fetch fetch = { .endpoint = artefact->endpoint,
+                                      .digest = artefact->digest.data,
+                                      .ticket = artefact->ticket.data,
+                                      .bytes = artefact->bytes };
     enum weir_status status = weir_link_fetch(link, &fetch, bytes, error);
     if (status == WEIR_OK && !is_whole(artefact, bytes, count)) {
         status = weir_fail(error, WEIR_BAD_FILE, "the bytes from %s have another digest", artefact->endpoint);
     }
-    if (status == WEIR_OK) *out = bytes;
-    else free(bytes);
+    if (status == WEIR_OK)
+        *out = bytes;
+    else
+        free(bytes);
     return status;
 }
 
@@ -60,8 +65,9 @@ enum weir_status weir_link_get(struct weir_link *link, const char *tenant, const
     *out_bytes = 0;
     if (!weir_task_id_read(input->from, &from)) return weir_fail(error, WEIR_PROTOCOL, "an input is of no known stage");
     if (artefact->bytes > WEIR_LINK_INPUT_BYTES_MAX) {
-        return weir_fail(error, WEIR_TOO_LARGE, "the input \"%s\" has %llu bytes, at most %llu are read", artefact->name,
-                         (unsigned long long)artefact->bytes, (unsigned long long)WEIR_LINK_INPUT_BYTES_MAX);
+        return weir_fail(error, WEIR_TOO_LARGE, "the input \"%s\" has %llu bytes, at most %llu are read",
+                         artefact->name, (unsigned long long)artefact->bytes,
+                         (unsigned long long)WEIR_LINK_INPUT_BYTES_MAX);
     }
     if (weir_shelf_get(link->shelf, artefact->digest.data, out, out_bytes)) {
         if (*out_bytes == artefact->bytes) return WEIR_OK;

@@ -29,8 +29,8 @@ struct weir_link {
     const struct weir_log *log;
     const char *endpoint; /* this worker's tensor socket, for peers */
     bool insecure_dev;
-    uint32_t first_ms; /* how long a peer may take for its first answer (it may be dead) */
-    uint32_t stall_ms; /* ... and between answers */
+    uint32_t first_ms;         /* how long a peer may take for its first answer (it may be dead) */
+    uint32_t stall_ms;         /* ... and between answers */
     const atomic_bool *cancel; /* of the task that runs; may be NULL */
 };
 

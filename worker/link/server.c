@@ -12,8 +12,8 @@ static void serve(struct weir_server *server, const struct weir_routing *to, con
     struct weir_error error;
     size_t got = 0;
     uint64_t total = 0;
-    const enum weir_status status = weir_shelf_read(server->shelf, fetch->digest.data, fetch->ticket.data, fetch->offset,
-                                                    server->chunk, fetch->bytes, &got, &total, &error);
+    const enum weir_status status = weir_shelf_read(server->shelf, fetch->digest.data, fetch->ticket.data,
+                                                    fetch->offset, server->chunk, fetch->bytes, &got, &total, &error);
     if (status == WEIR_OK) {
         Weir__Pb__Chunk body = WEIR__PB__CHUNK__INIT;
         body.has_number = body.has_offset = body.has_total = body.has_data = 1;

@@ -91,10 +91,13 @@ static void fill(struct weir_shelf *shelf, struct row *row, const void *bytes)
 {
     if (row->bytes || !bytes || row->count > shelf->limits.bytes_max) return;
     const size_t count = (size_t)row->count;
-    for (struct row *old = shelf->rows, *next; old != row && shelf->bytes > shelf->limits.bytes_max - count; old = next) {
+    for (struct row *old = shelf->rows, *next; old != row && shelf->bytes > shelf->limits.bytes_max - count;
+         old = next) {
         next = old->hh.next;
-        if (old->offered) drop_bytes(shelf, old);
-        else drop_row(shelf, old);
+        if (old->offered)
+            drop_bytes(shelf, old);
+        else
+            drop_row(shelf, old);
     }
     row->bytes = malloc(count ? count : 1);
     if (!row->bytes) return;

@@ -29,7 +29,8 @@ enum weir_status weir_shelf_create(const struct weir_shelf_limits *limits, struc
 void weir_shelf_destroy(struct weir_shelf **shelf_p);
 
 /* Keeps bytes for this worker's own use. Does nothing where they do not fit. */
-void weir_shelf_keep(struct weir_shelf *shelf, const uint8_t digest[WEIR_SHA256_BYTES], const void *bytes, size_t count);
+void weir_shelf_keep(struct weir_shelf *shelf, const uint8_t digest[WEIR_SHA256_BYTES], const void *bytes,
+                     size_t count);
 /* Gives away what lies in the store under `key`, from memory as well when `bytes` is not NULL. The ticket is random; the
  * same digest offered again has the same one, and the newer key. False when there is no memory for the row. */
 bool weir_shelf_offer(struct weir_shelf *shelf, const uint8_t digest[WEIR_SHA256_BYTES], const char *key,

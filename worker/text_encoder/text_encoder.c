@@ -34,8 +34,10 @@ static enum weir_status stage_open(const struct weir_stage_ground *ground, struc
     encoder->stage = (struct weir_open_stage){ &weir_stage_text_encoder, ground };
     enum weir_status status = weir_pipeline_load(ground->pipeline, ground->device, WEIR_PIPELINE_TEXT, error);
     if (status == WEIR_OK) status = weir_text_create(ground->pipeline, &encoder->text, error);
-    if (status == WEIR_OK) *out = &encoder->stage;
-    else stage_close(&encoder->stage);
+    if (status == WEIR_OK)
+        *out = &encoder->stage;
+    else
+        stage_close(&encoder->stage);
     return status;
 }
 
