@@ -117,7 +117,10 @@ static enum weir_status fail_sqlite(struct sqlite_ledger *ledger, struct weir_er
 {
     ledger->failed = true;
     const int code = sqlite3_extended_errcode(ledger->db);
-    return weir_fail(error, WEIR_STORE, "the ledger failed while %s: %s (%d)", doing, sqlite3_errmsg(ledger->db), code);
+    const char *path = sqlite3_db_filename(ledger->db, "main");
+    const int first_word = (int)strcspn(doing, ";=");
+    return weir_fail(error, WEIR_STORE, "the ledger %s failed at %.*s: %s (%d)", path ? path : "", first_word, doing,
+                     sqlite3_errmsg(ledger->db), code);
 }
 
 /* Steps a statement that gives no rows, and readies it again. */
