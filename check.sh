@@ -14,6 +14,13 @@ esac
 begin=$(date +%s)
 say() { printf '\n== %s (%d s)\n' "$*" "$(($(date +%s) - begin))"; }
 
+# The leak checker finds its own threads by their numbers under /proc. In a container whose /proc belongs to another
+# process namespace it cannot, and says so at the end of every program.
+if [ "$(sh -c 'echo $$; exec readlink /proc/self' | uniq | wc -l)" != 1 ]; then
+    echo "check.sh: leak detection skipped: /proc does not count our processes"
+    export LSAN_OPTIONS=detect_leaks=0
+fi
+
 say "packages"
 sh deploy/packages.sh test
 
