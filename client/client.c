@@ -273,6 +273,8 @@ static void watch(struct weir_client *client, struct weir_job_id *id, uint64_t n
     request.has_number = request.has_job = 1;
     request.number = number;
     request.job = (ProtobufCBinaryData){ sizeof id->bytes, id->bytes };
+    zmq_pollitem_t item = { .socket = client->socket, .events = ZMQ_POLLOUT };
+    zmq_poll(&item, 1, LOOK_MS); /* a fresh connection takes nothing before it stands */
     weir_wire_send(client->socket, NULL, WEIR_MESSAGE_WATCH, ++client->sequence, &request.base, NULL);
 }
 

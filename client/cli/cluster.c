@@ -49,7 +49,7 @@ struct weir_cluster {
     struct weir_cluster_options options;
     char folder[PATH_MAX];                                     /* of our programs */
     char dir[PATH_MAX], run[PATH_MAX], store[PATH_MAX];        /* absolute */
-    char workers_endpoint[PATH_MAX], clients_endpoint[PATH_MAX], threads[16];
+    char workers_endpoint[PATH_MAX], clients_endpoint[PATH_MAX], threads[16], memory_mib[24];
     char stages[WEIR_CLUSTER_WORKERS_MAX][64];
     struct child children[CHILDREN_MAX];
     int child_count;
@@ -152,7 +152,8 @@ static void describe_children(struct weir_cluster *c)
         fill_arguments(worker, (const char *const[]){ worker->name, "--broker", c->workers_endpoint, "--model",
                                                       c->options.model, "--stages", c->stages[i - 1], "--device",
                                                       c->options.device, "--threads", c->threads, "--store", c->store,
-                                                      "--run-dir", c->run, "--supervised", NULL });
+                                                      "--run-dir", c->run, "--supervised", "--memory-mib",
+                                                      c->memory_mib, NULL });
     }
 }
 
@@ -414,7 +415,7 @@ static enum weir_status make_folders(struct weir_cluster *c, struct weir_error *
     enum weir_status status = make_folder(c->options.dir, 0700, error);
     if (status != WEIR_OK) return status;
     if (!realpath(c->options.dir, c->dir)) return weir_fail(error, WEIR_IO, "%s: %s", c->options.dir, strerror(errno));
-    const size_t socket_bytes = strlen(c->dir) + strlen("/run/workers.ipc");
+    const size_t socket_bytes = strlen(c->dir) + strlen("/run/tensor-4194304-01234567"); /* the longest in it */
     if (socket_bytes > 107) {
         return weir_fail(error, WEIR_BAD_ARGUMENT, "%s: its socket path would have %zu bytes, at most 107 are possible",
                          c->dir, socket_bytes);
@@ -474,6 +475,9 @@ enum weir_status weir_cluster_start(const struct weir_cluster_options *options, 
     WEIR_TRY(find_programs(c, error));
     const long cores = sysconf(_SC_NPROCESSORS_ONLN), share = cores / (c->child_count - 1);
     snprintf(c->threads, sizeof c->threads, "%lld", (long long)(options->threads ? options->threads : share > 0 ? share : 1));
+    /* Together the workers plan with no more than there is; each looks itself at what its device keeps back. */
+    const uint64_t mib = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) >> 20;
+    snprintf(c->memory_mib, sizeof c->memory_mib, "%llu", (unsigned long long)(mib / (unsigned)(c->child_count - 1)));
     describe_children(c);
     if (pipe2(c->wake, O_CLOEXEC | O_NONBLOCK) != 0 || pthread_create(&c->thread, NULL, watch_children, c) != 0) {
         status = weir_fail(error, WEIR_IO, "starting the cluster: %s", strerror(errno));
