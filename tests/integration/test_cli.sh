@@ -135,7 +135,7 @@ grep -q '"receipt":{' "$work/stdout" || fail "--json shows no receipt"
 rm -r "$work/out"/*
 
 # ---- Ctrl-C
-"$weir" run "a red circle" --model "$tiny" --steps 1000 -o "$work/out/x.mp4" >"$work/stdout" 2>"$work/words" &
+"$weir" run "a red circle" --model "$tiny" --steps 900 -o "$work/out/x.mp4" >"$work/stdout" 2>"$work/words" &
 child=$!
 tries=0
 until grep -q '^denoise' "$work/words"; do
