@@ -677,7 +677,7 @@ static bool rows_add(struct rows *rows, sqlite3_stmt *s)
     copy_blob(s, 4, task->worker, sizeof task->worker);
     if (!rows_keep(rows, s, 14, &artefacts, &task->artefacts.count)) return false;
     if (!rows_keep(rows, s, 15, &facts, &task->facts.count)) return false;
-    /* Offsets for now: the arena may still move. */
+    /* Offsets, not pointers, until the last row is read: the arena may still move. */
     task->artefacts.bytes = (const void *)(uintptr_t)artefacts;
     task->facts.bytes = (const void *)(uintptr_t)facts;
     rows->count++;
