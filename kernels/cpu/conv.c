@@ -1,7 +1,8 @@
 /* conv2d and conv_temporal: both are convolutions of images, cut into bands of output rows.
  *
  * For conv2d an image is one frame of one row. For conv_temporal it is a whole row of the batch: its rows are the
- * frames, its columns the pixels, and the kernel is 3 x 1. A band reads its own input rows and those the kernel reaches
+ * frames, its columns the pixels, and the kernel is 3 x 1. Where that makes rows too wide (oneDNN then generates code for
+ * minutes), a frame is `dilation` rows one after another, and the kernel's rows lie so far apart. A band reads its own input rows and those the kernel reaches
  * beyond; what lies outside the image is the primitive's padding, so first, middle and last bands are primitives of
  * their own.
  *
@@ -15,6 +16,7 @@
 #define ITEMS_WANTED 8         /* of one row of the batch, */
 #define BAND_FLOPS_MIN 6000000 /* if they are no smaller than this: about 50 us */
 #define BAND_BYTES_MAX 2097152 /* of a resized input and its output */
+#define WIDTH_MAX 8192         /* columns of a conv_temporal, where the pixels have a divisor for it */
 
 struct image {                          /* what conv2d and conv_temporal come down to */
     uint32_t rows, images;              /* images of each row of the batch */
@@ -22,6 +24,7 @@ struct image {                          /* what conv2d and conv_temporal come do
     uint32_t height, width;             /* after the resize */
     uint32_t in, out, out_height, out_width;
     uint32_t kernel_height, kernel_width, stride, pad_top, pad_left, pad_right;
+    uint32_t dilation; /* rows of the image from one row of the kernel to the next */
     bool residual, row_bias;
 };
 
@@ -137,7 +140,8 @@ static uint32_t band_rows(const struct image *m)
 static struct weir_cpu_convolution band_shape(const struct image *m, struct band *band)
 {
     const int64_t top = (int64_t)band->first * m->stride - m->pad_top;
-    const int64_t bottom = top + (int64_t)(band->count - 1) * m->stride + m->kernel_height; /* one beyond */
+    const int64_t reach = (int64_t)(m->kernel_height - 1) * m->dilation + 1;
+    const int64_t bottom = top + (int64_t)(band->count - 1) * m->stride + reach; /* one beyond */
     const int64_t from = top > 0 ? top : 0, to = bottom < m->height ? bottom : m->height;
     band->in_first = (uint32_t)from;
     band->in_count = (uint32_t)(to - from);
@@ -148,6 +152,7 @@ static struct weir_cpu_convolution band_shape(const struct image *m, struct band
                                           .kernel_height = m->kernel_height,
                                           .kernel_width = m->kernel_width,
                                           .stride = m->stride,
+                                          .dilation = m->dilation,
                                           .pad_top = (uint32_t)(from - top),
                                           .pad_bottom = (uint32_t)(bottom - to),
                                           .pad_left = m->pad_left,
@@ -241,6 +246,7 @@ struct weir_cpu_plan *weir_cpu_plan_conv2d(struct weir_cpu *cpu, struct weir_cpu
                                  .kernel_height = s->kernel,
                                  .kernel_width = s->kernel,
                                  .stride = s->stride,
+                                 .dilation = 1,
                                  .pad_top = s->pad,
                                  .pad_left = s->pad,
                                  .pad_right = s->pad_end,
@@ -256,23 +262,36 @@ struct weir_cpu_plan *weir_cpu_plan_conv2d(struct weir_cpu *cpu, struct weir_cpu
     return plan;
 }
 
+/* The fewest rows, all alike, that a frame of so many pixels can be cut into with at most WIDTH_MAX columns; 1 where
+ * there is no such number. */
+static uint32_t rows_of_frame(uint32_t frames, uint32_t pixels)
+{
+    const uint32_t most = WEIR_DIMENSION_MAX / frames;
+    for (uint32_t rows = (pixels + WIDTH_MAX - 1) / WIDTH_MAX; rows <= most && rows <= pixels / 2; rows++) {
+        if (pixels % rows == 0) return rows;
+    }
+    return 1;
+}
+
 struct weir_cpu_plan *weir_cpu_plan_conv_temporal(struct weir_cpu *cpu, struct weir_cpu_packed *layer,
                                                   const struct weir_conv_temporal *s, struct weir_error *error)
 {
+    const uint32_t fold = rows_of_frame(s->frames, s->pixels), height = s->frames * fold, width = s->pixels / fold;
     const struct image image = { .rows = s->rows,
                                  .images = 1,
-                                 .given_height = s->frames,
-                                 .given_width = s->pixels,
-                                 .height = s->frames,
-                                 .width = s->pixels,
+                                 .given_height = height,
+                                 .given_width = width,
+                                 .height = height,
+                                 .width = width,
                                  .in = s->in,
                                  .out = s->out,
-                                 .out_height = s->frames,
-                                 .out_width = s->pixels,
+                                 .out_height = height,
+                                 .out_width = width,
                                  .kernel_height = 3,
                                  .kernel_width = 1,
                                  .stride = 1,
-                                 .pad_top = 1,
+                                 .dilation = fold,
+                                 .pad_top = fold,
                                  .residual = s->residual };
     struct weir_cpu_plan *plan = conv_plan_create(cpu, layer, &image, error);
     if (!plan) return NULL;

@@ -74,6 +74,7 @@ struct weir_cpu_product {
 struct weir_cpu_convolution {
     uint32_t in_height, in_width, height, width; /* of x and y */
     uint32_t kernel_height, kernel_width, stride;
+    uint32_t dilation; /* rows from one row of the kernel to the next, at least 1 */
     uint32_t pad_top, pad_bottom, pad_left, pad_right;
     bool add;
 };

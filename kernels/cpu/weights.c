@@ -101,14 +101,15 @@ static dnnl_status_t describe(const struct weir_cpu *cpu, const struct recipe *r
     if (recipe->convolution) {
         const struct weir_cpu_convolution *s = &recipe->shape.convolution;
         const dnnl_dims_t x = { 1, layer->in, s->in_height, s->in_width }, y = { 1, layer->out, s->height, s->width };
-        const dnnl_dims_t bias = { layer->out }, strides = { s->stride, s->stride };
+        const dnnl_dims_t bias = { layer->out }, strides = { s->stride, s->stride }, dilates = { s->dilation - 1, 0 };
         const dnnl_dims_t before = { s->pad_top, s->pad_left }, behind = { s->pad_bottom, s->pad_right };
         dnnl_convolution_desc_t desc;
         dnnl_memory_desc_init_by_tag(&out->x, 4, x, dnnl_f32, dnnl_nhwc);
         dnnl_memory_desc_init_by_tag(&out->y, 4, y, dnnl_f32, dnnl_nhwc);
         dnnl_memory_desc_init_by_tag(&out->bias, 1, bias, dnnl_f32, dnnl_a);
-        fault = dnnl_convolution_forward_desc_init(&desc, dnnl_forward_inference, dnnl_convolution_direct, &out->x, &w,
-                                                   &out->bias, &out->y, strides, before, behind);
+        fault = dnnl_dilated_convolution_forward_desc_init(&desc, dnnl_forward_inference, dnnl_convolution_direct,
+                                                           &out->x, &w, &out->bias, &out->y, strides, dilates, before,
+                                                           behind);
         if (fault == dnnl_success) fault = dnnl_primitive_desc_create(primitive, &desc, attributes, cpu->engine, NULL);
     } else {
         const uint32_t tokens = recipe->shape.product.tokens;
@@ -331,6 +332,7 @@ static struct recipe usual_recipe(const struct weir_packed *layer)
                                                                   .kernel_height = layer->kernel,
                                                                   .kernel_width = layer->kernel,
                                                                   .stride = 1,
+                                                                  .dilation = 1,
                                                                   .pad_top = before,
                                                                   .pad_bottom = behind,
                                                                   .pad_left = before,
@@ -342,7 +344,8 @@ static struct recipe usual_recipe(const struct weir_packed *layer)
                                                                   .width = USUAL_SIDE * USUAL_SIDE,
                                                                   .kernel_height = 3,
                                                                   .kernel_width = 1,
-                                                                  .stride = 1 };
+                                                                  .stride = 1,
+                                                                  .dilation = 1 };
     }
     return recipe;
 }

@@ -110,6 +110,8 @@ static const struct kernel_case kernel_cases[] = {
     CONV_TEMPORAL(16, 16, 144, 144, .residual = true),
     CONV_TEMPORAL(13, 100, 320, 64),
     CONV_TEMPORAL(3, 16, 1280, 160),
+    CONV_TEMPORAL(3, 16400, 4, 6, .residual = true), /* wide rows: folded */
+    CONV_TEMPORAL(2, 8209, 3, 2),                    /* a prime: not */
 
     GROUP_NORM(1, 1, 1, 1),
     GROUP_NORM(2, 3, 6, 3, .silu = true),
