@@ -1,5 +1,6 @@
 """Write the folders of the two picture models in diffusers' layout: fp16 safetensors, our tokenizer, weir.json and the
 model card. What both have in common is in the first; the second points at it."""
+import json
 import os
 import pathlib
 import shutil
@@ -29,6 +30,7 @@ def write_folder(folder, vae, text_encoder, transformer, card):
     export.write_net(folder / "vae", vae, WEIGHTS)
     export.write_net(folder / "transformer", transformer, WEIGHTS)
     export.write_net(folder / "text_encoder", text_encoder, "model.safetensors")
+    plain_rotation(folder / "text_encoder" / "config.json")
     vocabulary_gemma.write(folder / "tokenizer", nets.WINDOW)
     nets.make_scheduler().save_pretrained(folder / "scheduler")
     finish(folder, model_index("SanaPipeline", "DPMSolverMultistepScheduler"), WEIR_JSON, card)
@@ -49,6 +51,13 @@ def write_sprint_folder(folder, base, transformer, card):
     finish(folder, model_index("SanaSprintPipeline", "SCMScheduler"), SPRINT_WEIR_JSON, card)
     rest = BOTH_MAX_BYTES - export.check_sizes(base, BOTH_MAX_BYTES)
     export.check_sizes(folder, rest)
+
+
+def plain_rotation(path):
+    """Name the base of the rotary embedding as published configs do; transformers 5 writes it otherwise and reads both."""
+    config = json.loads(path.read_text())
+    config["rope_theta"] = config.pop("rope_parameters", {}).get("rope_theta", config.get("rope_theta", 10000.0))
+    export.dump(path, config)
 
 
 def finish(folder, index, weir_json, card):

@@ -56,6 +56,7 @@ class Repeated:
     returns is overwritten by the next call. Random numbers go on as they would without a graph.
     """
     WARM_UP = 4
+    AHEAD = 16              # replays that may be waiting, lest a phase's clock runs ahead of its work
 
     def __init__(self, function, device, graph=True):
         self.function, self.wanted = function, graph and device == "cuda"
@@ -78,15 +79,25 @@ class Repeated:
             with torch.cuda.graph(self.graph):
                 self.result = self.function()
         self.graph.replay()
+        self.calls += 1
+        if self.calls % self.AHEAD == 0:
+            torch.cuda.synchronize()
         return self.result
 
 
 def make_optimiser(parameters, rate, device, decay=0.0):
     """AdamW as all phases use it; on a GPU its state and its rate stay there, so that a graph can hold its step."""
-    if device == "cuda":
-        return torch.optim.AdamW(parameters, torch.tensor(rate, device=device), betas=(0.9, 0.99), weight_decay=decay,
-                                 fused=True, capturable=True)
-    return torch.optim.AdamW(parameters, rate, betas=(0.9, 0.99), weight_decay=decay)
+    on_gpu = device == "cuda"
+    return torch.optim.AdamW(parameters, torch.tensor(rate, device=device) if on_gpu else rate, betas=(0.9, 0.99),
+                             weight_decay=decay, fused=True, capturable=on_gpu)
+
+
+def descend(optimiser, parameters):
+    """One step along the gradients, their norm clipped; none at all where they are not finite, which is what the fused
+    step's `found_inf` is for."""
+    norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP_GRADIENT)
+    optimiser.found_inf = (~torch.isfinite(norm)).float()
+    optimiser.step()
 
 
 def set_rate(optimiser, rate):

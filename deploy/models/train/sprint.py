@@ -21,7 +21,7 @@ import torch
 
 import nets_sana as nets
 import vocabulary_gemma
-from phases import (CLIP_GRADIENT, Average, Clock, Repeated, autocast, learning_rate, make_optimiser, save, set_rate)
+from phases import Average, Clock, Repeated, autocast, descend, learning_rate, make_optimiser, save, set_rate
 
 GUIDANCES = (2.0, 7.0)
 SECOND_WEIGHT = 4.0         # of the second step's squared errors, which are the smaller ones
@@ -195,8 +195,7 @@ def train(args, device, pool, encode, teacher):
         losses = (guess - answer).square().mean((1, 2, 3))
         optimiser.zero_grad(set_to_none=True)
         (losses * weights).mean().backward()
-        torch.nn.utils.clip_grad_norm_(parameters, CLIP_GRADIENT)
-        optimiser.step()
+        descend(optimiser, parameters)
         average.follow()
         return torch.stack([losses[:half].detach().mean(), losses[half:].detach().mean()])
 
