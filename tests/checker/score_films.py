@@ -9,7 +9,6 @@ background, chosen by --seed. Prints a line a film and the percentages; exit cod
 import argparse
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,42 +16,18 @@ import time
 import numpy as np
 
 import check_film
+from scoring import choose, percentages, row, run
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "deploy" / "models" / "train"))
 import grammar  # noqa: E402
-
-SLOTS = check_film.SLOTS
-
-
-def choose(seen, count, rng):
-    """`count` scenes: every triple once before one comes a second time, each time with another background."""
-    groups = {}
-    for scene in grammar.scenes(seen=seen):
-        groups.setdefault(scene[:3], []).append(scene)
-    for group in groups.values():
-        rng.shuffle(group)
-    chosen = []
-    while len(chosen) < count and any(groups.values()):
-        triples = [triple for triple, group in groups.items() if group]
-        rng.shuffle(triples)
-        chosen += [grammar.Scene(*groups[tuple(triple)].pop()) for triple in triples[:count - len(chosen)]]
-    return chosen
 
 
 def prompts(seen, held_out, seed):
     """[(group, caption)]: the captions to be judged, the same for equal arguments."""
     rng = np.random.default_rng(seed)
     groups = (("seen", True, seen), ("held-out", False, held_out))
-    return [(group, grammar.caption(scene)) for group, known, count in groups for scene in choose(known, count, rng)]
-
-
-def run(command):
-    """Standard output of a command; a failure ends the program with the command's own words."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    if done.returncode:
-        sys.exit(f"score_films: {' '.join(map(str, command))}: exit code {done.returncode}: "
-                 f"{done.stderr.decode(errors='replace').strip()[-500:]}")
-    return done.stdout
+    return [(group, grammar.caption(grammar.Scene(*scene))) for group, known, count in groups
+            for scene in choose(grammar.scenes(seen=known), lambda scene: tuple(scene[:3]), count, rng)]
 
 
 def frames_of(film, encode):
@@ -60,24 +35,6 @@ def frames_of(film, encode):
     facts = json.loads(run([encode, "probe", film]))
     raw = run([encode, "probe", "--raw", film])
     return np.frombuffer(raw, dtype=np.uint8).reshape(-1, facts["height"], facts["width"], 3)
-
-
-def row(index, group, caption, right, verdict, seconds):
-    """One line of the table."""
-    marks = " ".join("ok" if right[slot] else "--" for slot in SLOTS)
-    note = "" if all(right.values()) else f"   [{verdict.note}]"
-    return f"{index:4} {group:8} {marks} {seconds:6.1f} s  {caption}{note}"
-
-
-def percentages(results):
-    """{(group, slot): percent right}, and (group, 'all')."""
-    out = {}
-    for group in sorted({group for group, _ in results}, reverse=True):
-        rows = [right for name, right in results if name == group]
-        for slot in SLOTS:
-            out[group, slot] = 100.0 * sum(right[slot] for right in rows) / len(rows)
-        out[group, "all"] = 100.0 * sum(all(right.values()) for right in rows) / len(rows)
-    return out
 
 
 def parse():

@@ -26,8 +26,6 @@ What is done here beyond the plain recipe, and why:
 import argparse
 import copy
 import json
-import math
-import os
 import pathlib
 import time
 
@@ -41,52 +39,13 @@ import model_card
 import nets
 import scenes
 import vocabulary
+from phases import ARTICLE_SHARE, CLIP_GRADIENT, EMPTY_SHARE, Clock, autocast, learning_rate, save
 
-EMPTY_SHARE = 0.10          # prompts replaced by the empty one, for guidance
-ARTICLE_SHARE = 0.25        # captions with the other article, so that both are seen before every colour
-CLIP_GRADIENT = 1.0
 THING_WEIGHT = 8.0          # of a pixel that is not background, when the autoencoder trains; others have weight 1
 LATENT_NOISE = 0.1          # of a latent channel's spread, added before decoding when the autoencoder trains
 WEIGHT_KNEE, WEIGHT_FLOOR = 0.02, 0.3
 NOISY_FROM = 0.8            # of the timesteps: where half of each batch is drawn from
 HINT_WEIGHT = 0.01
-
-
-class Clock:
-    """Seconds spent in a phase over all its calls, against its budget."""
-
-    def __init__(self, spent, args):
-        self.begin, self.before, self.budget = time.monotonic(), spent, args.seconds
-        self.stop_after = args.stop_after or math.inf
-
-    def spent(self):
-        """Seconds over all calls."""
-        return self.before + time.monotonic() - self.begin
-
-    def share(self):
-        """The share of the budget that is spent, at most 1."""
-        return min(1.0, self.spent() / self.budget)
-
-    def over(self):
-        """True when the budget or this call's time is used up."""
-        return self.share() >= 1.0 or time.monotonic() - self.begin >= self.stop_after
-
-
-def learning_rate(peak, step, share, warm_up):
-    """Linear warm-up over steps, then half a cosine over the budget, down to 2% of the peak."""
-    return peak * min(1.0, (step + 1) / warm_up) * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * share)))
-
-
-def save(path, state):
-    """Write a state file whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
-
-
-def autocast(device):
-    """bf16 where a GPU makes that fast, else f32."""
-    return torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
 
 
 def random_scenes(count, rng, pool):

@@ -20,9 +20,8 @@ def byte_symbols():
     return [chr(byte) for byte in plain] + [chr(256 + index) for index in range(len(rest))]
 
 
-def learn_merges(words):
-    """Byte pair merges, most frequent pair first (ties: alphabetical), until each word is one symbol."""
-    split = [[*word[:-1], word[-1] + END_OF_WORD] for word in words]
+def learn_merges(split):
+    """Byte pair merges, most frequent pair first (ties: alphabetical), until each list of symbols is one symbol."""
     merges = []
     while any(len(symbols) > 1 for symbols in split):
         pairs = collections.Counter(pair for symbols in split for pair in zip(symbols, symbols[1:]))
@@ -47,7 +46,7 @@ def join(symbols, pair):
 
 def table():
     """(vocabulary: token to id, merges in rank order)."""
-    merges = learn_merges(grammar.words())
+    merges = learn_merges([[*word[:-1], word[-1] + END_OF_WORD] for word in grammar.words()])
     alphabet = byte_symbols()
     tokens = alphabet + [symbol + END_OF_WORD for symbol in alphabet]
     tokens += ["".join(pair) for pair in merges if "".join(pair) not in tokens]
