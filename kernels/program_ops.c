@@ -1,5 +1,5 @@
-/* The ops' builders: each reads its operands' dims, checks what must agree, makes y and appends the op. What a shape may
- * be is the plan's to say; a builder asks earlier only where y's dims depend on it. */
+/* The ops' builders: each reads its operands' dims, checks what must agree, makes y and appends the op. What a shape
+ * may be is the plan's to say; a builder asks earlier only where the dims of y depend on it. */
 #include "kernels/program_internal.h"
 
 struct weir_value weir_program_linear(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
@@ -10,12 +10,19 @@ struct weir_value weir_program_linear(struct weir_program *p, const struct weir_
     if (!weir_program_check_layer(p, WEIR_OP_LINEAR, layer)) return weir_program_none;
     if (!weir_program_check_operand(p, WEIR_OP_LINEAR, layer, "x", x, p->dtype, NULL)) return weir_program_none;
     const struct weir_dims d = weir_program_dims(p, x);
-    struct weir_dims y_dims = d;
-    y_dims.channels = call->activation == WEIR_ACT_GEGLU ? layer->out / 2 : layer->out;
+    struct weir_dims y_dims = d, gate_dims = weir_program_dims(p, call->gate);
+    y_dims.channels = weir_activation_is_gated(call->activation) ? layer->out / 2 : layer->out;
     const bool residual = call->residual.index != 0;
     if (residual &&
         !weir_program_check_operand(p, WEIR_OP_LINEAR, layer, "residual", call->residual, p->dtype, &y_dims))
         return weir_program_none;
+    if (call->gate.index) {
+        gate_dims.rows = d.rows;
+        gate_dims.channels = y_dims.channels;
+        if (!weir_program_check_operand(p, WEIR_OP_LINEAR, layer, "gate", call->gate, p->dtype, &gate_dims)) {
+            return weir_program_none;
+        }
+    }
     const struct weir_value y = weir_program_add_value(p, "linear's y", p->dtype, &y_dims);
     const struct weir_linear shape = { .rows = d.rows,
                                        .tokens = tokens_of(&d),
@@ -23,9 +30,29 @@ struct weir_value weir_program_linear(struct weir_program *p, const struct weir_
                                        .out = layer->out,
                                        .activation = call->activation,
                                        .residual = residual,
+                                       .gate_vectors = call->gate.index ? tokens_of(&gate_dims) : 0,
+                                       .gate_vector = call->gate_vector,
                                        .dtype = p->dtype };
-    weir_program_add_op(p, WEIR_OP_LINEAR, layer, &shape, OPERANDS(x, call->residual, y), WEIR_LINEAR_Y,
+    weir_program_add_op(p, WEIR_OP_LINEAR, layer, &shape, OPERANDS(x, call->residual, call->gate, y), WEIR_LINEAR_Y,
                         residual ? WEIR_LINEAR_RESIDUAL : APART);
+    return p->status == WEIR_OK ? y : weir_program_none;
+}
+
+struct weir_value weir_program_grouped_linear(struct weir_program *p, const struct weir_packed *layer,
+                                              struct weir_value x)
+{
+    if (!weir_program_check_layer(p, WEIR_OP_GROUPED_LINEAR, layer)) return weir_program_none;
+    if (!weir_program_check_operand(p, WEIR_OP_GROUPED_LINEAR, layer, "x", x, p->dtype, NULL)) return weir_program_none;
+    struct weir_dims d = weir_program_dims(p, x);
+    const struct weir_grouped_linear shape = { .rows = d.rows,
+                                               .tokens = tokens_of(&d),
+                                               .in = d.channels,
+                                               .out = layer->out,
+                                               .groups = layer->kernel,
+                                               .dtype = p->dtype };
+    d.channels = layer->out;
+    const struct weir_value y = weir_program_add_value(p, "grouped_linear's y", p->dtype, &d);
+    weir_program_add_op(p, WEIR_OP_GROUPED_LINEAR, layer, &shape, OPERANDS(x, y), WEIR_GROUPED_LINEAR_Y, APART);
     return p->status == WEIR_OK ? y : weir_program_none;
 }
 
@@ -94,6 +121,27 @@ struct weir_value weir_program_conv_temporal(struct weir_program *p, const struc
     return p->status == WEIR_OK ? y : weir_program_none;
 }
 
+struct weir_value weir_program_depthwise_conv(struct weir_program *p, const struct weir_packed *layer,
+                                              struct weir_value x, bool glu)
+{
+    if (!weir_program_check_layer(p, WEIR_OP_DEPTHWISE_CONV, layer)) return weir_program_none;
+    if (!weir_program_check_operand(p, WEIR_OP_DEPTHWISE_CONV, layer, "x", x, p->dtype, NULL)) return weir_program_none;
+    struct weir_dims d = weir_program_dims(p, x);
+    const struct weir_depthwise_conv shape = { .rows = d.rows,
+                                               .frames = d.frames,
+                                               .height = d.height,
+                                               .width = d.width,
+                                               .channels = d.channels,
+                                               .kernel = layer->kernel,
+                                               .glu = glu,
+                                               .dtype = p->dtype };
+    p->status = weir_check_depthwise_conv(layer, &shape, &p->error); /* before the channels are halved */
+    if (glu) d.channels /= 2;
+    const struct weir_value y = weir_program_add_value(p, "depthwise_conv's y", p->dtype, &d);
+    weir_program_add_op(p, WEIR_OP_DEPTHWISE_CONV, layer, &shape, OPERANDS(x, y), WEIR_DEPTHWISE_CONV_Y, APART);
+    return p->status == WEIR_OK ? y : weir_program_none;
+}
+
 struct weir_value weir_program_group_norm(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
                                           uint32_t groups, float eps, bool silu, bool over_frames)
 {
@@ -127,6 +175,80 @@ struct weir_value weir_program_layer_norm(struct weir_program *p, const struct w
     return p->status == WEIR_OK ? y : weir_program_none;
 }
 
+struct weir_value weir_program_rms_norm(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
+                                        const struct weir_rms_norm_call *call)
+{
+    if (!weir_program_check_layer(p, WEIR_OP_RMS_NORM, layer)) return weir_program_none;
+    if (!weir_program_check_operand(p, WEIR_OP_RMS_NORM, layer, "x", x, p->dtype, NULL)) return weir_program_none;
+    const struct weir_dims d = weir_program_dims(p, x);
+    const bool residual = call->residual.index != 0;
+    if (residual && !weir_program_check_operand(p, WEIR_OP_RMS_NORM, layer, "residual", call->residual, p->dtype, &d)) {
+        return weir_program_none;
+    }
+    const struct weir_rms_norm shape = { .rows = d.rows,
+                                         .tokens = tokens_of(&d),
+                                         .channels = d.channels,
+                                         .eps = call->eps,
+                                         .activation = call->activation,
+                                         .residual = residual,
+                                         .dtype = p->dtype };
+    const struct weir_value y = weir_program_add_value(p, "rms_norm's y", p->dtype, &d);
+    weir_program_add_op(p, WEIR_OP_RMS_NORM, layer, &shape, OPERANDS(x, call->residual, y), WEIR_RMS_NORM_Y,
+                        WEIR_RMS_NORM_X); /* x more often dies here than the residual */
+    return p->status == WEIR_OK ? y : weir_program_none;
+}
+
+struct weir_value weir_program_modulated_norm(struct weir_program *p, struct weir_value x, struct weir_value m,
+                                              uint32_t shift, uint32_t scale, float eps)
+{
+    if (!weir_program_check_operand(p, WEIR_OP_MODULATED_NORM, NULL, "x", x, p->dtype, NULL)) return weir_program_none;
+    const struct weir_dims d = weir_program_dims(p, x);
+    struct weir_dims m_dims = weir_program_dims(p, m);
+    m_dims.rows = d.rows;
+    m_dims.channels = d.channels;
+    if (!weir_program_check_operand(p, WEIR_OP_MODULATED_NORM, NULL, "m", m, p->dtype, &m_dims)) {
+        return weir_program_none;
+    }
+    const struct weir_modulated_norm shape = { .rows = d.rows,
+                                               .tokens = tokens_of(&d),
+                                               .channels = d.channels,
+                                               .vectors = tokens_of(&m_dims),
+                                               .shift = shift,
+                                               .scale = scale,
+                                               .eps = eps,
+                                               .dtype = p->dtype };
+    const struct weir_value y = weir_program_add_value(p, "modulated_norm's y", p->dtype, &d);
+    weir_program_add_op(p, WEIR_OP_MODULATED_NORM, NULL, &shape, OPERANDS(x, m, y), WEIR_MODULATED_NORM_Y,
+                        WEIR_MODULATED_NORM_X);
+    return p->status == WEIR_OK ? y : weir_program_none;
+}
+
+struct weir_value weir_program_table_add(struct weir_program *p, const struct weir_packed *layer, struct weir_value x)
+{
+    if (!weir_program_check_layer(p, WEIR_OP_TABLE_ADD, layer)) return weir_program_none;
+    if (!weir_program_check_operand(p, WEIR_OP_TABLE_ADD, layer, "x", x, p->dtype, NULL)) return weir_program_none;
+    const struct weir_dims d = weir_program_dims(p, x);
+    const uint32_t vectors = layer->out, channels = layer->in, tokens = tokens_of(&d);
+    const bool alike = tokens == vectors && d.channels == channels;
+    const bool in_channels = tokens == 1 && d.channels == (uint64_t)vectors * channels;
+    const bool one = !alike && tokens == 1 && d.channels == channels;
+    if (!alike && !in_channels && !one) {
+        FAIL(p, WEIR_BAD_SHAPE,
+             "table_add %s: x has %u tokens of %u channels, the table %u vectors of %u: as many tokens as vectors, one "
+             "alone, or all vectors in one token's channels are possible",
+             layer->name, tokens, d.channels, vectors, channels);
+        return weir_program_none;
+    }
+    const struct weir_table_add shape = {
+        .rows = d.rows, .vectors = vectors, .channels = channels, .one = one, .dtype = p->dtype
+    };
+    const struct weir_dims y_dims = { d.rows, 1, 1, vectors, channels };
+    const struct weir_value y = weir_program_add_value(p, "table_add's y", p->dtype, alike ? &d : &y_dims);
+    weir_program_add_op(p, WEIR_OP_TABLE_ADD, layer, &shape, OPERANDS(x, y), WEIR_TABLE_ADD_Y,
+                        one ? APART : WEIR_TABLE_ADD_X);
+    return p->status == WEIR_OK ? y : weir_program_none;
+}
+
 struct weir_value weir_program_attention(struct weir_program *p, const struct weir_attention_call *call)
 {
     if (!weir_program_check_operand(p, WEIR_OP_ATTENTION, NULL, "q", call->q, p->dtype, NULL)) return weir_program_none;
@@ -147,6 +269,12 @@ struct weir_value weir_program_attention(struct weir_program *p, const struct we
         return weir_program_none;
     }
 
+    const struct weir_dims lengths_dims = { d.rows, 1, 1, 1, 1 };
+    if (call->lengths.index &&
+        !weir_program_check_operand(p, WEIR_OP_ATTENTION, NULL, "lengths", call->lengths, WEIR_I32, &lengths_dims)) {
+        return weir_program_none;
+    }
+
     const uint32_t pixels = d.height * d.width, key_pixels = k.height * k.width;
     struct weir_attention shape = { .rows = d.rows,
                                     .heads = call->heads,
@@ -160,6 +288,9 @@ struct weir_value weir_program_attention(struct weir_program *p, const struct we
                                     .y_stride = y_dims.channels,
                                     .scale = call->scale,
                                     .causal = call->kind == WEIR_ATTENTION_CAUSAL,
+                                    .kv_heads = call->kv_heads ? call->kv_heads : call->heads,
+                                    .softcap = call->softcap,
+                                    .lengths = call->lengths.index != 0,
                                     .dtype = p->dtype };
     shape.query.row_tokens = tokens_of(&d);
     shape.key.row_tokens = tokens_of(&k);
@@ -190,8 +321,50 @@ struct weir_value weir_program_attention(struct weir_program *p, const struct we
         break;
     }
     const struct weir_value y = weir_program_add_value(p, "attention's y", p->dtype, &y_dims);
-    weir_program_add_op(p, WEIR_OP_ATTENTION, NULL, &shape, OPERANDS(call->q, call->k, call->v, y), WEIR_ATTENTION_Y,
-                        APART);
+    weir_program_add_op(p, WEIR_OP_ATTENTION, NULL, &shape, OPERANDS(call->q, call->k, call->v, call->lengths, y),
+                        WEIR_ATTENTION_Y, APART);
+    return p->status == WEIR_OK ? y : weir_program_none;
+}
+
+struct weir_value weir_program_linear_attention(struct weir_program *p, struct weir_value x,
+                                                const struct weir_linear_attention_call *call)
+{
+    if (!weir_program_check_operand(p, WEIR_OP_LINEAR_ATTENTION, NULL, "x", x, p->dtype, NULL))
+        return weir_program_none;
+    struct weir_dims d = weir_program_dims(p, x);
+    const struct weir_linear_attention shape = { .rows = d.rows,
+                                                 .frames = d.frames,
+                                                 .pixels = d.height * d.width,
+                                                 .stride = d.channels,
+                                                 .heads = call->heads,
+                                                 .head_dim = call->head_dim,
+                                                 .head_step = call->head_step,
+                                                 .q_channel = call->q_channel,
+                                                 .k_channel = call->k_channel,
+                                                 .v_channel = call->v_channel,
+                                                 .eps = call->eps,
+                                                 .dtype = p->dtype };
+    p->status = weir_check_linear_attention(NULL, &shape, &p->error); /* before the heads are multiplied */
+    d.channels = call->heads * call->head_dim;
+    const struct weir_value y = weir_program_add_value(p, "linear_attention's y", p->dtype, &d);
+    weir_program_add_op(p, WEIR_OP_LINEAR_ATTENTION, NULL, &shape, OPERANDS(x, y), WEIR_LINEAR_ATTENTION_Y, APART);
+    return p->status == WEIR_OK ? y : weir_program_none;
+}
+
+struct weir_value weir_program_rope(struct weir_program *p, struct weir_value x, uint32_t heads, uint32_t head_dim,
+                                    float theta)
+{
+    if (!weir_program_check_operand(p, WEIR_OP_ROPE, NULL, "x", x, p->dtype, NULL)) return weir_program_none;
+    const struct weir_dims d = weir_program_dims(p, x);
+    const struct weir_rope shape = { .rows = d.rows,
+                                     .tokens = tokens_of(&d),
+                                     .channels = d.channels,
+                                     .heads = heads,
+                                     .head_dim = head_dim,
+                                     .theta = theta,
+                                     .dtype = p->dtype };
+    const struct weir_value y = weir_program_add_value(p, "rope's y", p->dtype, &d);
+    weir_program_add_op(p, WEIR_OP_ROPE, NULL, &shape, OPERANDS(x, y), WEIR_ROPE_Y, WEIR_ROPE_X);
     return p->status == WEIR_OK ? y : weir_program_none;
 }
 
@@ -259,6 +432,69 @@ struct weir_value weir_program_concat(struct weir_program *p, struct weir_value 
     d.channels += b_dims.channels;
     const struct weir_value y = weir_program_add_value(p, "concat's y", p->dtype, &d);
     weir_program_add_op(p, WEIR_OP_CONCAT, NULL, &shape, OPERANDS(a, b, y), WEIR_CONCAT_Y, APART);
+    return p->status == WEIR_OK ? y : weir_program_none;
+}
+
+struct weir_value weir_program_regroup(struct weir_program *p, struct weir_value x, uint32_t channels)
+{
+    if (!weir_program_check_operand(p, WEIR_OP_REGROUP, NULL, "x", x, p->dtype, NULL)) return weir_program_none;
+    struct weir_dims d = weir_program_dims(p, x);
+    const struct weir_regroup shape = {
+        .rows = d.rows, .tokens = tokens_of(&d), .in = d.channels, .out = channels, .dtype = p->dtype
+    };
+    d.channels = channels;
+    const struct weir_value y = weir_program_add_value(p, "regroup's y", p->dtype, &d);
+    weir_program_add_op(p, WEIR_OP_REGROUP, NULL, &shape, OPERANDS(x, y), WEIR_REGROUP_Y, APART);
+    return p->status == WEIR_OK ? y : weir_program_none;
+}
+
+struct weir_value weir_program_pixel_shuffle(struct weir_program *p, struct weir_value x, uint32_t channels,
+                                             struct weir_value residual)
+{
+    if (!weir_program_check_operand(p, WEIR_OP_PIXEL_SHUFFLE, NULL, "x", x, p->dtype, NULL)) return weir_program_none;
+    const struct weir_dims d = weir_program_dims(p, x);
+    const struct weir_pixel_shuffle shape = { .rows = d.rows,
+                                              .frames = d.frames,
+                                              .height = d.height,
+                                              .width = d.width,
+                                              .in = d.channels,
+                                              .out = channels,
+                                              .residual = residual.index != 0,
+                                              .dtype = p->dtype };
+    p->status = weir_check_pixel_shuffle(NULL, &shape, &p->error); /* before the size of y is asked for */
+    const struct weir_dims y_dims = { d.rows, d.frames, 2 * d.height, 2 * d.width, channels };
+    if (shape.residual &&
+        !weir_program_check_operand(p, WEIR_OP_PIXEL_SHUFFLE, NULL, "residual", residual, p->dtype, &y_dims)) {
+        return weir_program_none;
+    }
+    const struct weir_value y = weir_program_add_value(p, "pixel_shuffle's y", p->dtype, &y_dims);
+    weir_program_add_op(p, WEIR_OP_PIXEL_SHUFFLE, NULL, &shape, OPERANDS(x, residual, y), WEIR_PIXEL_SHUFFLE_Y,
+                        shape.residual ? WEIR_PIXEL_SHUFFLE_RESIDUAL : APART);
+    return p->status == WEIR_OK ? y : weir_program_none;
+}
+
+struct weir_value weir_program_pixel_unshuffle(struct weir_program *p, struct weir_value x, uint32_t channels,
+                                               struct weir_value residual)
+{
+    if (!weir_program_check_operand(p, WEIR_OP_PIXEL_UNSHUFFLE, NULL, "x", x, p->dtype, NULL)) return weir_program_none;
+    const struct weir_dims d = weir_program_dims(p, x);
+    const struct weir_pixel_unshuffle shape = { .rows = d.rows,
+                                                .frames = d.frames,
+                                                .height = d.height,
+                                                .width = d.width,
+                                                .in = d.channels,
+                                                .out = channels,
+                                                .residual = residual.index != 0,
+                                                .dtype = p->dtype };
+    p->status = weir_check_pixel_unshuffle(NULL, &shape, &p->error); /* before the size of y is asked for */
+    const struct weir_dims y_dims = { d.rows, d.frames, d.height / 2, d.width / 2, channels };
+    if (shape.residual &&
+        !weir_program_check_operand(p, WEIR_OP_PIXEL_UNSHUFFLE, NULL, "residual", residual, p->dtype, &y_dims)) {
+        return weir_program_none;
+    }
+    const struct weir_value y = weir_program_add_value(p, "pixel_unshuffle's y", p->dtype, &y_dims);
+    weir_program_add_op(p, WEIR_OP_PIXEL_UNSHUFFLE, NULL, &shape, OPERANDS(x, residual, y), WEIR_PIXEL_UNSHUFFLE_Y,
+                        shape.residual ? WEIR_PIXEL_UNSHUFFLE_RESIDUAL : APART);
     return p->status == WEIR_OK ? y : weir_program_none;
 }
 
