@@ -221,7 +221,7 @@ static void linear_attention_weighs_every_pair_by_its_relus(void **state)
     free(x);
 }
 
-/* Position 0 stays, position l turns by l radians in the first pair and by l / 100 in the second; the rest is copied. */
+/* Position 0 stays, position l turns by l radians in the first pair and by l / 100 in the second; the rest stays. */
 static void rope_turns_pairs_half_a_head_apart_by_their_position(void **state)
 {
     (void)state;
