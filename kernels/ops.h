@@ -31,20 +31,34 @@ enum weir_activation {
     WEIR_ACT_GELU,       /* 0.5 x (1 + erf(x / sqrt 2)) */
     WEIR_ACT_GELU_TANH,  /* 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
     WEIR_ACT_QUICK_GELU, /* x * sigmoid(1.702 x) */
+    WEIR_ACT_RELU,       /* max(x, 0); a NaN stays one */
     WEIR_ACT_GEGLU, /* linear only: out is 2 * C, first half the value a, second half the gate g: y = a * gelu(g) */
+    WEIR_ACT_GEGLU_TANH, /* linear only: the same with gelu's tanh form */
 };
 
-/* linear: y[r,l,:] = act(x[r,l,:] W^T + bias) + residual[r,l,:]
+/* linear: y[r,l,:] = gate[r,vector,:] * act(x[r,l,:] W^T + bias) + residual[r,l,:]
  * Weights  weight [out, in], bias [out] or NULL
- * Shapes   x [R, L, in]; y, residual [R, L, out], with GEGLU [R, L, out / 2]. y may be residual
- * Source   torch.nn.Linear; GEGLU: Shazeer, arXiv:2002.05202 */
+ * Shapes   x [R, L, in]; y, residual [R, L, out], with a GEGLU [R, L, out / 2]; gate [R, gate_vectors, the same C], of
+ *          which vector number gate_vector counts (gate_vectors 0: no gate). y may be residual
+ * Source   torch.nn.Linear; GEGLU: Shazeer, arXiv:2002.05202; gates: Peebles and Xie, arXiv:2212.09748 */
 struct weir_linear {
     uint32_t rows, tokens, in, out;
     enum weir_activation activation;
     bool residual;
+    uint32_t gate_vectors, gate_vector;
     enum weir_dtype dtype;
 };
-enum { WEIR_LINEAR_X, WEIR_LINEAR_RESIDUAL /* opt */, WEIR_LINEAR_Y, WEIR_LINEAR_OPERANDS };
+enum { WEIR_LINEAR_X, WEIR_LINEAR_RESIDUAL /* opt */, WEIR_LINEAR_GATE /* opt */, WEIR_LINEAR_Y, WEIR_LINEAR_OPERANDS };
+
+/* grouped_linear: a linear for each group of channels by itself: a 1x1 convolution with groups, no bias.
+ *   y[r,l,g*O+j] = sum_i weight[g*O+j,i] x[r,l,g*I+i],  I = in / groups, O = out / groups
+ * Weights  weight [out, in / groups]
+ * Shapes   x [R, L, in]; y [R, L, out]; groups divides both */
+struct weir_grouped_linear {
+    uint32_t rows, tokens, in, out, groups;
+    enum weir_dtype dtype;
+};
+enum { WEIR_GROUPED_LINEAR_X, WEIR_GROUPED_LINEAR_Y, WEIR_GROUPED_LINEAR_OPERANDS };
 
 /* conv2d: a square convolution of each image, with an optional nearest resize of the input before it.
  *   y[r,t,:,:,o] = bias[o] + row_bias[r,o] + sum weight[o,i,ky,kx] x'[r,t,...,i] + residual[r,t,:,:,o]
@@ -80,6 +94,19 @@ struct weir_conv_temporal {
 };
 enum { WEIR_CONV_TEMPORAL_X, WEIR_CONV_TEMPORAL_RESIDUAL /* opt */, WEIR_CONV_TEMPORAL_Y, WEIR_CONV_TEMPORAL_OPERANDS };
 
+/* depthwise_conv: each channel of each image by itself, square odd kernel, stride 1, zero padding kernel / 2.
+ *   u[r,t,y,x,c] = bias[c] + sum weight[c,ky,kx] x[r,t,y+ky-pad,x+kx-pad,c]
+ *   plain: y = u. glu: y[..,c] = u[..,c] * silu(u[..,C/2+c]), c < C/2: first half the value, second half the gate
+ * Weights  weight [C, kernel, kernel] (of Conv2d [C, 1, k, k]), bias [C] or NULL
+ * Shapes   x [R, T, height, width, C]; y the same, with glu C / 2 channels
+ * Source   torch.nn.Conv2d(groups=C); the gated form: GLUMBConv of Xie et al., arXiv:2410.10629 */
+struct weir_depthwise_conv {
+    uint32_t rows, frames, height, width, channels, kernel;
+    bool glu;
+    enum weir_dtype dtype;
+};
+enum { WEIR_DEPTHWISE_CONV_X, WEIR_DEPTHWISE_CONV_Y, WEIR_DEPTHWISE_CONV_OPERANDS };
+
 /* group_norm: normalise each group of channels over all pixels of each batch entry, scale, shift, optional SiLU.
  *   y[b,p,c] = act((x[b,p,c] - mean[b,g]) / sqrt(var[b,g] + eps) * gamma[c] + beta[c]),  g = c / (C / groups)
  * Weights  gamma, beta [C]
@@ -103,16 +130,54 @@ struct weir_layer_norm {
 };
 enum { WEIR_LAYER_NORM_X, WEIR_LAYER_NORM_Y, WEIR_LAYER_NORM_OPERANDS };
 
+/* rms_norm: y[r,l,:] = act(x[r,l,:] / sqrt(mean(x[r,l,:]^2) + eps) * gamma + beta) + residual[r,l,:]
+ * Weights  gamma [C], beta [C] or NULL. (Gemma's 1 + weight is added when the layer is packed.)
+ * Shapes   x, y, residual [R, L, C]. y may be x or residual
+ * Source   Zhang and Sennrich, arXiv:1910.07467 */
+struct weir_rms_norm {
+    uint32_t rows, tokens, channels;
+    float eps;
+    enum weir_activation activation; /* NONE, RELU or SILU */
+    bool residual;
+    enum weir_dtype dtype;
+};
+enum { WEIR_RMS_NORM_X, WEIR_RMS_NORM_RESIDUAL /* opt */, WEIR_RMS_NORM_Y, WEIR_RMS_NORM_OPERANDS };
+
+/* modulated_norm: layer_norm without gamma and beta, then a scale and a shift of each row.
+ *   y[r,l,:] = (x - mean) / sqrt(var + eps) * (1 + m[r,scale,:]) + m[r,shift,:]
+ * Shapes   x, y [R, L, C]; m [R, vectors, C]. y may be x
+ * Source   Peebles and Xie, arXiv:2212.09748 (adaLN) */
+struct weir_modulated_norm {
+    uint32_t rows, tokens, channels;
+    uint32_t vectors, shift, scale;
+    float eps;
+    enum weir_dtype dtype;
+};
+enum { WEIR_MODULATED_NORM_X, WEIR_MODULATED_NORM_M, WEIR_MODULATED_NORM_Y, WEIR_MODULATED_NORM_OPERANDS };
+
+/* table_add: y[r,n,:] = table[n,:] + x[r,n,:], or x[r,0,:] when x has one vector: a table of vectors (scale, shift and
+ * gate of a block, or positions) added to each row.
+ * Weights  table [vectors, C]
+ * Shapes   x [R, vectors or 1, C]; y [R, vectors, C]. y may be x when x has as many vectors */
+struct weir_table_add {
+    uint32_t rows, vectors, channels;
+    bool one; /* x has one vector a row */
+    enum weir_dtype dtype;
+};
+enum { WEIR_TABLE_ADD_X, WEIR_TABLE_ADD_Y, WEIR_TABLE_ADD_OPERANDS };
+
 /* attention: softmax attention of many short or long sequences that may lie strided in one tensor.
- *   y[r,s,i,h,:] = sum_j softmax_j(scale * q[r,s,i,h,:] . k[r,s,j,h,:]) v[r,s,j,h,:]
- * Shapes   a token holds `heads * head_dim` channels, head-major, beginning at *_channel of a token of *_stride
- *          channels. Token i of sequence s of row r is token index
+ *   y[r,s,i,h,:] = sum_j softmax_j(cap(scale * q[r,s,i,h,:] . k[r,s,j,h',:])) v[r,s,j,h',:]
+ *   h' = h / (heads / kv_heads); cap(a) = softcap * tanh(a / softcap), or a when softcap is 0
+ * Shapes   a token holds `heads * head_dim` channels (k, v: kv_heads * head_dim), head-major, beginning at *_channel of
+ *          a token of *_stride channels. Token i of sequence s of row r is token index
  *            r * row_tokens + (s / inner) * outer_step + (s % inner) * inner_step + i * token_step
  *          of its tensor, with the steps of `query` for q and y, and of `key` for k and v.
  *          So spatial attention of [R, T, P, C] is sequences = T, inner = 1, outer_step = P, token_step = 1; temporal
  *          attention is sequences = P, inner = P, inner_step = 1, token_step = P. Text K/V shared by all frames:
  *          steps 0. y has y_stride channels a token, beginning at channel 0. y must not be q, k or v
  *          causal: key j counts for query i only when j <= i (query_length == key_length)
+ *          lengths: i32 [R], key j of row r counts only when j < lengths[r], each 1..key_length (the caller checked)
  * Source   Vaswani et al., arXiv:1706.03762; diffusers models/attention_processor.py */
 struct weir_sequence_layout {
     uint32_t row_tokens, inner, outer_step, inner_step, token_step;
@@ -123,9 +188,47 @@ struct weir_attention {
     uint32_t q_stride, q_channel, k_stride, k_channel, v_stride, v_channel, y_stride;
     float scale;
     bool causal;
+    uint32_t kv_heads; /* divides heads, so at least 1 */
+    float softcap;
+    bool lengths;
     enum weir_dtype dtype;
 };
-enum { WEIR_ATTENTION_Q, WEIR_ATTENTION_K, WEIR_ATTENTION_V, WEIR_ATTENTION_Y, WEIR_ATTENTION_OPERANDS };
+enum {
+    WEIR_ATTENTION_Q,
+    WEIR_ATTENTION_K,
+    WEIR_ATTENTION_V,
+    WEIR_ATTENTION_LENGTHS /* opt */,
+    WEIR_ATTENTION_Y,
+    WEIR_ATTENTION_OPERANDS
+};
+
+/* linear_attention: attention with the kernel relu(q) . relu(k) instead of softmax, linear in the tokens.
+ *   y[r,t,i,h,:] = sum_j w_j v[j,h,:] / (sum_j w_j + eps),  w_j = relu(q[i,h,:]) . relu(k[j,h,:])
+ * over the tokens j of the same frame. Computed as S = sum_j [v_j; 1] relu(k_j)^T, then S relu(q_i): sums in f32 (on
+ * ref in double), in an order that shape alone decides. eps is above 0.
+ * Shapes   x [R, T, P, stride]: head h has its q, k and v at channels h * head_step + *_channel; y [R, T, P, heads *
+ *          head_dim]. So a fused projection q | k | v has head_step = head_dim and channels 0, C, 2 C; AutoencoderDC's
+ *          groups of three heads have head_step = 3 * head_dim and channels 0, head_dim, 2 * head_dim
+ * Source   Katharopoulos et al., arXiv:2006.16236; Xie et al., arXiv:2410.10629 */
+struct weir_linear_attention {
+    uint32_t rows, frames, pixels, stride, heads, head_dim;
+    uint32_t head_step, q_channel, k_channel, v_channel;
+    float eps;
+    enum weir_dtype dtype;
+};
+enum { WEIR_LINEAR_ATTENTION_X, WEIR_LINEAR_ATTENTION_Y, WEIR_LINEAR_ATTENTION_OPERANDS };
+
+/* rope: rotates the first `heads` heads of each token by its position; further channels are copied.
+ *   j < head_dim / 2, a = l * theta^(-2 j / head_dim), computed in f32 as torch does (inverse frequency first):
+ *   y[j] = x[j] cos a - x[j + head_dim / 2] sin a;  y[j + head_dim / 2] = x[j + head_dim / 2] cos a + x[j] sin a
+ * Shapes   x, y [R, L, C], heads * head_dim <= C, head_dim even; token l has position l. y may be x
+ * Source   Su et al., arXiv:2104.09864; transformers models/gemma2 */
+struct weir_rope {
+    uint32_t rows, tokens, channels, heads, head_dim;
+    float theta;
+    enum weir_dtype dtype;
+};
+enum { WEIR_ROPE_X, WEIR_ROPE_Y, WEIR_ROPE_OPERANDS };
 
 /* embed: y[r,l,:] = table[ids[r,l],:] + positions[l,:]
  * Weights  table [vocabulary, C], positions [positions, C] or NULL
@@ -148,7 +251,7 @@ struct weir_timestep_embedding {
 };
 enum { WEIR_TIMESTEP_EMBEDDING_T, WEIR_TIMESTEP_EMBEDDING_Y, WEIR_TIMESTEP_EMBEDDING_OPERANDS };
 
-/* activate: y = act(x), elementwise, any activation but GEGLU; x, y [R, L, C]. y may be x */
+/* activate: y = act(x), elementwise, any activation but the GEGLUs; x, y [R, L, C]. y may be x */
 struct weir_activate {
     uint32_t rows, tokens, channels;
     enum weir_activation activation;
@@ -162,6 +265,46 @@ struct weir_concat {
     enum weir_dtype dtype;
 };
 enum { WEIR_CONCAT_A, WEIR_CONCAT_B, WEIR_CONCAT_Y, WEIR_CONCAT_OPERANDS };
+
+/* regroup: another number of channels without weights.
+ *   out a multiple of in: y[r,l,c] = x[r,l,c / (out / in)] (repeat_interleave)
+ *   in a multiple of out: y[r,l,c] = the mean of the in / out neighbours x[r,l,c * (in / out) + k], added in order
+ * Shapes   x [R, L, in]; y [R, L, out] */
+struct weir_regroup {
+    uint32_t rows, tokens, in, out;
+    enum weir_dtype dtype;
+};
+enum { WEIR_REGROUP_X, WEIR_REGROUP_Y, WEIR_REGROUP_OPERANDS };
+
+/* pixel_shuffle: channels become 2 x 2 pixels; where there are fewer than 4 * out of them, each is used repeatedly.
+ *   y[r,t,2h+i,2w+j,c] = x[r,t,h,w,(4 c + 2 i + j) / (4 out / in)] (+ residual)
+ * Shapes   x [R, T, height, width, in]; y, residual [R, T, 2 height, 2 width, out]; 4 * out a multiple of in. y may be
+ *          residual
+ * Source   torch.nn.functional.pixel_shuffle of repeated channels: diffusers models/autoencoders/autoencoder_dc.py */
+struct weir_pixel_shuffle {
+    uint32_t rows, frames, height, width, in, out;
+    bool residual;
+    enum weir_dtype dtype;
+};
+enum { WEIR_PIXEL_SHUFFLE_X, WEIR_PIXEL_SHUFFLE_RESIDUAL /* opt */, WEIR_PIXEL_SHUFFLE_Y, WEIR_PIXEL_SHUFFLE_OPERANDS };
+
+/* pixel_unshuffle: 2 x 2 pixels become channels, then groups of neighbours their mean.
+ *   u[r,t,h,w,4 c + 2 i + j] = x[r,t,2h+i,2w+j,c]
+ *   y[r,t,h,w,o] = mean of u[r,t,h,w,o * m + k], k < m = 4 in / out (+ residual)
+ * Shapes   x [R, T, height, width, in], height and width even; y, residual [R, T, height / 2, width / 2, out]; 4 * in a
+ *          multiple of out. y may be residual
+ * Source   as above */
+struct weir_pixel_unshuffle {
+    uint32_t rows, frames, height, width, in, out;
+    bool residual;
+    enum weir_dtype dtype;
+};
+enum {
+    WEIR_PIXEL_UNSHUFFLE_X,
+    WEIR_PIXEL_UNSHUFFLE_RESIDUAL /* opt */,
+    WEIR_PIXEL_UNSHUFFLE_Y,
+    WEIR_PIXEL_UNSHUFFLE_OPERANDS
+};
 
 /* latents_pack: diffusers' order to channels-last, once for each guidance row of an item, times a factor.
  *   y[i * copies + k, t, p, c] = x[i, c, t, p] * factor
@@ -214,18 +357,28 @@ struct weir_to_rgb8 {
 };
 enum { WEIR_TO_RGB8_X, WEIR_TO_RGB8_Y, WEIR_TO_RGB8_OPERANDS };
 
-/* X(op, OP, has weights). The order is the order of the table. */
+/* X(op, OP). The order is the order of the table. */
 #define WEIR_OP_TABLE(X)                                                                                               \
     X(linear, LINEAR)                                                                                                  \
+    X(grouped_linear, GROUPED_LINEAR)                                                                                  \
     X(conv2d, CONV2D)                                                                                                  \
     X(conv_temporal, CONV_TEMPORAL)                                                                                    \
+    X(depthwise_conv, DEPTHWISE_CONV)                                                                                  \
     X(group_norm, GROUP_NORM)                                                                                          \
     X(layer_norm, LAYER_NORM)                                                                                          \
+    X(rms_norm, RMS_NORM)                                                                                              \
+    X(modulated_norm, MODULATED_NORM)                                                                                  \
+    X(table_add, TABLE_ADD)                                                                                            \
     X(attention, ATTENTION)                                                                                            \
+    X(linear_attention, LINEAR_ATTENTION)                                                                              \
+    X(rope, ROPE)                                                                                                      \
     X(embed, EMBED)                                                                                                    \
     X(timestep_embedding, TIMESTEP_EMBEDDING)                                                                          \
     X(activate, ACTIVATE)                                                                                              \
     X(concat, CONCAT)                                                                                                  \
+    X(regroup, REGROUP)                                                                                                \
+    X(pixel_shuffle, PIXEL_SHUFFLE)                                                                                    \
+    X(pixel_unshuffle, PIXEL_UNSHUFFLE)                                                                                \
     X(latents_pack, LATENTS_PACK)                                                                                      \
     X(guidance, GUIDANCE)                                                                                              \
     X(sampler_step, SAMPLER_STEP)                                                                                      \
@@ -237,16 +390,16 @@ enum weir_op {
 #undef X
         WEIR_OP_COUNT
 };
-#define WEIR_OPERANDS_MAX 4
+#define WEIR_OPERANDS_MAX 5
 
 /* A layer's parameters as the model file has them, widened to f32. Borrowed for the call. */
 struct weir_parameters {
-    enum weir_op op;       /* LINEAR, CONV2D, CONV_TEMPORAL, GROUP_NORM, LAYER_NORM or EMBED */
+    enum weir_op op;       /* an op above that has weights */
     const float *weight;   /* or gamma, or table */
     const float *bias;     /* or beta, or positions; NULL when the op allows it */
-    uint32_t out, in;      /* GROUP_NORM, LAYER_NORM: out = C; EMBED: out = vocabulary, in = C */
-    uint32_t kernel;       /* CONV2D; EMBED: positions */
-    bool geglu;            /* LINEAR: will run with GEGLU */
+    uint32_t out, in;      /* norms, DEPTHWISE_CONV: out = C; EMBED, TABLE_ADD: out = vocabulary or vectors, in = C */
+    uint32_t kernel;       /* CONV2D, DEPTHWISE_CONV; EMBED: positions; GROUPED_LINEAR: groups */
+    bool geglu;            /* LINEAR: will run with GEGLU or GEGLU_TANH */
     enum weir_dtype dtype; /* what the products read: the precision of the stage */
     const char *name;      /* for the words of errors: "down_blocks.0.resnets.0.conv1"; or NULL */
     /* Only the shape is kept: packed_bytes() and plan() tell the truth, run() must not be called. The values are not

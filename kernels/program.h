@@ -56,9 +56,14 @@ struct weir_value weir_program_view(struct weir_program *p, struct weir_value va
 struct weir_linear_call {
     enum weir_activation activation;
     struct weir_value residual; /* or none */
+    struct weir_value gate;     /* or none; dims [rows, 1, 1, vectors, out] */
+    uint32_t gate_vector;
 };
 struct weir_value weir_program_linear(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
                                       const struct weir_linear_call *call);
+
+struct weir_value weir_program_grouped_linear(struct weir_program *p, const struct weir_packed *layer,
+                                              struct weir_value x);
 
 struct weir_conv2d_call {
     uint32_t stride, pad, pad_end;        /* stride 0 means 1 */
@@ -75,6 +80,23 @@ struct weir_value weir_program_group_norm(struct weir_program *p, const struct w
 struct weir_value weir_program_layer_norm(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
                                           float eps);
 
+struct weir_value weir_program_depthwise_conv(struct weir_program *p, const struct weir_packed *layer,
+                                              struct weir_value x, bool glu);
+
+struct weir_rms_norm_call {
+    float eps;
+    enum weir_activation activation;
+    struct weir_value residual; /* or none */
+};
+struct weir_value weir_program_rms_norm(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
+                                        const struct weir_rms_norm_call *call);
+/* m has dims [rows, 1, 1, vectors, channels of x]. */
+struct weir_value weir_program_modulated_norm(struct weir_program *p, struct weir_value x, struct weir_value m,
+                                              uint32_t shift, uint32_t scale, float eps);
+/* x has as many tokens as the table vectors, or one; or, of dims [rows, 1, 1, 1, vectors * C], all of them in its
+ * channels (what a linear makes). y has x's dims in the first case, else [rows, 1, 1, vectors, C]. */
+struct weir_value weir_program_table_add(struct weir_program *p, const struct weir_packed *layer, struct weir_value x);
+
 /* q, k, v may be channel ranges of the same value (a fused projection). */
 enum weir_attention_kind {
     WEIR_ATTENTION_SPATIAL,  /* every frame by itself over its pixels */
@@ -87,15 +109,34 @@ struct weir_attention_call {
     struct weir_value q, k, v;
     uint32_t q_channel, k_channel, v_channel; /* where the heads begin in a token */
     uint32_t heads, head_dim;
+    uint32_t kv_heads; /* 0: as many as heads */
     float scale;
+    float softcap;             /* 0: none */
+    struct weir_value lengths; /* or none; i32, dims [rows, 1, 1, 1, 1]: real keys of each row */
 };
 struct weir_value weir_program_attention(struct weir_program *p, const struct weir_attention_call *call);
+
+/* Every frame by itself; channels as in struct weir_linear_attention. */
+struct weir_linear_attention_call {
+    uint32_t heads, head_dim, head_step, q_channel, k_channel, v_channel;
+    float eps;
+};
+struct weir_value weir_program_linear_attention(struct weir_program *p, struct weir_value x,
+                                                const struct weir_linear_attention_call *call);
+struct weir_value weir_program_rope(struct weir_program *p, struct weir_value x, uint32_t heads, uint32_t head_dim,
+                                    float theta);
 
 struct weir_value weir_program_embed(struct weir_program *p, const struct weir_packed *layer, struct weir_value ids);
 struct weir_value weir_program_timestep_embedding(struct weir_program *p, struct weir_value t, uint32_t dim,
                                                   bool flip_sin_to_cos, float downscale_freq_shift);
 struct weir_value weir_program_activate(struct weir_program *p, struct weir_value x, enum weir_activation activation);
 struct weir_value weir_program_concat(struct weir_program *p, struct weir_value a, struct weir_value b);
+struct weir_value weir_program_regroup(struct weir_program *p, struct weir_value x, uint32_t channels);
+/* residual: or none; of y's dims. */
+struct weir_value weir_program_pixel_shuffle(struct weir_program *p, struct weir_value x, uint32_t channels,
+                                             struct weir_value residual);
+struct weir_value weir_program_pixel_unshuffle(struct weir_program *p, struct weir_value x, uint32_t channels,
+                                               struct weir_value residual);
 /* x has the extern or input dims [items, C, T, H, W] read as {rows = items, frames = C, height = T, width = H * W}. */
 struct weir_value weir_program_latents_pack(struct weir_program *p, struct weir_value x, uint32_t copies, float factor,
                                             const struct weir_dims *packed_dims);

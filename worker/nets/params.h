@@ -42,8 +42,14 @@ struct weir_linear_params {
 const struct weir_packed *weir_params_linear(struct weir_params *params, const struct weir_linear_params *shape,
                                              const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* NAME.weight [out, in / groups] or [out, in / groups, 1, 1], no bias */
+const struct weir_packed *weir_params_grouped_linear(struct weir_params *params, uint32_t in, uint32_t out,
+                                                     uint32_t groups, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+
 struct weir_conv2d_params {
-    uint32_t in, out, kernel; /* with bias */
+    uint32_t in, out, kernel;
+    bool no_bias;
 };
 const struct weir_packed *weir_params_conv2d(struct weir_params *params, const struct weir_conv2d_params *shape,
                                              const char *format, ...) __attribute__((format(printf, 3, 4)));
@@ -56,9 +62,32 @@ const struct weir_packed *weir_params_group_norm(struct weir_params *params, uin
 const struct weir_packed *weir_params_layer_norm(struct weir_params *params, uint32_t channels, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* A table of rows and a table of positions, which have names of their own. */
+/* NAME.weight [channels, 1, kernel, kernel], NAME.bias [channels] when bias */
+const struct weir_packed *weir_params_depthwise_conv(struct weir_params *params, uint32_t channels, uint32_t kernel,
+                                                     bool bias, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+
+struct weir_rms_norm_params {
+    uint32_t channels;
+    bool bias;        /* NAME.bias too */
+    bool unit_offset; /* what counts is 1 + NAME.weight (Gemma) */
+};
+const struct weir_packed *weir_params_rms_norm(struct weir_params *params, const struct weir_rms_norm_params *shape,
+                                               const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* The tensor of that very name (it ends in no .weight), [vectors, channels] */
+const struct weir_packed *weir_params_table(struct weir_params *params, uint32_t vectors, uint32_t channels,
+                                            const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* A table that no file has: computed by `fill` into [vectors, channels] floats when the layer is made. */
+const struct weir_packed *weir_params_made_table(struct weir_params *params, uint32_t vectors, uint32_t channels,
+                                                 void (*fill)(const void *context, float *out), const void *context,
+                                                 const char *name);
+
+/* A table of rows and a table of positions (positions 0: none), which have names of their own. Rows are multiplied by
+ * `scale` (0: not) in f32. */
 struct weir_embed_params {
     uint32_t vocabulary, positions, channels;
+    float scale;
 };
 const struct weir_packed *weir_params_embed(struct weir_params *params, const struct weir_embed_params *shape,
                                             const char *table, const char *positions);
