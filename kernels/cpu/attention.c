@@ -4,8 +4,8 @@
  * products run along memory: scores = q k^T for QUERY_BLOCK queries at a time, softmax over each of their rows, then
  * the sum of the values. The scores of a block are kept whole, so the softmax needs no second look. Long sequences are
  * cut into several query blocks of QUERIES_MAX; short ones (the 16 frames of a pixel) are handled some at a time with
- * all their heads, so that neighbours in memory are read together. Causal attention sets the weights of later keys to
- * zero. Where rows have lengths, nothing beyond a row's own is read. Heads that share their keys copy them once. */
+ * all their heads, so that neighbours in memory are read together. Causal attention leaves out the keys that
+ * come after a block's queries, and sets the weights of later ones within it to zero. Where rows have lengths, nothing beyond a row's own is read. Heads that share their keys copy them once. */
 #include "kernels/cpu/cpu.h"
 
 #include <stdlib.h>
@@ -80,6 +80,7 @@ static void attend(const struct attention_plan *plan, const struct weir_cpu_simd
 {
     const struct weir_attention *s = &plan->shape;
     const uint32_t row_keys = keys_of(s, operands, row);
+    const uint32_t seen = s->causal ? smaller_of(first + count, row_keys) : row_keys; /* by any query of the block */
     const size_t channel = (size_t)h * s->head_dim;
     const float *q = (const float *)operands[WEIR_ATTENTION_Q] + s->q_channel + channel;
     float *y = (float *)operands[WEIR_ATTENTION_Y] + channel;
@@ -89,17 +90,17 @@ static void attend(const struct attention_plan *plan, const struct weir_cpu_simd
         simd->scale(q + token_of(&s->query, row, sequence, first + i) * s->q_stride, s->scale,
                     scratch->queries + (size_t)i * s->head_dim, s->head_dim);
     }
-    simd->product(count, weir_cpu_padded(row_keys), s->head_dim, scratch->queries, s->head_dim, scratch->keys,
+    simd->product(count, weir_cpu_padded(seen), s->head_dim, scratch->queries, s->head_dim, scratch->keys,
                   plan->keys_padded, scratch->scores, plan->keys_padded);
     for (uint32_t i = 0; i < count; i++) {
         float *scores = scratch->scores + (size_t)i * plan->keys_padded;
-        const uint32_t keys = s->causal ? smaller_of(first + i + 1, row_keys) : row_keys;
+        const uint32_t keys = s->causal ? smaller_of(first + i + 1, seen) : seen;
         if (s->softcap > 0) simd->softcap(scores, s->softcap, keys);
         factors[i] = 1 / simd->softmax(scores, keys);
-        memset(scores + keys, 0, (row_keys - keys) * sizeof(float));
+        memset(scores + keys, 0, (seen - keys) * sizeof(float));
     }
-    simd->product(count, plan->dim_padded, row_keys, scratch->scores, plan->keys_padded, scratch->values,
-                  plan->dim_padded, scratch->sums, plan->dim_padded);
+    simd->product(count, plan->dim_padded, seen, scratch->scores, plan->keys_padded, scratch->values, plan->dim_padded,
+                  scratch->sums, plan->dim_padded);
     for (uint32_t i = 0; i < count; i++) {
         simd->scale(scratch->sums + (size_t)i * plan->dim_padded, factors[i],
                     y + token_of(&s->query, row, sequence, first + i) * s->y_stride, s->head_dim);
