@@ -4,7 +4,7 @@
  *
  * One line a case: median and p90 of the samples; for products GFLOP/s and `of_product`, their share of a product of
  * 1024 x 1024 x 1024 by the same device in the same run; for ops that only move memory GB/s and `of_copy`, against a
- * plain copy of the same bytes. With one thread the clock is the thread's own processor time, so that other work on the
+ * plain copy that reads and writes as many bytes together. With one thread the clock is the thread's own processor time, so that other work on the
  * machine disturbs little; with more it is the wall's. Not a test: it fails nothing. */
 #include "tests/kernels/cases.h"
 
@@ -62,6 +62,26 @@ static const struct kernel_case bench_cases[] = {
     SPATIAL(16, 1024, 1024, 5, 64),
     CROSS(1, 16384, 77, 5, 64),
     TEMPORAL(16, 1024, 5, 64),
+    /* Sana 1.6B at 1024 x 1024: its denoiser over 32 x 32 tokens, and its text encoder. */
+    LINEAR(1024, 2240, 2240, .gate_vectors = 6, .gate_vector = 2, .residual = true),
+    DEPTHWISE_CONV(1, 32, 32, 11200, 3, .glu = true),
+    LINEAR_ATTENTION(1, 1024, 70, 32, 6720, 32, 0, 2240, 4480),
+    MODULATED_NORM(1024, 2240, 6, 0, 1),
+    CROSS(1, 1024, 300, 20, 112),
+    SHARED(300, 8, 4, 256, .softcap = 50),
+    ROPE(300, 4096, 12, 256),
+    LINEAR(300, 2304, 18432, .activation = WEIR_ACT_GEGLU_TANH),
+    /* Its decoder. */
+    DEPTHWISE_CONV(1, 64, 64, 3072, 5),
+    GROUPED_LINEAR(4096, 3072, 3072, 96),
+    LINEAR_ATTENTION(1, 4096, 64, 32, 6144, 96, 0, 32, 64),
+    DEPTHWISE_CONV(1, 64, 64, 8192, 3, .glu = true),
+    RMS_NORM(4096, 1024, .residual = true),
+    RMS_NORM(16384, 256, .activation = WEIR_ACT_SILU),
+    PIXEL_SHUFFLE(1, 64, 64, 1024, 512, .residual = true),
+    PIXEL_SHUFFLE(1, 128, 128, 512, 512, .residual = true),
+    PIXEL_UNSHUFFLE(1, 256, 256, 256, 512, .residual = true),
+    REGROUP(1024, 32, 1024),
 };
 
 /* Multiplications and additions of products, of all rows; 0 for ops without. */
@@ -79,6 +99,14 @@ static double flops_of(const struct kernel_case *c)
     case WEIR_OP_CONV_TEMPORAL: {
         const struct weir_conv_temporal *s = &c->shape.conv_temporal;
         return 6.0 * rows * s->frames * s->pixels * s->in * s->out;
+    }
+    case WEIR_OP_GROUPED_LINEAR: {
+        const struct weir_grouped_linear *s = &c->shape.grouped_linear;
+        return 2.0 * rows * s->tokens * s->in * (s->out / s->groups);
+    }
+    case WEIR_OP_LINEAR_ATTENTION: {
+        const struct weir_linear_attention *s = &c->shape.linear_attention;
+        return 4.0 * rows * s->frames * s->pixels * s->heads * s->head_dim * s->head_dim;
     }
     case WEIR_OP_ATTENTION: {
         const struct weir_attention *s = &c->shape.attention;
@@ -148,8 +176,7 @@ static void run_once(const struct bench *bench, void *context)
 }
 
 struct copy {
-    void *to;
-    const void *from;
+    void *to, *from;
     size_t bytes;
 };
 
@@ -159,6 +186,19 @@ static void copy_once(const struct bench *bench, void *context)
     (void)bench;
     memcpy(copy->to, copy->from, copy->bytes);
     __asm__ volatile("" : : "r"(copy->to) : "memory");
+}
+
+/* A copy that moves as many bytes as all operands have. */
+static struct times time_copy(const struct bench *bench, size_t operand_bytes)
+{
+    uint64_t seed = 1;
+    struct copy copy = { .bytes = operand_bytes / 2 };
+    copy.from = random_floats(&seed, copy.bytes / sizeof(float) + 1, 1);
+    copy.to = random_floats(&seed, copy.bytes / sizeof(float) + 1, 1);
+    const struct times times = measure(bench, copy_once, &copy);
+    free(copy.from);
+    free(copy.to);
+    return times;
 }
 
 static struct times time_case(const struct bench *bench, struct running_case *r)
@@ -196,10 +236,10 @@ static void bench_case(const struct bench *bench, const struct kernel_case *c)
         const double gflops = flops / times.median_us / 1e3;
         printf(" gflop_s=%.1f of_product=%.2f\n", gflops, gflops / bench->product_gflops);
     } else {
-        struct copy copy = { r.operands[r.sizes.y], r.operands[0], r.sizes.row[0] * rows * sizeof(float) };
-        const struct times plain = measure(bench, copy_once, &copy);
-        printf(" gb_s=%.1f of_copy=%.2f\n", 2.0 * (double)copy.bytes / times.median_us / 1e3,
-               plain.median_us / times.median_us);
+        size_t bytes = 0;
+        for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) bytes += r.sizes.row[i] * rows * sizeof(float);
+        const struct times plain = time_copy(bench, bytes);
+        printf(" gb_s=%.1f of_copy=%.2f\n", (double)bytes / times.median_us / 1e3, plain.median_us / times.median_us);
     }
     fflush(stdout);
     case_end(&r);

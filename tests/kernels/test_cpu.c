@@ -279,6 +279,29 @@ static void exp_is_within_two_units_in_the_last_place(void **state)
     }
 }
 
+/* tanh(x) as softcap computes it with a cap of 1. */
+static void tanh_is_within_three_units_in_the_last_place(void **state)
+{
+    (void)state;
+    const struct weir_cpu_simd *all[3];
+    for (size_t k = 0, count = simds(all); k < count; k++) {
+        double worst = 0;
+        for (float x = 1e-6f; x < 20; x *= 1.00037f) {
+            float pair[] = { x, -x };
+            all[k]->softcap(pair, 1, 2);
+            const double wanted = tanh((double)x);
+            const double unit = (double)((float)wanted - nextafterf((float)wanted, 0));
+            worst = fmax(worst, fabs((double)pair[0] - wanted) / unit);
+            assert_true(pair[0] == -pair[1]);
+        }
+        if (worst > 3) fail_msg("%s: tanh is off by %.2f units", all[k]->name, worst);
+        float far[] = { 0, 1e30f, -1e30f, INFINITY, -INFINITY, NAN };
+        all[k]->softcap(far, 50, 6);
+        assert_true(far[0] == 0.0f && far[1] == 50.0f && far[2] == -50.0f && far[3] == 50.0f && far[4] == -50.0f);
+        assert_true(isnan(far[5]));
+    }
+}
+
 static void activations_follow_their_formulas_far_out_and_keep_nan(void **state)
 {
     (void)state;
@@ -341,6 +364,58 @@ static void products_of_all_sizes_sum_in_order(void **state)
     }
 }
 
+/* Where a row's keys end, anything may lie: NaN does no harm. */
+static void keys_beyond_a_row_s_length_are_not_read(void **state)
+{
+    (void)state;
+    struct weir_device *cpu = open_device("cpu", 2);
+    size_t spoilt_keys = 0;
+    for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) {
+        const struct weir_attention *s = &kernel_cases[i].shape.attention;
+        if (kernel_cases[i].op != WEIR_OP_ATTENTION || !s->lengths) continue;
+        struct running_case whole = case_begin(&kernel_cases[i], 0, 2), spoilt = case_begin(&kernel_cases[i], 0, 2);
+        const int32_t *lengths = (const int32_t *)(const void *)spoilt.operands[WEIR_ATTENTION_LENGTHS];
+        for (uint32_t row = 0; row < 2; row++) {
+            for (uint32_t sequence = 0; sequence < s->sequences; sequence++) {
+                for (uint32_t j = (uint32_t)lengths[row]; j < s->key_length; j++, spoilt_keys++) {
+                    const size_t token = (size_t)row * s->key.row_tokens + sequence * s->key.outer_step + j;
+                    for (uint32_t c = 0; c < s->kv_heads * s->head_dim; c++) {
+                        spoilt.operands[WEIR_ATTENTION_K][token * s->k_stride + s->k_channel + c] = NAN;
+                        spoilt.operands[WEIR_ATTENTION_V][token * s->v_stride + s->v_channel + c] = NAN;
+                    }
+                }
+            }
+        }
+        case_run(&whole, cpu);
+        case_run(&spoilt, cpu);
+        assert_memory_equal(whole.operands[WEIR_ATTENTION_Y], spoilt.operands[WEIR_ATTENTION_Y], y_bytes(&whole, 2));
+        case_end(&whole);
+        case_end(&spoilt);
+    }
+    assert_true(spoilt_keys > 0);
+    weir_device_close(&cpu);
+}
+
+static void a_layer_s_bytes_are_known_before_its_weights(void **state)
+{
+    (void)state;
+    struct weir_device *cpu = open_device("cpu", 1);
+    for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) {
+        struct running_case r = case_begin(&kernel_cases[i], 0, 1);
+        if (r.weight) {
+            struct weir_packed *whole = pack_layer(cpu, &r.parameters);
+            r.parameters.shape_only = true;
+            struct weir_packed *shape = pack_layer(cpu, &r.parameters);
+            assert_int_equal(cpu->ops->packed_bytes(shape), cpu->ops->packed_bytes(whole));
+            assert_true(cpu->ops->packed_bytes(whole) >= weir_weight_count(&r.parameters) * sizeof(float));
+            cpu->ops->packed_destroy(whole);
+            cpu->ops->packed_destroy(shape);
+        }
+        case_end(&r);
+    }
+    weir_device_close(&cpu);
+}
+
 static void group_norm_far_from_zero_keeps_its_accuracy(void **state)
 {
     (void)state;
@@ -393,9 +468,12 @@ int main(void)
         cmocka_unit_test(what_the_environment_changes_is_in_the_class),
         cmocka_unit_test(bytes_do_not_depend_on_what_was_planned_before),
         cmocka_unit_test(exp_is_within_two_units_in_the_last_place),
+        cmocka_unit_test(tanh_is_within_three_units_in_the_last_place),
         cmocka_unit_test(activations_follow_their_formulas_far_out_and_keep_nan),
         cmocka_unit_test(products_of_all_sizes_sum_in_order),
         cmocka_unit_test(every_op_computes_what_ref_computes),
+        cmocka_unit_test(keys_beyond_a_row_s_length_are_not_read),
+        cmocka_unit_test(a_layer_s_bytes_are_known_before_its_weights),
         cmocka_unit_test(group_norm_far_from_zero_keeps_its_accuracy),
         cmocka_unit_test(bytes_do_not_depend_on_the_number_of_threads),
         cmocka_unit_test(bytes_of_a_row_do_not_depend_on_the_rows_beside_it),
