@@ -1,13 +1,13 @@
 """Makes tests/golden/tiny-sana-*/{text_encoder,transformer} (small random Gemma2Model and SanaTransformer2DModel) and
-tests/golden/tiny-sana-*.safetensors (what transformers, with eager attention, and diffusers compute with them, fp32 on a
-CPU).
+tests/golden/tiny-sana-*.safetensors (what transformers, with eager attention, and diffusers compute with them, fp32 on
+a CPU).
 
     python3 tests/golden/make_tiny_sana.py [OUT_FOLDER]
 
 Between them the three cover what configs may say: heads of the text that share keys and values and heads that do not, a
-soft cap, a strong one and none, windows on all, some and no layers, both spellings of a config and both of tensors' names;
-a transformer plain, with norms of queries and keys and an embedded guidance (Sprint), and with positions, biases and
-heads for the text that are narrower than it; bf16, f32 and fp16 files.
+soft cap, a strong one and none, windows on some layers in turn and as a list says, both spellings of a config and of
+tensor names; a transformer plain, with norms of queries and keys and an embedded guidance (Sprint), and with positions,
+biases and heads for the text that are narrower than it; bf16, f32 and fp16 files.
 """
 import json
 import sys
@@ -31,8 +31,8 @@ TINY = {
                          num_cross_attention_heads=3, cross_attention_head_dim=8, cross_attention_dim=24,
                          caption_channels=24, sample_size=32),
         dtype=torch.bfloat16, t=[981.0, 7.25, 500.0], shapes=[(2, 5, 7, 9, [3, 9]), (1, 3, 4, 5, [1])], seed=31),
-    # Sprint's: norms of queries and keys, guidance inside; one key for all heads, no cap, odd heads. What the transformer's
-    # norms are given is small, so that every norm's eps shows in what comes out.
+    # Sprint's: norms of queries and keys, guidance inside; one key for all heads, no cap, odd heads. What the
+    # transformer's norms are given is small, so that every norm's eps shows in what comes out.
     "tiny-sana-b": dict(
         text=dict(vocab_size=77, hidden_size=20, intermediate_size=34, num_hidden_layers=3, num_attention_heads=5,
                   num_key_value_heads=1, head_dim=6, query_pre_attn_scalar=11, attn_logit_softcapping=None,

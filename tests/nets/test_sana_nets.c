@@ -406,6 +406,50 @@ static void an_empty_config_is_the_classes_own(void **state)
     assert_true(s.guidance_embeds_scale == 0.1 && s.timestep_scale == 1);
 }
 
+static uint64_t transformer_count(struct weir_device *device, const char *json)
+{
+    struct weir_config *config = parse(json);
+    struct weir_sana_transformer_config c;
+    struct weir_sana_transformer *net = NULL;
+    OK(weir_sana_transformer_config_read(config, &c, &error));
+    OK(weir_sana_transformer_open(device, &c, NULL, WEIR_F32, &net, &error));
+    const uint64_t count = weir_sana_transformer_parameter_count(net);
+    weir_sana_transformer_close(&net);
+    weir_config_close(&config);
+    return count;
+}
+
+/* The released sizes, as the classes of upstream count them. */
+static void released_models_have_their_number_of_parameters(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json;
+        uint64_t count;
+    } cases[] = {
+        { "{}", 1604462752 },
+        { "{\"num_layers\": 28, \"num_attention_heads\": 36, \"num_cross_attention_heads\": 16,"
+          " \"cross_attention_head_dim\": 72, \"cross_attention_dim\": 1152}",
+          591747872 },
+        { "{\"qk_norm\": \"rms_norm_across_heads\"}", 1604641952 },
+        { "{\"qk_norm\": \"rms_norm_across_heads\", \"num_layers\": 60}", 4721825952 },
+        { "{\"qk_norm\": \"rms_norm_across_heads\", \"guidance_embeds\": true}", 1610237472 },
+    };
+    struct weir_device *device = NULL;
+    struct weir_config *config = parse("{}");
+    struct weir_gemma2_config c;
+    struct weir_gemma2 *gemma2 = NULL;
+    OK(weir_device_open("ref", 1, &device, &error));
+    for (size_t i = 0; i < WEIR_COUNT(cases); i++)
+        assert_int_equal(transformer_count(device, cases[i].json), cases[i].count);
+    OK(weir_gemma2_config_read(config, TOKENS, &c, &error));
+    OK(weir_gemma2_open(device, &c, NULL, WEIR_F32, &gemma2, &error));
+    assert_int_equal(weir_gemma2_parameter_count(gemma2), 2614341888);
+    weir_gemma2_close(&gemma2);
+    weir_config_close(&config);
+    weir_device_close(&device);
+}
+
 /* Where null, absence and the two spellings of transformers part. */
 static void null_is_not_absent_and_either_spelling_of_rope_counts(void **state)
 {
@@ -490,6 +534,7 @@ int main(void)
         cmocka_unit_test(a_size_leaves_one_table_of_positions_behind),
         cmocka_unit_test(settings_that_cannot_be_honoured_are_refused_by_key),
         cmocka_unit_test(an_empty_config_is_the_classes_own),
+        cmocka_unit_test(released_models_have_their_number_of_parameters),
         cmocka_unit_test(null_is_not_absent_and_either_spelling_of_rope_counts),
         cmocka_unit_test(a_tensor_of_another_shape_or_none_is_named),
     };

@@ -1,8 +1,8 @@
 /* gemma2: transformers' Gemma2Model: token ids in, the last hidden state out, one vector a token.
  *
  * A causal transformer. Padding on the right needs nothing: no real token looks at it, so what comes out for real
- * tokens is the same whatever stands behind them, and what comes out for padding means nothing. Its sliding window is not
- * built: a config whose window is shorter than the texts that can occur is refused. Attention scores are capped as
+ * tokens is the same whatever stands behind them, and what comes out for padding means nothing. There is no sliding
+ * window: a config whose window is shorter than the texts that can occur is refused. Attention scores are capped as
  * transformers' eager attention caps them.
  *
  * Shapes   ids i32 [R, L], last hidden state [R, L, width]; L at most the `tokens` that the config was read for
