@@ -77,6 +77,11 @@ bool weir_config_has(const struct weir_config *config, const char *key)
     return value_of(config, key) != NULL;
 }
 
+bool weir_config_is_null(const struct weir_config *config, const char *key)
+{
+    return json_is_null(json_object_get(config->root, key));
+}
+
 static enum weir_status fail_missing(const struct weir_config *config, const char *key, const char *wanted,
                                      struct weir_error *error)
 {
@@ -91,6 +96,27 @@ static enum weir_status fail_value(const struct weir_config *config, const char 
     weir_json_show(value, shown, sizeof shown);
     if (index >= 0) snprintf(place, sizeof place, "[%ld]", index);
     return weir_fail(error, WEIR_BAD_MODEL, "%s: %s%s is %s, wanted %s", config->label, key, place, shown, wanted);
+}
+
+enum weir_status weir_config_within(const struct weir_config *config, const char *key, struct weir_config **out,
+                                    struct weir_error *error)
+{
+    json_t *value = json_object_get(config->root, key);
+    *out = NULL;
+    if (!value || json_is_null(value)) return WEIR_OK;
+    if (!json_is_object(value)) return fail_value(config, key, -1, value, "an object", error);
+
+    const size_t bytes = strlen(config->label) + strlen(key) + 3;
+    struct weir_config *within = calloc(1, sizeof *within);
+    if (within) within->label = malloc(bytes);
+    if (!within || !within->label) {
+        weir_config_close(&within);
+        return weir_fail(error, WEIR_NO_MEMORY, "%s: no memory to read %s", config->label, key);
+    }
+    snprintf(within->label, bytes, "%s: %s", config->label, key);
+    within->root = json_incref(value);
+    *out = within;
+    return WEIR_OK;
 }
 
 static void wanted_int(int64_t min, int64_t max, char out[WANTED_BYTES])
@@ -324,6 +350,7 @@ enum weir_status weir_config_refuse(const struct weir_config *config, const char
     char shown[VALUE_SHOWN_BYTES] = "absent";
     const json_t *value = value_of(config, key);
     if (value) weir_json_show(value, shown, sizeof shown);
+    if (weir_config_is_null(config, key)) snprintf(shown, sizeof shown, "null");
     return weir_fail(error, WEIR_UNSUPPORTED, "%s: %s is %s, which is not supported, wanted %s", config->label, key,
                      shown, wanted);
 }

@@ -40,6 +40,12 @@ void weir_config_close(struct weir_config **config_p);
 const char *weir_config_label(const struct weir_config *config);
 /* True when the key is there and not null. */
 bool weir_config_has(const struct weir_config *config, const char *key);
+/* True when the key is there and null, for the few whose null means something else than their absence. */
+bool weir_config_is_null(const struct weir_config *config, const char *key);
+/* The object at the key as a config of its own, NULL when it is absent or null. The caller closes it; it may outlive
+ * `config`. Its words name both the file and the key: "config.json: rope_parameters: rope_type is ...". */
+enum weir_status weir_config_within(const struct weir_config *config, const char *key, struct weir_config **out,
+                                    struct weir_error *error);
 
 enum weir_status weir_config_int(const struct weir_config *config, const char *key, int64_t value_default, int64_t min,
                                  int64_t max, int64_t *out, struct weir_error *error);

@@ -303,6 +303,34 @@ static const struct {
     { "{\"a\": [[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}", WEIR_TOO_LARGE, "nested deeper than 16 levels at byte 21" },
 };
 
+static void an_object_within_is_a_config_of_its_own_and_null_is_told_from_absent(void **state)
+{
+    (void)state;
+    struct weir_config *config = parse("{\"rope\": {\"theta\": 500, \"type\": 3}, \"cap\": null, \"n\": 1}");
+    struct weir_config *within = NULL, *nothing = config;
+    struct weir_error error;
+    int64_t theta = 0;
+    const char *text = NULL;
+    assert_int_equal(weir_config_within(config, "absent", &nothing, &error), WEIR_OK);
+    assert_null(nothing);
+    assert_int_equal(weir_config_within(config, "cap", &nothing, &error), WEIR_OK);
+    assert_null(nothing);
+    assert_int_equal(weir_config_within(config, "n", &nothing, &error), WEIR_BAD_MODEL);
+    see_words(&error, "unet/config.json: n is 1, wanted an object");
+    assert_true(weir_config_is_null(config, "cap"));
+    assert_false(weir_config_is_null(config, "n"));
+    assert_false(weir_config_is_null(config, "absent"));
+    assert_int_equal(weir_config_refuse(config, "cap", "a number", &error), WEIR_UNSUPPORTED);
+    see_words(&error, "cap is null");
+    assert_int_equal(weir_config_within(config, "rope", &within, &error), WEIR_OK);
+    weir_config_close(&config);
+    assert_int_equal(weir_config_int(within, "theta", 1, 1, 1000, &theta, &error), WEIR_OK);
+    assert_int_equal(theta, 500);
+    assert_int_equal(weir_config_text(within, "type", "default", &text, &error), WEIR_BAD_MODEL);
+    see_words(&error, "unet/config.json: rope: type is 3");
+    weir_config_close(&within);
+}
+
 static void what_is_not_json_is_refused_with_the_line_and_the_key(void **state)
 {
     (void)state;
@@ -384,6 +412,7 @@ int main(void)
         cmocka_unit_test(a_wrong_value_is_named_with_its_file_its_key_and_what_is_wanted),
         cmocka_unit_test(bare_infinities_are_read_as_numbers_and_only_outside_of_texts),
         cmocka_unit_test(a_choice_gives_its_place_and_a_refusal_names_the_value),
+        cmocka_unit_test(an_object_within_is_a_config_of_its_own_and_null_is_told_from_absent),
         cmocka_unit_test(what_is_not_json_is_refused_with_the_line_and_the_key),
         cmocka_unit_test(a_config_may_have_a_mebibyte_and_fifty_thousand_values_and_no_more),
         cmocka_unit_test(a_file_is_read_and_a_missing_one_named),
