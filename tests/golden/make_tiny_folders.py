@@ -202,4 +202,5 @@ def main():
               f"unet {sum(p.numel() for p in pipeline.unet.parameters())} parameters")
 
 
-main()
+if __name__ == "__main__":
+    main()
