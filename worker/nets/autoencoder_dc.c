@@ -172,12 +172,10 @@ static enum weir_status check_widths(const struct weir_config *config, const str
                                      struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    static const char down[] = "each to divide 4 times the one before", up[] =
-                                                                            "each to divide 4 times the one before it"
-                                                                            ", from the last to the first";
+    static const char divisors[] = "each a divisor of 4 times the one before it";
     for (uint32_t i = encoder->first; i + 1 < c->stages; i++) {
         if (4 * c->encoder[i].channels % c->encoder[i + 1].channels != 0)
-            WEIR_TRY(weir_config_refuse(config, "encoder_block_out_channels", down, error));
+            WEIR_TRY(weir_config_refuse(config, "encoder_block_out_channels", divisors, error));
     }
     for (uint32_t i = 1; c->pixel_unshuffle && i < c->stages; i++) {
         if (c->encoder[i].channels % 4 != 0)
@@ -187,7 +185,7 @@ static enum weir_status check_widths(const struct weir_config *config, const str
     }
     for (uint32_t i = decoder->first; i + 1 < c->stages; i++) {
         if (4 * c->decoder[i].channels % c->decoder[i + 1].channels != 0)
-            WEIR_TRY(weir_config_refuse(config, "decoder_block_out_channels", up, error));
+            WEIR_TRY(weir_config_refuse(config, "decoder_block_out_channels", divisors, error));
     }
     if (c->encoder_out_shortcut && c->encoder[c->stages - 1].channels % c->latent_channels != 0)
         WEIR_TRY(weir_config_refuse(config, "encoder_block_out_channels",
