@@ -80,7 +80,12 @@ uint64_t weir_weight_count(const struct weir_parameters *q)
     switch (q->op) {
     case WEIR_OP_LINEAR:
     case WEIR_OP_EMBED:
+    case WEIR_OP_TABLE_ADD:
         return matrix;
+    case WEIR_OP_GROUPED_LINEAR:
+        return matrix / q->kernel;
+    case WEIR_OP_DEPTHWISE_CONV:
+        return (uint64_t)q->out * q->kernel * q->kernel;
     case WEIR_OP_CONV2D:
         return matrix * q->kernel * q->kernel;
     case WEIR_OP_CONV_TEMPORAL:
@@ -125,8 +130,20 @@ enum weir_status weir_check_parameters(const struct weir_parameters *q, struct w
             fault = "GEGLU needs an even number of outputs";
         }
         break;
+    case WEIR_OP_GROUPED_LINEAR:
+        CHECK_COUNT(q->op, named, "weight", q->out, q->in);
+        if (q->kernel == 0 || q->out % q->kernel != 0 || q->in % q->kernel != 0) {
+            fault = "the groups must divide the inputs and the outputs";
+        } else if (q->bias) {
+            fault = "a grouped linear has no bias";
+        }
+        break;
     case WEIR_OP_CONV2D:
         CHECK_COUNT(q->op, named, "weight", q->out, q->in, q->kernel, q->kernel);
+        break;
+    case WEIR_OP_DEPTHWISE_CONV:
+        CHECK_COUNT(q->op, named, "weight", q->out, q->kernel, q->kernel);
+        if (q->kernel % 2 == 0) fault = "the kernel's size must be odd";
         break;
     case WEIR_OP_CONV_TEMPORAL:
         CHECK_COUNT(q->op, named, "weight", q->out, q->in, 3);
@@ -135,6 +152,13 @@ enum weir_status weir_check_parameters(const struct weir_parameters *q, struct w
     case WEIR_OP_LAYER_NORM:
         CHECK_COUNT(q->op, named, "weight", q->out);
         if (!q->bias) fault = "a norm needs gamma and beta";
+        break;
+    case WEIR_OP_RMS_NORM:
+        CHECK_COUNT(q->op, named, "weight", q->out);
+        break;
+    case WEIR_OP_TABLE_ADD:
+        CHECK_COUNT(q->op, named, "table", q->out, q->in);
+        if (q->bias) fault = "a table has no bias";
         break;
     case WEIR_OP_EMBED:
         CHECK_COUNT(q->op, named, "table", q->out, q->in);
@@ -152,6 +176,34 @@ cleanup:
     return status;
 }
 
+bool weir_activation_is_gated(enum weir_activation activation)
+{
+    return activation == WEIR_ACT_GEGLU || activation == WEIR_ACT_GEGLU_TANH;
+}
+
+uint32_t weir_linear_width(const struct weir_linear *s)
+{
+    return weir_activation_is_gated(s->activation) ? s->out / 2 : s->out;
+}
+
+/* "rms_norm norm1: eps is 0; it must be above 0" */
+static enum weir_status check_eps(enum weir_op op, const struct weir_packed *packed, float eps,
+                                  struct weir_error *error)
+{
+    if (eps > 0 && isfinite(eps)) return WEIR_OK;
+    return weir_fail(error, WEIR_BAD_SHAPE, "%s: eps is %g; it must be above 0",
+                     SUBJECT(op, packed ? packed->name : NULL), (double)eps);
+}
+
+/* That operand `what` has a vector number `index`. */
+static enum weir_status check_vector(enum weir_op op, const struct weir_packed *packed, const char *what,
+                                     uint32_t index, uint32_t vectors, struct weir_error *error)
+{
+    if (index < vectors) return WEIR_OK;
+    return weir_fail(error, WEIR_BAD_SHAPE, "%s: %s is vector %u of %u, counted from 0",
+                     SUBJECT(op, packed ? packed->name : NULL), what, index, vectors);
+}
+
 enum weir_status weir_check_linear(const struct weir_packed *packed, const struct weir_linear *s,
                                    struct weir_error *error)
 {
@@ -163,11 +215,33 @@ enum weir_status weir_check_linear(const struct weir_packed *packed, const struc
     WEIR_TRY(check_equal(WEIR_OP_LINEAR, packed, "the number of outputs", s->out, packed->out, error));
     CHECK_COUNT(WEIR_OP_LINEAR, packed, "x", s->rows, s->tokens, s->in);
     CHECK_COUNT(WEIR_OP_LINEAR, packed, "y", s->rows, s->tokens, s->out);
-    if ((unsigned)s->activation > WEIR_ACT_GEGLU || (s->activation == WEIR_ACT_GEGLU) != packed->geglu) {
+    if ((unsigned)s->activation > WEIR_ACT_GEGLU_TANH || weir_activation_is_gated(s->activation) != packed->geglu) {
         status =
             weir_fail(error, WEIR_BAD_SHAPE, "%s: activation %d on a layer packed %s GEGLU",
                       SUBJECT(WEIR_OP_LINEAR, packed->name), (int)s->activation, packed->geglu ? "for" : "without");
+        goto cleanup;
     }
+    if (s->gate_vectors || s->gate_vector) {
+        WEIR_TRY(check_vector(WEIR_OP_LINEAR, packed, "the gate", s->gate_vector, s->gate_vectors, error));
+        CHECK_COUNT(WEIR_OP_LINEAR, packed, "the gate", s->rows, s->gate_vectors, weir_linear_width(s));
+    }
+
+cleanup:
+    return status;
+}
+
+enum weir_status weir_check_grouped_linear(const struct weir_packed *packed, const struct weir_grouped_linear *s,
+                                           struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+
+    WEIR_TRY(check_layer(WEIR_OP_GROUPED_LINEAR, packed, error));
+    WEIR_TRY(check_dtype(WEIR_OP_GROUPED_LINEAR, s->dtype, error));
+    WEIR_TRY(check_equal(WEIR_OP_GROUPED_LINEAR, packed, "the input's number of channels", s->in, packed->in, error));
+    WEIR_TRY(check_equal(WEIR_OP_GROUPED_LINEAR, packed, "the number of outputs", s->out, packed->out, error));
+    WEIR_TRY(check_equal(WEIR_OP_GROUPED_LINEAR, packed, "the number of groups", s->groups, packed->kernel, error));
+    CHECK_COUNT(WEIR_OP_GROUPED_LINEAR, packed, "x", s->rows, s->tokens, s->in);
+    CHECK_COUNT(WEIR_OP_GROUPED_LINEAR, packed, "y", s->rows, s->tokens, s->out);
 
 cleanup:
     return status;
@@ -231,6 +305,25 @@ cleanup:
     return status;
 }
 
+enum weir_status weir_check_depthwise_conv(const struct weir_packed *packed, const struct weir_depthwise_conv *s,
+                                           struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+
+    WEIR_TRY(check_layer(WEIR_OP_DEPTHWISE_CONV, packed, error));
+    WEIR_TRY(check_dtype(WEIR_OP_DEPTHWISE_CONV, s->dtype, error));
+    WEIR_TRY(check_equal(WEIR_OP_DEPTHWISE_CONV, packed, "the number of channels", s->channels, packed->out, error));
+    WEIR_TRY(check_equal(WEIR_OP_DEPTHWISE_CONV, packed, "the kernel's size", s->kernel, packed->kernel, error));
+    CHECK_COUNT(WEIR_OP_DEPTHWISE_CONV, packed, "x", s->rows, s->frames, s->height, s->width, s->channels);
+    if (s->glu && s->channels % 2 != 0) {
+        status = weir_fail(error, WEIR_BAD_SHAPE, "%s: %u channels are no value and gate of one size",
+                           SUBJECT(WEIR_OP_DEPTHWISE_CONV, packed->name), s->channels);
+    }
+
+cleanup:
+    return status;
+}
+
 enum weir_status weir_check_group_norm(const struct weir_packed *packed, const struct weir_group_norm *s,
                                        struct weir_error *error)
 {
@@ -243,10 +336,9 @@ enum weir_status weir_check_group_norm(const struct weir_packed *packed, const s
     if (s->groups == 0 || s->channels % s->groups != 0) {
         status = weir_fail(error, WEIR_BAD_SHAPE, "%s: %u channels do not divide into %u groups",
                            SUBJECT(WEIR_OP_GROUP_NORM, packed->name), s->channels, s->groups);
-    } else if (!(s->eps > 0) || !isfinite(s->eps)) {
-        status = weir_fail(error, WEIR_BAD_SHAPE, "%s: eps is %g; it must be above 0",
-                           SUBJECT(WEIR_OP_GROUP_NORM, packed->name), (double)s->eps);
+        goto cleanup;
     }
+    WEIR_TRY(check_eps(WEIR_OP_GROUP_NORM, packed, s->eps, error));
 
 cleanup:
     return status;
@@ -261,10 +353,57 @@ enum weir_status weir_check_layer_norm(const struct weir_packed *packed, const s
     WEIR_TRY(check_dtype(WEIR_OP_LAYER_NORM, s->dtype, error));
     WEIR_TRY(check_equal(WEIR_OP_LAYER_NORM, packed, "the number of channels", s->channels, packed->out, error));
     CHECK_COUNT(WEIR_OP_LAYER_NORM, packed, "x", s->rows, s->tokens, s->channels);
-    if (!(s->eps > 0) || !isfinite(s->eps)) {
-        status = weir_fail(error, WEIR_BAD_SHAPE, "%s: eps is %g; it must be above 0",
-                           SUBJECT(WEIR_OP_LAYER_NORM, packed->name), (double)s->eps);
+    WEIR_TRY(check_eps(WEIR_OP_LAYER_NORM, packed, s->eps, error));
+
+cleanup:
+    return status;
+}
+
+enum weir_status weir_check_rms_norm(const struct weir_packed *packed, const struct weir_rms_norm *s,
+                                     struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+
+    WEIR_TRY(check_layer(WEIR_OP_RMS_NORM, packed, error));
+    WEIR_TRY(check_dtype(WEIR_OP_RMS_NORM, s->dtype, error));
+    WEIR_TRY(check_equal(WEIR_OP_RMS_NORM, packed, "the number of channels", s->channels, packed->out, error));
+    CHECK_COUNT(WEIR_OP_RMS_NORM, packed, "x", s->rows, s->tokens, s->channels);
+    WEIR_TRY(check_eps(WEIR_OP_RMS_NORM, packed, s->eps, error));
+    if (s->activation != WEIR_ACT_NONE && s->activation != WEIR_ACT_RELU && s->activation != WEIR_ACT_SILU) {
+        status = weir_fail(error, WEIR_BAD_SHAPE, "%s: activation %d; none, relu and silu are possible",
+                           SUBJECT(WEIR_OP_RMS_NORM, packed->name), (int)s->activation);
     }
+
+cleanup:
+    return status;
+}
+
+enum weir_status weir_check_modulated_norm(const struct weir_packed *packed, const struct weir_modulated_norm *s,
+                                           struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+
+    WEIR_TRY(check_dtype(WEIR_OP_MODULATED_NORM, s->dtype, error));
+    CHECK_COUNT(WEIR_OP_MODULATED_NORM, packed, "x", s->rows, s->tokens, s->channels);
+    CHECK_COUNT(WEIR_OP_MODULATED_NORM, packed, "m", s->rows, s->vectors, s->channels);
+    WEIR_TRY(check_vector(WEIR_OP_MODULATED_NORM, packed, "the shift", s->shift, s->vectors, error));
+    WEIR_TRY(check_vector(WEIR_OP_MODULATED_NORM, packed, "the scale", s->scale, s->vectors, error));
+    WEIR_TRY(check_eps(WEIR_OP_MODULATED_NORM, packed, s->eps, error));
+
+cleanup:
+    return status;
+}
+
+enum weir_status weir_check_table_add(const struct weir_packed *packed, const struct weir_table_add *s,
+                                      struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+
+    WEIR_TRY(check_layer(WEIR_OP_TABLE_ADD, packed, error));
+    WEIR_TRY(check_dtype(WEIR_OP_TABLE_ADD, s->dtype, error));
+    WEIR_TRY(check_equal(WEIR_OP_TABLE_ADD, packed, "the number of vectors", s->vectors, packed->out, error));
+    WEIR_TRY(check_equal(WEIR_OP_TABLE_ADD, packed, "the number of channels", s->channels, packed->in, error));
+    CHECK_COUNT(WEIR_OP_TABLE_ADD, packed, "y", s->rows, s->vectors, s->channels);
 
 cleanup:
     return status;
@@ -300,9 +439,14 @@ enum weir_status weir_check_attention(const struct weir_packed *packed, const st
     CHECK_COUNT(WEIR_OP_ATTENTION, packed, "k", s->rows, s->key.row_tokens, s->k_stride);
     CHECK_COUNT(WEIR_OP_ATTENTION, packed, "v", s->rows, s->key.row_tokens, s->v_stride);
     CHECK_COUNT(WEIR_OP_ATTENTION, packed, "y", s->rows, s->query.row_tokens, s->y_stride);
-    const uint64_t width = (uint64_t)s->heads * s->head_dim;
-    if (s->q_channel + width > s->q_stride || s->k_channel + width > s->k_stride ||
-        s->v_channel + width > s->v_stride || width > s->y_stride) {
+    const uint64_t width = (uint64_t)s->heads * s->head_dim, kv_width = (uint64_t)s->kv_heads * s->head_dim;
+    if (s->kv_heads == 0 || s->heads % s->kv_heads != 0) {
+        status = weir_fail(error, WEIR_BAD_SHAPE, "attention: %u heads cannot share %u heads of keys and values evenly",
+                           s->heads, s->kv_heads);
+        goto cleanup;
+    }
+    if (s->q_channel + width > s->q_stride || s->k_channel + kv_width > s->k_stride ||
+        s->v_channel + kv_width > s->v_stride || width > s->y_stride) {
         fault = "the heads do not fit a token's channels";
     } else if (!layout_fits(&s->query, s->sequences, s->query_length)) {
         fault = "a query lies outside its row";
@@ -312,10 +456,55 @@ enum weir_status weir_check_attention(const struct weir_packed *packed, const st
         fault = "causal attention needs as many keys as queries";
     } else if (!isfinite(s->scale)) {
         fault = "the scale is not finite";
+    } else if (!(s->softcap >= 0) || !isfinite(s->softcap)) {
+        fault = "the softcap is neither 0 nor above it";
     }
     if (fault) {
         status = weir_fail(error, WEIR_BAD_SHAPE, "attention: %s (%u heads of %u, %u queries, %u keys, %u sequences)",
                            fault, s->heads, s->head_dim, s->query_length, s->key_length, s->sequences);
+    }
+
+cleanup:
+    return status;
+}
+
+enum weir_status weir_check_linear_attention(const struct weir_packed *packed, const struct weir_linear_attention *s,
+                                             struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+
+    WEIR_TRY(check_dtype(WEIR_OP_LINEAR_ATTENTION, s->dtype, error));
+    CHECK_COUNT(WEIR_OP_LINEAR_ATTENTION, packed, "x", s->rows, s->frames, s->pixels, s->stride);
+    CHECK_COUNT(WEIR_OP_LINEAR_ATTENTION, packed, "y", s->rows, s->frames, s->pixels, s->heads, s->head_dim);
+    const uint32_t channels[] = { s->q_channel, s->k_channel, s->v_channel };
+    const uint64_t last_head = (uint64_t)(s->heads - 1) * s->head_step;
+    for (size_t i = 0; i < WEIR_COUNT(channels); i++) {
+        if (last_head + channels[i] + s->head_dim <= s->stride) continue;
+        status = weir_fail(error, WEIR_BAD_SHAPE,
+                           "linear_attention: %u heads of %u, one every %u channels from channel %u, do not fit a "
+                           "token's %u channels",
+                           s->heads, s->head_dim, s->head_step, channels[i], s->stride);
+        goto cleanup;
+    }
+    WEIR_TRY(check_eps(WEIR_OP_LINEAR_ATTENTION, packed, s->eps, error));
+
+cleanup:
+    return status;
+}
+
+enum weir_status weir_check_rope(const struct weir_packed *packed, const struct weir_rope *s, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+
+    WEIR_TRY(check_dtype(WEIR_OP_ROPE, s->dtype, error));
+    CHECK_COUNT(WEIR_OP_ROPE, packed, "x", s->rows, s->tokens, s->channels);
+    CHECK_COUNT(WEIR_OP_ROPE, packed, "the heads", s->rows, s->tokens, s->heads, s->head_dim);
+    if ((uint64_t)s->heads * s->head_dim > s->channels || s->head_dim % 2 != 0) {
+        status = weir_fail(error, WEIR_BAD_SHAPE,
+                           "rope: %u heads of %u in %u channels; they must fit, and a head's size be even", s->heads,
+                           s->head_dim, s->channels);
+    } else if (!(s->theta > 0) || !isfinite(s->theta)) {
+        status = weir_fail(error, WEIR_BAD_SHAPE, "rope: theta is %g; it must be above 0", (double)s->theta);
     }
 
 cleanup:
@@ -385,6 +574,61 @@ enum weir_status weir_check_concat(const struct weir_packed *packed, const struc
     CHECK_COUNT(WEIR_OP_CONCAT, packed, "a", s->rows, s->tokens, s->a_channels);
     CHECK_COUNT(WEIR_OP_CONCAT, packed, "b", s->rows, s->tokens, s->b_channels);
     CHECK_COUNT(WEIR_OP_CONCAT, packed, "y", s->rows, s->tokens, s->a_channels + s->b_channels);
+
+cleanup:
+    return status;
+}
+
+enum weir_status weir_check_regroup(const struct weir_packed *packed, const struct weir_regroup *s,
+                                    struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+
+    WEIR_TRY(check_dtype(WEIR_OP_REGROUP, s->dtype, error));
+    CHECK_COUNT(WEIR_OP_REGROUP, packed, "x", s->rows, s->tokens, s->in);
+    CHECK_COUNT(WEIR_OP_REGROUP, packed, "y", s->rows, s->tokens, s->out);
+    if (s->in % s->out != 0 && s->out % s->in != 0) {
+        status =
+            weir_fail(error, WEIR_BAD_SHAPE, "regroup: of %u and %u channels neither divides the other", s->in, s->out);
+    }
+
+cleanup:
+    return status;
+}
+
+enum weir_status weir_check_pixel_shuffle(const struct weir_packed *packed, const struct weir_pixel_shuffle *s,
+                                          struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+
+    WEIR_TRY(check_dtype(WEIR_OP_PIXEL_SHUFFLE, s->dtype, error));
+    CHECK_COUNT(WEIR_OP_PIXEL_SHUFFLE, packed, "x", s->rows, s->frames, s->height, s->width, s->in);
+    CHECK_COUNT(WEIR_OP_PIXEL_SHUFFLE, packed, "y", s->rows, s->frames, 2 * s->height, 2 * s->width, s->out);
+    if (4 * (uint64_t)s->out % s->in != 0) {
+        status = weir_fail(error, WEIR_BAD_SHAPE, "pixel_shuffle: %u channels do not divide 4 times %u", s->in, s->out);
+    }
+
+cleanup:
+    return status;
+}
+
+enum weir_status weir_check_pixel_unshuffle(const struct weir_packed *packed, const struct weir_pixel_unshuffle *s,
+                                            struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+
+    WEIR_TRY(check_dtype(WEIR_OP_PIXEL_UNSHUFFLE, s->dtype, error));
+    CHECK_COUNT(WEIR_OP_PIXEL_UNSHUFFLE, packed, "x", s->rows, s->frames, s->height, s->width, s->in);
+    if (s->height % 2 != 0 || s->width % 2 != 0) {
+        status = weir_fail(error, WEIR_BAD_SHAPE, "pixel_unshuffle: a picture of %ux%u; both must be even", s->height,
+                           s->width);
+        goto cleanup;
+    }
+    CHECK_COUNT(WEIR_OP_PIXEL_UNSHUFFLE, packed, "y", s->rows, s->frames, s->height / 2, s->width / 2, s->out);
+    if (4 * (uint64_t)s->in % s->out != 0) {
+        status =
+            weir_fail(error, WEIR_BAD_SHAPE, "pixel_unshuffle: %u channels do not divide 4 times %u", s->out, s->in);
+    }
 
 cleanup:
     return status;

@@ -31,7 +31,7 @@ enum weir_activation {
     WEIR_ACT_GELU,       /* 0.5 x (1 + erf(x / sqrt 2)) */
     WEIR_ACT_GELU_TANH,  /* 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
     WEIR_ACT_QUICK_GELU, /* x * sigmoid(1.702 x) */
-    WEIR_ACT_RELU,       /* max(x, 0) */
+    WEIR_ACT_RELU,       /* max(x, 0); a NaN stays one */
     WEIR_ACT_GEGLU, /* linear only: out is 2 * C, first half the value a, second half the gate g: y = a * gelu(g) */
     WEIR_ACT_GEGLU_TANH, /* linear only: the same with gelu's tanh form */
 };
@@ -48,13 +48,7 @@ struct weir_linear {
     uint32_t gate_vectors, gate_vector;
     enum weir_dtype dtype;
 };
-enum {
-    WEIR_LINEAR_X,
-    WEIR_LINEAR_RESIDUAL /* opt */,
-    WEIR_LINEAR_GATE /* opt */,
-    WEIR_LINEAR_Y,
-    WEIR_LINEAR_OPERANDS
-};
+enum { WEIR_LINEAR_X, WEIR_LINEAR_RESIDUAL /* opt */, WEIR_LINEAR_GATE /* opt */, WEIR_LINEAR_Y, WEIR_LINEAR_OPERANDS };
 
 /* grouped_linear: a linear for each group of channels by itself: a 1x1 convolution with groups, no bias.
  *   y[r,l,g*O+j] = sum_i weight[g*O+j,i] x[r,l,g*I+i],  I = in / groups, O = out / groups
@@ -183,8 +177,7 @@ enum { WEIR_TABLE_ADD_X, WEIR_TABLE_ADD_Y, WEIR_TABLE_ADD_OPERANDS };
  *          attention is sequences = P, inner = P, inner_step = 1, token_step = P. Text K/V shared by all frames:
  *          steps 0. y has y_stride channels a token, beginning at channel 0. y must not be q, k or v
  *          causal: key j counts for query i only when j <= i (query_length == key_length)
- *          lengths: i32 [R] on the device, key j of row r counts only when j < lengths[r], each 1..key_length (the
- *          caller checked)
+ *          lengths: i32 [R], key j of row r counts only when j < lengths[r], each 1..key_length (the caller checked)
  * Source   Vaswani et al., arXiv:1706.03762; diffusers models/attention_processor.py */
 struct weir_sequence_layout {
     uint32_t row_tokens, inner, outer_step, inner_step, token_step;
@@ -195,7 +188,7 @@ struct weir_attention {
     uint32_t q_stride, q_channel, k_stride, k_channel, v_stride, v_channel, y_stride;
     float scale;
     bool causal;
-    uint32_t kv_heads; /* divides heads */
+    uint32_t kv_heads; /* divides heads, so at least 1 */
     float softcap;
     bool lengths;
     enum weir_dtype dtype;
@@ -211,8 +204,8 @@ enum {
 
 /* linear_attention: attention with the kernel relu(q) . relu(k) instead of softmax, linear in the tokens.
  *   y[r,t,i,h,:] = sum_j w_j v[j,h,:] / (sum_j w_j + eps),  w_j = relu(q[i,h,:]) . relu(k[j,h,:])
- * over the tokens j of the same frame. Computed as S = sum_j [v_j; 1] relu(k_j)^T, then S relu(q_i): sums in f32 (on ref
- * in double), in an order that shape alone decides.
+ * over the tokens j of the same frame. Computed as S = sum_j [v_j; 1] relu(k_j)^T, then S relu(q_i): sums in f32 (on
+ * ref in double), in an order that shape alone decides. eps is above 0.
  * Shapes   x [R, T, P, stride]: head h has its q, k and v at channels h * head_step + *_channel; y [R, T, P, heads *
  *          head_dim]. So a fused projection q | k | v has head_step = head_dim and channels 0, C, 2 C; AutoencoderDC's
  *          groups of three heads have head_step = 3 * head_dim and channels 0, head_dim, 2 * head_dim
@@ -274,8 +267,8 @@ struct weir_concat {
 enum { WEIR_CONCAT_A, WEIR_CONCAT_B, WEIR_CONCAT_Y, WEIR_CONCAT_OPERANDS };
 
 /* regroup: another number of channels without weights.
- *   out a multiple of in: y[r,l,c] = x[r,l,c / (out / in)] (repeat_interleave); in a multiple of out: y[r,l,c] = the mean
- *   of the in / out neighbours x[r,l,c * (in / out) + k], added in order, then divided
+ *   out a multiple of in: y[r,l,c] = x[r,l,c / (out / in)] (repeat_interleave)
+ *   in a multiple of out: y[r,l,c] = the mean of the in / out neighbours x[r,l,c * (in / out) + k], added in order
  * Shapes   x [R, L, in]; y [R, L, out] */
 struct weir_regroup {
     uint32_t rows, tokens, in, out;
@@ -283,7 +276,7 @@ struct weir_regroup {
 };
 enum { WEIR_REGROUP_X, WEIR_REGROUP_Y, WEIR_REGROUP_OPERANDS };
 
-/* pixel_shuffle: channels become 2 x 2 pixels; where there are fewer than 4 * out of them each is used more than once.
+/* pixel_shuffle: channels become 2 x 2 pixels; where there are fewer than 4 * out of them, each is used repeatedly.
  *   y[r,t,2h+i,2w+j,c] = x[r,t,h,w,(4 c + 2 i + j) / (4 out / in)] (+ residual)
  * Shapes   x [R, T, height, width, in]; y, residual [R, T, 2 height, 2 width, out]; 4 * out a multiple of in. y may be
  *          residual
@@ -293,15 +286,11 @@ struct weir_pixel_shuffle {
     bool residual;
     enum weir_dtype dtype;
 };
-enum {
-    WEIR_PIXEL_SHUFFLE_X,
-    WEIR_PIXEL_SHUFFLE_RESIDUAL /* opt */,
-    WEIR_PIXEL_SHUFFLE_Y,
-    WEIR_PIXEL_SHUFFLE_OPERANDS
-};
+enum { WEIR_PIXEL_SHUFFLE_X, WEIR_PIXEL_SHUFFLE_RESIDUAL /* opt */, WEIR_PIXEL_SHUFFLE_Y, WEIR_PIXEL_SHUFFLE_OPERANDS };
 
 /* pixel_unshuffle: 2 x 2 pixels become channels, then groups of neighbours their mean.
- *   u[r,t,h,w,4 c + 2 i + j] = x[r,t,2h+i,2w+j,c];  y[r,t,h,w,o] = mean of u[..,o * m + k], k < m = 4 in / out (+ residual)
+ *   u[r,t,h,w,4 c + 2 i + j] = x[r,t,2h+i,2w+j,c]
+ *   y[r,t,h,w,o] = mean of u[r,t,h,w,o * m + k], k < m = 4 in / out (+ residual)
  * Shapes   x [R, T, height, width, in], height and width even; y, residual [R, T, height / 2, width / 2, out]; 4 * in a
  *          multiple of out. y may be residual
  * Source   as above */
@@ -368,7 +357,7 @@ struct weir_to_rgb8 {
 };
 enum { WEIR_TO_RGB8_X, WEIR_TO_RGB8_Y, WEIR_TO_RGB8_OPERANDS };
 
-/* X(op, OP, has weights). The order is the order of the table. */
+/* X(op, OP). The order is the order of the table. */
 #define WEIR_OP_TABLE(X)                                                                                               \
     X(linear, LINEAR)                                                                                                  \
     X(grouped_linear, GROUPED_LINEAR)                                                                                  \

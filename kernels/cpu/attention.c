@@ -157,6 +157,10 @@ struct weir_cpu_plan *weir_cpu_plan_attention(struct weir_cpu *cpu, struct weir_
 {
     (void)cpu;
     (void)layer;
+    if (s->kv_heads != s->heads || s->softcap != 0 || s->lengths) {
+        weir_fail(error, WEIR_UNSUPPORTED, "device cpu: attention has no shared key heads, softcap or lengths yet");
+        return NULL;
+    }
     struct attention_plan *plan = calloc(1, sizeof *plan);
     if (!plan) {
         weir_fail(error, WEIR_NO_MEMORY, "device cpu: no memory for a plan");

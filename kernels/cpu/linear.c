@@ -80,6 +80,10 @@ struct weir_cpu_plan *weir_cpu_plan_linear(struct weir_cpu *cpu, struct weir_cpu
                                            const struct weir_linear *s, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
+    if (s->gate_vectors || s->activation == WEIR_ACT_GEGLU_TANH) {
+        weir_fail(error, WEIR_UNSUPPORTED, "device cpu: linear has no %s yet", s->gate_vectors ? "gate" : "GEGLU_TANH");
+        return NULL;
+    }
     struct linear_plan *plan = calloc(1, sizeof *plan);
     if (!plan) {
         weir_fail(error, WEIR_NO_MEMORY, "device cpu: no memory for a plan");

@@ -177,12 +177,15 @@ INLINE vector activated(enum weir_activation activation, vector x)
     case WEIR_ACT_GELU:
     case WEIR_ACT_GEGLU:
         return gelu(x);
+    case WEIR_ACT_GEGLU_TANH:
     case WEIR_ACT_GELU_TANH: { /* 0.5 (1 + tanh u) = sigmoid(2 u) */
         const vector cube = x * x * x;
         return x * sigmoid(fused(cube, broadcast(0.07135481282553f), x * 1.5957691216057308f));
     }
     case WEIR_ACT_QUICK_GELU:
         return x * sigmoid(1.702f * x);
+    case WEIR_ACT_RELU:
+        return larger(broadcast(0), x);
     case WEIR_ACT_NONE:
         break;
     }
@@ -217,11 +220,15 @@ static void activate(enum weir_activation activation, const float *x, const floa
     case WEIR_ACT_GELU:
         activate_all(WEIR_ACT_GELU, x, residual, y, count);
         break;
+    case WEIR_ACT_GEGLU_TANH:
     case WEIR_ACT_GELU_TANH:
         activate_all(WEIR_ACT_GELU_TANH, x, residual, y, count);
         break;
     case WEIR_ACT_QUICK_GELU:
         activate_all(WEIR_ACT_QUICK_GELU, x, residual, y, count);
+        break;
+    case WEIR_ACT_RELU:
+        activate_all(WEIR_ACT_RELU, x, residual, y, count);
         break;
     }
 }

@@ -14,12 +14,21 @@ static size_t token_of(const struct weir_sequence_layout *l, uint32_t r, uint32_
            (size_t)i * l->token_step;
 }
 
-/* One query of one head: y = sum_j softmax_j(scale q . k_j) v_j over the first `keys` keys. */
+/* Keys that query i of row r may see: the first ones. */
+static uint32_t keys_of(const struct weir_attention *s, const int32_t *lengths, uint32_t r, uint32_t i)
+{
+    uint32_t keys = s->causal ? i + 1 : s->key_length;
+    if (s->lengths && (uint32_t)lengths[r] < keys) keys = (uint32_t)lengths[r];
+    return keys;
+}
+
+/* One query of one head: y = sum_j softmax_j(cap(scale q . k_j)) v_j over the keys that it may see. */
 static void attend(const struct weir_attention *s, void *const operands[], uint32_t r, uint32_t sequence, uint32_t i,
                    uint32_t h, double *weights, double *sum)
 {
-    const uint32_t keys = s->causal ? i + 1 : s->key_length;
+    const uint32_t keys = keys_of(s, operands[WEIR_ATTENTION_LENGTHS], r, i);
     const size_t channel = (size_t)h * s->head_dim;
+    const size_t kv_channel = (size_t)(h / (s->heads / s->kv_heads)) * s->head_dim;
     const size_t query = token_of(&s->query, r, sequence, i);
     const float *q = (const float *)operands[WEIR_ATTENTION_Q] + query * s->q_stride + s->q_channel + channel;
     float *y = (float *)operands[WEIR_ATTENTION_Y] + query * s->y_stride + channel;
@@ -27,17 +36,18 @@ static void attend(const struct weir_attention *s, void *const operands[], uint3
     double largest = -INFINITY, total = 0;
     for (uint32_t j = 0; j < keys; j++) {
         const float *k = (const float *)operands[WEIR_ATTENTION_K] + token_of(&s->key, r, sequence, j) * s->k_stride +
-                         s->k_channel + channel;
+                         s->k_channel + kv_channel;
         double product = 0;
         for (uint32_t d = 0; d < s->head_dim; d++) product += (double)q[d] * (double)k[d];
         weights[j] = (double)s->scale * product;
+        if (s->softcap != 0) weights[j] = (double)s->softcap * tanh(weights[j] / (double)s->softcap);
         largest = fmax(largest, weights[j]);
     }
     for (uint32_t j = 0; j < keys; j++) total += weights[j] = exp(weights[j] - largest);
     for (uint32_t d = 0; d < s->head_dim; d++) sum[d] = 0;
     for (uint32_t j = 0; j < keys; j++) {
         const float *v = (const float *)operands[WEIR_ATTENTION_V] + token_of(&s->key, r, sequence, j) * s->v_stride +
-                         s->v_channel + channel;
+                         s->v_channel + kv_channel;
         for (uint32_t d = 0; d < s->head_dim; d++) sum[d] += weights[j] * (double)v[d];
     }
     for (uint32_t d = 0; d < s->head_dim; d++) y[d] = (float)(sum[d] / total);

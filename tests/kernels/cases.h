@@ -39,30 +39,78 @@ struct kernel_case {
 #define LAYER_NORM(L, C)                                                                                               \
     { .label = "layer_norm " #L " x " #C, .op = WEIR_OP_LAYER_NORM,                                                    \
       .shape.layer_norm = { .rows = 2, .tokens = L, .channels = C, .eps = 1e-5f } }
-#define SPATIAL(T, Q, K, H, D)                                                                                         \
-    { .label = "attention spatial " #T " of " #Q " x " #K ", " #H " heads of " #D, .op = WEIR_OP_ATTENTION,            \
+#define SPATIAL(T, Q, K, H, D, ...)                                                                                    \
+    { .label = "attention spatial " #T " of " #Q " x " #K ", " #H " heads of " #D " " #__VA_ARGS__,                    \
+      .op = WEIR_OP_ATTENTION,                                                                                         \
       .shape.attention = { .rows = 2, .sequences = T, .query_length = Q, .key_length = K, .heads = H, .head_dim = D,   \
-                           .query = { (T) * (Q), 1, Q, 0, 1 }, .key = { (T) * (K), 1, K, 0, 1 },                       \
+                           .kv_heads = H, .query = { (T) * (Q), 1, Q, 0, 1 }, .key = { (T) * (K), 1, K, 0, 1 },        \
                            .q_stride = 3 * (H) * (D), .k_stride = 3 * (H) * (D), .v_stride = 3 * (H) * (D),            \
                            .k_channel = (H) * (D), .v_channel = 2 * (H) * (D), .y_stride = (H) * (D),                  \
-                           .scale = 0.25f } }
+                           .scale = 0.25f, __VA_ARGS__ } }
 #define TEMPORAL(T, P, H, D)                                                                                           \
     { .label = "attention temporal " #T " x " #P ", " #H " heads of " #D, .op = WEIR_OP_ATTENTION,                     \
       .shape.attention = { .rows = 2, .sequences = P, .query_length = T, .key_length = T, .heads = H, .head_dim = D,   \
-                           .query = { (T) * (P), P, 0, 1, P }, .key = { (T) * (P), P, 0, 1, P },                       \
+                           .kv_heads = H, .query = { (T) * (P), P, 0, 1, P }, .key = { (T) * (P), P, 0, 1, P },        \
                            .q_stride = (H) * (D), .k_stride = (H) * (D), .v_stride = (H) * (D),                        \
                            .y_stride = (H) * (D), .scale = 0.25f } }
-#define CROSS(T, Q, K, H, D)                                                                                           \
-    { .label = "attention cross " #T " of " #Q " x " #K ", " #H " heads of " #D, .op = WEIR_OP_ATTENTION,              \
+#define CROSS(T, Q, K, H, D, ...)                                                                                      \
+    { .label = "attention cross " #T " of " #Q " x " #K ", " #H " heads of " #D " " #__VA_ARGS__,                      \
+      .op = WEIR_OP_ATTENTION,                                                                                         \
       .shape.attention = { .rows = 2, .sequences = T, .query_length = Q, .key_length = K, .heads = H, .head_dim = D,   \
-                           .query = { (T) * (Q), 1, Q, 0, 1 }, .key = { K, 1, 0, 0, 1 }, .q_stride = (H) * (D),        \
-                           .k_stride = (H) * (D), .v_stride = (H) * (D), .y_stride = (H) * (D), .scale = 0.25f } }
-#define CAUSAL(L, H, D)                                                                                                \
-    { .label = "attention causal " #L ", " #H " heads of " #D, .op = WEIR_OP_ATTENTION,                                \
+                           .kv_heads = H, .query = { (T) * (Q), 1, Q, 0, 1 }, .key = { K, 1, 0, 0, 1 },                \
+                           .q_stride = (H) * (D), .k_stride = (H) * (D), .v_stride = (H) * (D),                        \
+                           .y_stride = (H) * (D), .scale = 0.25f, __VA_ARGS__ } }
+#define CAUSAL(L, H, D, ...)                                                                                           \
+    { .label = "attention causal " #L ", " #H " heads of " #D " " #__VA_ARGS__,                                        \
+      .op = WEIR_OP_ATTENTION,                                                                                         \
       .shape.attention = { .rows = 2, .sequences = 1, .query_length = L, .key_length = L, .heads = H, .head_dim = D,   \
-                           .query = { L, 1, 0, 0, 1 }, .key = { L, 1, 0, 0, 1 }, .q_stride = (H) * (D),                \
+                           .kv_heads = H, .query = { L, 1, 0, 0, 1 }, .key = { L, 1, 0, 0, 1 }, .q_stride = (H) * (D), \
                            .k_stride = (H) * (D), .v_stride = (H) * (D), .y_stride = (H) * (D), .scale = 0.25f,        \
-                           .causal = true } }
+                           .causal = true, __VA_ARGS__ } }
+#define SHARED(L, H, KV, D, ...)                                                                                       \
+    { .label = "attention causal " #L ", " #H " heads of " #D " on " #KV " " #__VA_ARGS__, .op = WEIR_OP_ATTENTION,    \
+      .shape.attention = { .rows = 2, .sequences = 1, .query_length = L, .key_length = L, .heads = H, .head_dim = D,   \
+                           .kv_heads = KV, .query = { L, 1, 0, 0, 1 }, .key = { L, 1, 0, 0, 1 },                       \
+                           .q_stride = ((H) + 2 * (KV)) * (D), .k_stride = ((H) + 2 * (KV)) * (D),                     \
+                           .v_stride = ((H) + 2 * (KV)) * (D), .k_channel = (H) * (D),                                 \
+                           .v_channel = ((H) + (KV)) * (D), .y_stride = (H) * (D), .scale = 0.25f, .causal = true,     \
+                           __VA_ARGS__ } }
+#define GROUPED_LINEAR(L, IN, OUT, G)                                                                                  \
+    { .label = "grouped_linear " #L " x " #IN " -> " #OUT " in " #G, .op = WEIR_OP_GROUPED_LINEAR, .no_bias = true,    \
+      .shape.grouped_linear = { .rows = 2, .tokens = L, .in = IN, .out = OUT, .groups = G } }
+#define DEPTHWISE_CONV(T, H, W, C, K, ...)                                                                             \
+    { .label = "depthwise_conv " #T " of " #H "x" #W " " #C " kernel " #K " " #__VA_ARGS__,                            \
+      .op = WEIR_OP_DEPTHWISE_CONV,                                                                                    \
+      .shape.depthwise_conv = { .rows = 2, .frames = T, .height = H, .width = W, .channels = C, .kernel = K,           \
+                                __VA_ARGS__ } }
+#define RMS_NORM(L, C, ...)                                                                                            \
+    { .label = "rms_norm " #L " x " #C " " #__VA_ARGS__, .op = WEIR_OP_RMS_NORM,                                       \
+      .shape.rms_norm = { .rows = 2, .tokens = L, .channels = C, .eps = 1e-5f, __VA_ARGS__ } }
+#define MODULATED_NORM(L, C, N, SHIFT, SCALE)                                                                          \
+    { .label = "modulated_norm " #L " x " #C ", " #SHIFT " and " #SCALE " of " #N, .op = WEIR_OP_MODULATED_NORM,       \
+      .shape.modulated_norm = { .rows = 2, .tokens = L, .channels = C, .vectors = N, .shift = SHIFT, .scale = SCALE,   \
+                                .eps = 1e-6f } }
+#define TABLE_ADD(N, C, ...)                                                                                           \
+    { .label = "table_add " #N " x " #C " " #__VA_ARGS__, .op = WEIR_OP_TABLE_ADD, .no_bias = true,                    \
+      .shape.table_add = { .rows = 2, .vectors = N, .channels = C, __VA_ARGS__ } }
+#define LINEAR_ATTENTION(T, P, H, D, STRIDE, STEP, Q, K, V)                                                            \
+    { .label = "linear_attention " #T " x " #P ", " #H " heads of " #D ", one every " #STEP,                           \
+      .op = WEIR_OP_LINEAR_ATTENTION,                                                                                  \
+      .shape.linear_attention = { .rows = 2, .frames = T, .pixels = P, .stride = STRIDE, .heads = H, .head_dim = D,    \
+                                  .head_step = STEP, .q_channel = Q, .k_channel = K, .v_channel = V, .eps = 1e-15f } }
+#define ROPE(L, C, H, D)                                                                                               \
+    { .label = "rope " #L " x " #C ", " #H " heads of " #D, .op = WEIR_OP_ROPE,                                        \
+      .shape.rope = { .rows = 2, .tokens = L, .channels = C, .heads = H, .head_dim = D, .theta = 10000 } }
+#define REGROUP(L, IN, OUT)                                                                                            \
+    { .label = "regroup " #L " x " #IN " -> " #OUT, .op = WEIR_OP_REGROUP,                                             \
+      .shape.regroup = { .rows = 2, .tokens = L, .in = IN, .out = OUT } }
+#define PIXEL_SHUFFLE(T, H, W, IN, OUT, ...)                                                                           \
+    { .label = "pixel_shuffle " #T " of " #H "x" #W " " #IN " -> " #OUT " " #__VA_ARGS__, .op = WEIR_OP_PIXEL_SHUFFLE, \
+      .shape.pixel_shuffle = { .rows = 2, .frames = T, .height = H, .width = W, .in = IN, .out = OUT, __VA_ARGS__ } }
+#define PIXEL_UNSHUFFLE(T, H, W, IN, OUT, ...)                                                                         \
+    { .label = "pixel_unshuffle " #T " of " #H "x" #W " " #IN " -> " #OUT " " #__VA_ARGS__,                            \
+      .op = WEIR_OP_PIXEL_UNSHUFFLE,                                                                                   \
+      .shape.pixel_unshuffle = { .rows = 2, .frames = T, .height = H, .width = W, .in = IN, .out = OUT, __VA_ARGS__ } }
 #define ACTIVATE(L, C, ACT)                                                                                            \
     { .label = "activate " #L " x " #C " " #ACT, .op = WEIR_OP_ACTIVATE,                                               \
       .shape.activate = { .rows = 2, .tokens = L, .channels = C, .activation = ACT } }
@@ -101,6 +149,10 @@ static const struct kernel_case kernel_cases[] = {
     CONV2D(1, 32, 32, 128, 128, 3, 1, 1, 1, .residual = true),
     CONV2D(1, 40, 24, 320, 64, 3, 1, 1, 1),
     CONV2D(1, 4, 4, 1280, 320, 3, 1, 1, 1),
+
+    { .label = "conv2d without bias", .op = WEIR_OP_CONV2D, .no_bias = true,
+      .shape.conv2d = { .rows = 2, .frames = 2, .height = 6, .width = 5, .in = 18, .out = 34, .kernel = 3, .stride = 1,
+                        .pad = 1, .pad_end = 1 } },
 
     CONV_TEMPORAL(1, 1, 1, 1),
     CONV_TEMPORAL(2, 3, 5, 7, .residual = true),
@@ -144,6 +196,9 @@ static const struct kernel_case kernel_cases[] = {
     CAUSAL(77, 4, 32),
     CAUSAL(19, 3, 5),
 
+    ACTIVATE(1000, 100, WEIR_ACT_RELU),
+    LINEAR(77, 33, 65, .activation = WEIR_ACT_RELU, .residual = true),
+
     { .label = "embed 77 of 300 x 48 with positions", .op = WEIR_OP_EMBED,
       .shape.embed = { .rows = 2, .tokens = 77, .channels = 48, .vocabulary = 300, .positions = 77 } },
     { .label = "embed 1 of 1 x 1", .op = WEIR_OP_EMBED, .no_bias = true,
@@ -175,6 +230,106 @@ static const struct kernel_case kernel_cases[] = {
       .shape.to_rgb8 = { .rows = 2, .tokens = 5, .channels = 4, .round = true } },
 };
 
+/* Cases that only ref can run so far. */
+static const struct kernel_case sana_cases[] = {
+    LINEAR(7, 5, 3, .gate_vectors = 1),
+    LINEAR(33, 65, 30, .gate_vectors = 6, .gate_vector = 5, .residual = true),
+    LINEAR(77, 128, 96, .activation = WEIR_ACT_SILU, .gate_vectors = 3, .gate_vector = 1, .residual = true),
+    LINEAR(1024, 96, 192, .activation = WEIR_ACT_GEGLU, .gate_vectors = 2, .gate_vector = 1),
+    LINEAR(3, 10, 14, .activation = WEIR_ACT_GEGLU_TANH),
+    LINEAR(300, 72, 576, .activation = WEIR_ACT_GEGLU_TANH, .residual = true),
+
+    GROUPED_LINEAR(1, 1, 1, 1),
+    GROUPED_LINEAR(5, 6, 9, 3),
+    GROUPED_LINEAR(7, 33, 33, 33),
+    GROUPED_LINEAR(256, 384, 384, 12),
+
+    DEPTHWISE_CONV(1, 1, 1, 1, 1),
+    DEPTHWISE_CONV(2, 3, 5, 6, 3),
+    DEPTHWISE_CONV(1, 4, 7, 33, 5),
+    DEPTHWISE_CONV(1, 2, 2, 34, 5, .glu = true),
+    DEPTHWISE_CONV(3, 5, 3, 14, 3, .glu = true),
+    DEPTHWISE_CONV(1, 32, 32, 384, 5),
+    DEPTHWISE_CONV(1, 16, 16, 1120, 3, .glu = true),
+    { .label = "depthwise_conv without bias", .op = WEIR_OP_DEPTHWISE_CONV, .no_bias = true,
+      .shape.depthwise_conv = { .rows = 2, .frames = 1, .height = 9, .width = 5, .channels = 17, .kernel = 5 } },
+
+    RMS_NORM(1, 1),
+    RMS_NORM(5, 7, .activation = WEIR_ACT_RELU),
+    RMS_NORM(300, 288, .activation = WEIR_ACT_SILU, .residual = true),
+    RMS_NORM(77, 33, .residual = true),
+    { .label = "rms_norm 300 x 230 without beta", .op = WEIR_OP_RMS_NORM, .no_bias = true,
+      .shape.rms_norm = { .rows = 2, .tokens = 300, .channels = 230, .eps = 1e-6f } },
+
+    MODULATED_NORM(1, 1, 1, 0, 0),
+    MODULATED_NORM(5, 7, 6, 3, 4),
+    MODULATED_NORM(1024, 224, 2, 0, 1),
+
+    TABLE_ADD(1, 1),
+    TABLE_ADD(6, 7),
+    TABLE_ADD(2, 33, .one = true),
+    TABLE_ADD(1024, 224),
+
+    SPATIAL(2, 3, 5, 2, 3, .lengths = true),
+    SPATIAL(1, 100, 37, 4, 20, .softcap = 0.5f),
+    CROSS(1, 300, 77, 6, 32, .lengths = true),
+    CAUSAL(19, 6, 5, .lengths = true),
+    SHARED(19, 6, 3, 5),
+    SHARED(33, 4, 1, 20, .lengths = true),
+    SHARED(77, 8, 4, 32, .softcap = 2, .lengths = true),
+
+    LINEAR_ATTENTION(1, 1, 1, 1, 3, 1, 0, 1, 2),
+    LINEAR_ATTENTION(2, 7, 3, 5, 46, 5, 0, 15, 30),
+    LINEAR_ATTENTION(1, 33, 4, 9, 108, 27, 0, 9, 18),
+    LINEAR_ATTENTION(1, 1024, 7, 32, 672, 32, 0, 224, 448),
+    LINEAR_ATTENTION(1, 256, 12, 32, 1152, 96, 0, 32, 64),
+
+    ROPE(1, 2, 1, 2),
+    ROPE(19, 33, 3, 6),
+    ROPE(300, 512, 6, 64),
+
+    REGROUP(1, 1, 1),
+    REGROUP(7, 3, 12),
+    REGROUP(33, 35, 5),
+    REGROUP(256, 512, 32),
+
+    PIXEL_SHUFFLE(1, 1, 1, 1, 1),
+    PIXEL_SHUFFLE(2, 3, 5, 6, 3, .residual = true),
+    PIXEL_SHUFFLE(1, 16, 16, 512, 256),
+    PIXEL_SHUFFLE(1, 7, 3, 20, 5, .residual = true),
+    PIXEL_UNSHUFFLE(1, 2, 2, 1, 1),
+    PIXEL_UNSHUFFLE(2, 6, 10, 3, 6, .residual = true),
+    PIXEL_UNSHUFFLE(1, 16, 16, 256, 512),
+    PIXEL_UNSHUFFLE(1, 4, 2, 5, 20, .residual = true),
+};
+
+/* Which operand y may be the same memory as, one of them: in[0], in[1], ... up to WEIR_OPERANDS_MAX, which ends it. */
+struct operands_under_y {
+    size_t in[3];
+};
+
+static inline struct operands_under_y operands_under_y(const struct kernel_case *c)
+{
+#define UNDER(...) ((struct operands_under_y){ { __VA_ARGS__, WEIR_OPERANDS_MAX } })
+    switch (c->op) {
+    case WEIR_OP_LINEAR: return UNDER(WEIR_LINEAR_RESIDUAL);
+    case WEIR_OP_CONV2D: return UNDER(WEIR_CONV2D_RESIDUAL);
+    case WEIR_OP_CONV_TEMPORAL: return UNDER(WEIR_CONV_TEMPORAL_RESIDUAL);
+    case WEIR_OP_GROUP_NORM: return UNDER(WEIR_GROUP_NORM_X);
+    case WEIR_OP_LAYER_NORM: return UNDER(WEIR_LAYER_NORM_X);
+    case WEIR_OP_RMS_NORM: return UNDER(WEIR_RMS_NORM_X, WEIR_RMS_NORM_RESIDUAL);
+    case WEIR_OP_MODULATED_NORM: return UNDER(WEIR_MODULATED_NORM_X);
+    case WEIR_OP_TABLE_ADD:
+        return c->shape.table_add.one ? UNDER(WEIR_OPERANDS_MAX) : UNDER(WEIR_TABLE_ADD_X);
+    case WEIR_OP_ROPE: return UNDER(WEIR_ROPE_X);
+    case WEIR_OP_ACTIVATE: return UNDER(WEIR_ACTIVATE_X);
+    case WEIR_OP_PIXEL_SHUFFLE: return UNDER(WEIR_PIXEL_SHUFFLE_RESIDUAL);
+    case WEIR_OP_PIXEL_UNSHUFFLE: return UNDER(WEIR_PIXEL_UNSHUFFLE_RESIDUAL);
+    default: return UNDER(WEIR_OPERANDS_MAX);
+    }
+#undef UNDER
+}
+
 /* Numbers of each operand a row, 0 when the case has none of that kind; and which one is y. */
 struct operand_sizes {
     size_t row[WEIR_OPERANDS_MAX];
@@ -190,8 +345,16 @@ static inline struct operand_sizes sizes_of(const struct kernel_case *c)
         const struct weir_linear *s = &c->shape.linear;
         n.y = WEIR_LINEAR_Y;
         n.row[WEIR_LINEAR_X] = (size_t)s->tokens * s->in;
-        n.row[n.y] = (size_t)s->tokens * (s->activation == WEIR_ACT_GEGLU ? s->out / 2 : s->out);
+        n.row[n.y] = (size_t)s->tokens * weir_linear_width(s);
         if (s->residual) n.row[WEIR_LINEAR_RESIDUAL] = n.row[n.y];
+        n.row[WEIR_LINEAR_GATE] = (size_t)s->gate_vectors * weir_linear_width(s);
+        break;
+    }
+    case WEIR_OP_GROUPED_LINEAR: {
+        const struct weir_grouped_linear *s = &c->shape.grouped_linear;
+        n.y = WEIR_GROUPED_LINEAR_Y;
+        n.row[WEIR_GROUPED_LINEAR_X] = (size_t)s->tokens * s->in;
+        n.row[n.y] = (size_t)s->tokens * s->out;
         break;
     }
     case WEIR_OP_CONV2D: {
@@ -212,6 +375,13 @@ static inline struct operand_sizes sizes_of(const struct kernel_case *c)
         if (s->residual) n.row[WEIR_CONV_TEMPORAL_RESIDUAL] = n.row[n.y];
         break;
     }
+    case WEIR_OP_DEPTHWISE_CONV: {
+        const struct weir_depthwise_conv *s = &c->shape.depthwise_conv;
+        n.y = WEIR_DEPTHWISE_CONV_Y;
+        n.row[WEIR_DEPTHWISE_CONV_X] = (size_t)s->frames * s->height * s->width * s->channels;
+        n.row[n.y] = n.row[WEIR_DEPTHWISE_CONV_X] / (s->glu ? 2 : 1);
+        break;
+    }
     case WEIR_OP_GROUP_NORM: {
         const struct weir_group_norm *s = &c->shape.group_norm;
         n.y = WEIR_GROUP_NORM_Y;
@@ -224,6 +394,27 @@ static inline struct operand_sizes sizes_of(const struct kernel_case *c)
         n.row[WEIR_LAYER_NORM_X] = n.row[n.y] = (size_t)s->tokens * s->channels;
         break;
     }
+    case WEIR_OP_RMS_NORM: {
+        const struct weir_rms_norm *s = &c->shape.rms_norm;
+        n.y = WEIR_RMS_NORM_Y;
+        n.row[WEIR_RMS_NORM_X] = n.row[n.y] = (size_t)s->tokens * s->channels;
+        if (s->residual) n.row[WEIR_RMS_NORM_RESIDUAL] = n.row[n.y];
+        break;
+    }
+    case WEIR_OP_MODULATED_NORM: {
+        const struct weir_modulated_norm *s = &c->shape.modulated_norm;
+        n.y = WEIR_MODULATED_NORM_Y;
+        n.row[WEIR_MODULATED_NORM_X] = n.row[n.y] = (size_t)s->tokens * s->channels;
+        n.row[WEIR_MODULATED_NORM_M] = (size_t)s->vectors * s->channels;
+        break;
+    }
+    case WEIR_OP_TABLE_ADD: {
+        const struct weir_table_add *s = &c->shape.table_add;
+        n.y = WEIR_TABLE_ADD_Y;
+        n.row[n.y] = (size_t)s->vectors * s->channels;
+        n.row[WEIR_TABLE_ADD_X] = s->one ? s->channels : n.row[n.y];
+        break;
+    }
     case WEIR_OP_ATTENTION: {
         const struct weir_attention *s = &c->shape.attention;
         n.y = WEIR_ATTENTION_Y;
@@ -231,8 +422,20 @@ static inline struct operand_sizes sizes_of(const struct kernel_case *c)
         n.row[WEIR_ATTENTION_K] = (size_t)s->key.row_tokens * s->k_stride;
         n.row[WEIR_ATTENTION_V] = (size_t)s->key.row_tokens * s->v_stride;
         n.row[n.y] = (size_t)s->query.row_tokens * s->y_stride;
+        if (s->lengths) n.row[WEIR_ATTENTION_LENGTHS] = 1;
         break;
     }
+    case WEIR_OP_LINEAR_ATTENTION: {
+        const struct weir_linear_attention *s = &c->shape.linear_attention;
+        n.y = WEIR_LINEAR_ATTENTION_Y;
+        n.row[WEIR_LINEAR_ATTENTION_X] = (size_t)s->frames * s->pixels * s->stride;
+        n.row[n.y] = (size_t)s->frames * s->pixels * s->heads * s->head_dim;
+        break;
+    }
+    case WEIR_OP_ROPE:
+        n.y = WEIR_ROPE_Y;
+        n.row[WEIR_ROPE_X] = n.row[n.y] = (size_t)c->shape.rope.tokens * c->shape.rope.channels;
+        break;
     case WEIR_OP_EMBED:
         n.y = WEIR_EMBED_Y;
         n.row[WEIR_EMBED_IDS] = c->shape.embed.tokens;
@@ -253,6 +456,29 @@ static inline struct operand_sizes sizes_of(const struct kernel_case *c)
         n.row[WEIR_CONCAT_A] = (size_t)s->tokens * s->a_channels;
         n.row[WEIR_CONCAT_B] = (size_t)s->tokens * s->b_channels;
         n.row[n.y] = n.row[WEIR_CONCAT_A] + n.row[WEIR_CONCAT_B];
+        break;
+    }
+    case WEIR_OP_REGROUP:
+        n.y = WEIR_REGROUP_Y;
+        n.row[WEIR_REGROUP_X] = (size_t)c->shape.regroup.tokens * c->shape.regroup.in;
+        n.row[n.y] = (size_t)c->shape.regroup.tokens * c->shape.regroup.out;
+        break;
+    case WEIR_OP_PIXEL_SHUFFLE: {
+        const struct weir_pixel_shuffle *s = &c->shape.pixel_shuffle;
+        const size_t pixels = (size_t)s->frames * s->height * s->width;
+        n.y = WEIR_PIXEL_SHUFFLE_Y;
+        n.row[WEIR_PIXEL_SHUFFLE_X] = pixels * s->in;
+        n.row[n.y] = 4 * pixels * s->out;
+        if (s->residual) n.row[WEIR_PIXEL_SHUFFLE_RESIDUAL] = n.row[n.y];
+        break;
+    }
+    case WEIR_OP_PIXEL_UNSHUFFLE: {
+        const struct weir_pixel_unshuffle *s = &c->shape.pixel_unshuffle;
+        const size_t pixels = (size_t)s->frames * s->height * s->width;
+        n.y = WEIR_PIXEL_UNSHUFFLE_Y;
+        n.row[WEIR_PIXEL_UNSHUFFLE_X] = pixels * s->in;
+        n.row[n.y] = pixels / 4 * s->out;
+        if (s->residual) n.row[WEIR_PIXEL_UNSHUFFLE_RESIDUAL] = n.row[n.y];
         break;
     }
     case WEIR_OP_LATENTS_PACK: {
@@ -308,8 +534,17 @@ static inline struct weir_parameters parameters_of(const struct kernel_case *c)
     switch (c->op) {
     case WEIR_OP_LINEAR:
         q.out = c->shape.linear.out, q.in = c->shape.linear.in;
-        q.geglu = c->shape.linear.activation == WEIR_ACT_GEGLU;
+        q.geglu = weir_activation_is_gated(c->shape.linear.activation);
         break;
+    case WEIR_OP_GROUPED_LINEAR:
+        q.out = c->shape.grouped_linear.out, q.in = c->shape.grouped_linear.in;
+        q.kernel = c->shape.grouped_linear.groups;
+        break;
+    case WEIR_OP_DEPTHWISE_CONV:
+        q.out = c->shape.depthwise_conv.channels, q.kernel = c->shape.depthwise_conv.kernel;
+        break;
+    case WEIR_OP_RMS_NORM: q.out = c->shape.rms_norm.channels; break;
+    case WEIR_OP_TABLE_ADD: q.out = c->shape.table_add.vectors, q.in = c->shape.table_add.channels; break;
     case WEIR_OP_CONV2D:
         q.out = c->shape.conv2d.out, q.in = c->shape.conv2d.in, q.kernel = c->shape.conv2d.kernel;
         break;
@@ -333,8 +568,9 @@ static inline struct running_case case_begin(const struct kernel_case *c, uint32
     if (r.parameters.out) {
         r.parameters.weight = (const float[]){ 0 }; /* to be counted */
         r.parameters.bias = c->no_bias ? NULL : r.parameters.weight;
-        const uint64_t taps = r.parameters.kernel ? r.parameters.kernel * r.parameters.kernel : 1;
-        const uint64_t fan_in = r.parameters.in ? r.parameters.in * taps : 1;
+        const bool grouped = c->op == WEIR_OP_GROUPED_LINEAR; /* whose kernel is a number of groups */
+        const uint64_t taps = r.parameters.kernel && !grouped ? r.parameters.kernel * r.parameters.kernel : 1;
+        const uint64_t fan_in = (r.parameters.in && c->op != WEIR_OP_TABLE_ADD ? r.parameters.in : 1) * taps;
         r.weight = random_floats(&seed, weir_weight_count(&r.parameters), 1 / sqrtf((float)fan_in));
         if (!c->no_bias) r.bias = random_floats(&seed, weir_bias_count(&r.parameters), 1);
         r.parameters.weight = r.weight;
@@ -351,6 +587,9 @@ static inline struct running_case case_begin(const struct kernel_case *c, uint32
                 if (c->op == WEIR_OP_EMBED && i == WEIR_EMBED_IDS) {
                     const int32_t id = (int32_t)(next_random(&row_seed) % c->shape.embed.vocabulary);
                     memcpy(at, &id, sizeof id);
+                } else if (c->op == WEIR_OP_ATTENTION && i == WEIR_ATTENTION_LENGTHS) {
+                    const int32_t length = 1 + (int32_t)(next_random(&row_seed) % c->shape.attention.key_length);
+                    memcpy(at, &length, sizeof length);
                 } else {
                     *at = c->op == WEIR_OP_TIMESTEP_EMBEDDING ? 500 + 200 * value : value;
                 }
@@ -381,6 +620,46 @@ static inline void case_run(struct running_case *r, struct weir_device *device)
 static inline size_t y_bytes(const struct running_case *r, uint32_t rows)
 {
     return r->sizes.row[r->sizes.y] * rows * (r->sizes.y_bytes ? 1 : sizeof(float));
+}
+
+/* y in the memory of each operand that it may lie over has the bytes of y apart from them all. */
+static inline void y_over_what_it_may_be_has_the_bytes_of_y_apart(struct weir_device *device,
+                                                                  const struct kernel_case *c)
+{
+    const struct operands_under_y under = operands_under_y(c);
+    for (size_t k = 0; under.in[k] < WEIR_OPERANDS_MAX; k++) {
+        struct running_case apart = case_begin(c, 0, 2), over = case_begin(c, 0, 2);
+        const size_t y = apart.sizes.y;
+        float *own = over.operands[y];
+        if (over.operands[under.in[k]]) {
+            over.operands[y] = over.operands[under.in[k]];
+            case_run(&apart, device);
+            case_run(&over, device);
+            if (memcmp(apart.operands[y], over.operands[y], y_bytes(&apart, 2)) != 0) {
+                fail_msg("%s: other bytes with y over operand %zu", c->label, under.in[k]);
+            }
+            over.operands[y] = own;
+        }
+        case_end(&apart);
+        case_end(&over);
+    }
+}
+
+/* Row 1 alone, as the second of two, and as the first of three: always the same bytes. */
+static inline void bytes_of_row_one_are_its_own(struct weir_device *device, const struct kernel_case *c)
+{
+    struct running_case alone = case_begin(c, 1, 1), pair = case_begin(c, 0, 2), three = case_begin(c, 1, 3);
+    case_run(&alone, device);
+    case_run(&pair, device);
+    case_run(&three, device);
+    const size_t y = alone.sizes.y, row = y_bytes(&alone, 1);
+    if (memcmp(alone.operands[y], (char *)pair.operands[y] + row, row) != 0 ||
+        memcmp(alone.operands[y], three.operands[y], row) != 0) {
+        fail_msg("%s: a row's bytes depend on the rows beside it", alone.c.label);
+    }
+    case_end(&alone);
+    case_end(&pair);
+    case_end(&three);
 }
 
 #endif

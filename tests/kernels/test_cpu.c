@@ -75,25 +75,12 @@ static void bytes_do_not_depend_on_the_number_of_threads(void **state)
     weir_device_close(&one);
 }
 
-/* Row 1 alone, as the second of two, and as the first of three. */
 static void bytes_of_a_row_do_not_depend_on_the_rows_beside_it(void **state)
 {
     (void)state;
     struct weir_device *cpu = open_device("cpu", 2);
     for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) {
-        struct running_case alone = case_begin(&kernel_cases[i], 1, 1), pair = case_begin(&kernel_cases[i], 0, 2),
-                            three = case_begin(&kernel_cases[i], 1, 3);
-        case_run(&alone, cpu);
-        case_run(&pair, cpu);
-        case_run(&three, cpu);
-        const size_t y = alone.sizes.y, row = y_bytes(&alone, 1);
-        if (memcmp(alone.operands[y], (char *)pair.operands[y] + row, row) != 0 ||
-            memcmp(alone.operands[y], three.operands[y], row) != 0) {
-            fail_msg("%s: a row's bytes depend on the rows beside it", alone.c.label);
-        }
-        case_end(&alone);
-        case_end(&pair);
-        case_end(&three);
+        bytes_of_row_one_are_its_own(cpu, &kernel_cases[i]);
     }
     weir_device_close(&cpu);
 }
@@ -104,44 +91,7 @@ static void y_may_lie_where_the_contract_allows_it(void **state)
     (void)state;
     struct weir_device *cpu = open_device("cpu", 2);
     for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) {
-        struct running_case apart = case_begin(&kernel_cases[i], 0, 2), over = case_begin(&kernel_cases[i], 0, 2);
-        size_t under;
-        switch (apart.c.op) {
-        case WEIR_OP_LINEAR:
-            under = WEIR_LINEAR_RESIDUAL;
-            break;
-        case WEIR_OP_CONV2D:
-            under = WEIR_CONV2D_RESIDUAL;
-            break;
-        case WEIR_OP_CONV_TEMPORAL:
-            under = WEIR_CONV_TEMPORAL_RESIDUAL;
-            break;
-        case WEIR_OP_GROUP_NORM:
-            under = WEIR_GROUP_NORM_X;
-            break;
-        case WEIR_OP_LAYER_NORM:
-            under = WEIR_LAYER_NORM_X;
-            break;
-        case WEIR_OP_ACTIVATE:
-            under = WEIR_ACTIVATE_X;
-            break;
-        default:
-            under = WEIR_OPERANDS_MAX;
-            break;
-        }
-        if (under < WEIR_OPERANDS_MAX && apart.operands[under]) {
-            const size_t y = apart.sizes.y;
-            float *own = over.operands[y];
-            over.operands[y] = over.operands[under];
-            case_run(&apart, cpu);
-            case_run(&over, cpu);
-            if (memcmp(apart.operands[y], over.operands[y], y_bytes(&apart, 2)) != 0) {
-                fail_msg("%s: other bytes in place", apart.c.label);
-            }
-            over.operands[y] = own;
-        }
-        case_end(&apart);
-        case_end(&over);
+        y_over_what_it_may_be_has_the_bytes_of_y_apart(cpu, &kernel_cases[i]);
     }
     weir_device_close(&cpu);
 }

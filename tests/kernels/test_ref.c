@@ -31,7 +31,7 @@ static void linear_is_a_matrix_product_with_bias_and_residual(void **state)
     float x[] = { 1, 0, -1, 2, 1, 0 }, residual[] = { 1, 2, 3, 4 }, y[4];
     run_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_LINEAR, .weight = weight, .bias = bias, .out = 2, .in = 3 },
               &(struct weir_linear){ .rows = 2, .tokens = 1, .in = 3, .out = 2, .residual = true },
-              (void *[]){ x, residual, y });
+              (void *[]){ x, residual, NULL, y });
     const float wanted[] = { 9, 20, 17, 37 };
     for (size_t i = 0; i < 4; i++) NEAR(y[i], wanted[i]);
 }
@@ -44,7 +44,7 @@ static void geglu_multiplies_the_first_half_by_gelu_of_the_second(void **state)
     run_layer(ref,
               &(struct weir_parameters){ .op = WEIR_OP_LINEAR, .weight = weight, .out = 4, .in = 1, .geglu = true },
               &(struct weir_linear){ .rows = 1, .tokens = 1, .in = 1, .out = 4, .activation = WEIR_ACT_GEGLU },
-              (void *[]){ x, NULL, y });
+              (void *[]){ x, NULL, NULL, y });
     NEAR(y[0], 2 * -0.158655254f); /* gelu(-1) = -Phi(-1) */
     NEAR(y[1], 2.995950306f);      /* gelu(3) = 3 Phi(3) */
 }
@@ -59,7 +59,8 @@ static void activations_have_their_known_values_at_one(void **state)
                   { WEIR_ACT_SILU, 0.731058579f },
                   { WEIR_ACT_GELU, 0.841344746f },
                   { WEIR_ACT_GELU_TANH, 0.841191991f },
-                  { WEIR_ACT_QUICK_GELU, 0.845795766f } };
+                  { WEIR_ACT_QUICK_GELU, 0.845795766f },
+                  { WEIR_ACT_RELU, 1 } };
     for (size_t i = 0; i < WEIR_COUNT(cases); i++) {
         float x[] = { 1, 0 };
         run_op(ref, WEIR_OP_ACTIVATE, NULL,
@@ -235,6 +236,7 @@ static void attention_over_equal_keys_is_the_mean_of_the_values(void **state)
                                     .query_length = 4,
                                     .key_length = 4,
                                     .heads = 1,
+                                    .kv_heads = 1,
                                     .head_dim = 1,
                                     .q_stride = 1,
                                     .k_stride = 1,
@@ -242,10 +244,10 @@ static void attention_over_equal_keys_is_the_mean_of_the_values(void **state)
                                     .y_stride = 1,
                                     .scale = 1 };
     shape.query = shape.key = (struct weir_sequence_layout){ .row_tokens = 4, .inner = 1, .token_step = 1 };
-    run_op(ref, WEIR_OP_ATTENTION, NULL, &shape, (void *[]){ q, k, v, y });
+    run_op(ref, WEIR_OP_ATTENTION, NULL, &shape, (void *[]){ q, k, v, NULL, y });
     for (size_t i = 0; i < 4; i++) NEAR(y[i], 7.5f);
     shape.causal = true;
-    run_op(ref, WEIR_OP_ATTENTION, NULL, &shape, (void *[]){ q, k, v, y });
+    run_op(ref, WEIR_OP_ATTENTION, NULL, &shape, (void *[]){ q, k, v, NULL, y });
     const float wanted[] = { 2, 3, 14.0f / 3, 7.5f };
     for (size_t i = 0; i < 4; i++) NEAR(y[i], wanted[i]);
 }
@@ -260,6 +262,7 @@ static void attention_follows_strided_sequences(void **state)
                                     .query_length = 2,
                                     .key_length = 2,
                                     .heads = 1,
+                                    .kv_heads = 1,
                                     .head_dim = 1,
                                     .q_stride = 1,
                                     .k_stride = 1,
@@ -268,7 +271,7 @@ static void attention_follows_strided_sequences(void **state)
                                     .scale = 1 };
     shape.query = shape.key =
         (struct weir_sequence_layout){ .row_tokens = 4, .inner = 2, .inner_step = 1, .token_step = 2 };
-    run_op(ref, WEIR_OP_ATTENTION, NULL, &shape, (void *[]){ q, k, v, y });
+    run_op(ref, WEIR_OP_ATTENTION, NULL, &shape, (void *[]){ q, k, v, NULL, y });
     const float wanted[] = { 2, 20, 2, 20 };
     for (size_t i = 0; i < 4; i++) NEAR(y[i], wanted[i]);
 }
@@ -283,6 +286,7 @@ static void attention_scales_the_products_and_takes_their_softmax(void **state)
                                     .query_length = 1,
                                     .key_length = 2,
                                     .heads = 1,
+                                    .kv_heads = 1,
                                     .head_dim = 1,
                                     .q_stride = 1,
                                     .k_stride = 1,
@@ -291,7 +295,7 @@ static void attention_scales_the_products_and_takes_their_softmax(void **state)
                                     .scale = 0.549306144f };
     shape.query = (struct weir_sequence_layout){ .row_tokens = 1, .inner = 1, .token_step = 1 };
     shape.key = (struct weir_sequence_layout){ .row_tokens = 2, .inner = 1, .token_step = 1 };
-    run_op(ref, WEIR_OP_ATTENTION, NULL, &shape, (void *[]){ q, k, v, y });
+    run_op(ref, WEIR_OP_ATTENTION, NULL, &shape, (void *[]){ q, k, v, NULL, y });
     NEAR(y[0], 7);
 }
 

@@ -92,12 +92,15 @@ bool weir_params_has(const struct weir_params *params, const char *format, ...)
 
 /* ---- reading a tensor ---- */
 
-/* What a layer is made of: up to a stack of tensors of one shape, one after the other. */
+/* What a layer is made of: up to a stack of tensors of one shape, one after the other; or what `fill` makes. */
 struct tensors {
     char name[WEIR_PARAMS_STACK_MAX][WEIR_PARAMS_NAME_MAX + 16];
     uint32_t count;
     size_t rank;
     uint64_t shape[WEIR_WEIGHT_RANK_MAX];
+    float scale, offset; /* each value read counts as scale * value + offset, in f32; scale 0 means 1 */
+    void (*fill)(const void *context, float *out);
+    const void *context;
 };
 
 static uint64_t elements_of(const struct tensors *t)
@@ -132,7 +135,7 @@ static bool same_shape(const struct weir_weight *found, const struct tensors *t)
 static enum weir_status find_tensors(const struct weir_params *params, const struct tensors *t,
                                      struct weir_weight found[WEIR_PARAMS_STACK_MAX], struct weir_error *error)
 {
-    for (uint32_t i = 0; i < t->count; i++) {
+    for (uint32_t i = 0; i < t->count && !t->fill; i++) {
         if (!weir_weights_find(params->weights, t->name[i], &found[i])) {
             return weir_fail(error, WEIR_BAD_MODEL, "%s: tensor %s is missing", weir_weights_label(params->weights),
                              t->name[i]);
@@ -162,7 +165,17 @@ static enum weir_status read_tensors(struct scratch *scratch, const struct tenso
         return weir_fail(error, WEIR_NO_MEMORY, "%s: no memory for its %zu bytes", t->name[0],
                          wanted * sizeof *scratch->values);
     }
+    if (t->fill) {
+        t->fill(t->context, scratch->values);
+        return WEIR_OK;
+    }
     for (uint32_t i = 0; i < t->count; i++) WEIR_TRY(weir_weight_read_f32(&found[i], scratch->values + i * one, error));
+    if (t->scale != 0) {
+        for (size_t i = 0; i < wanted; i++) scratch->values[i] *= t->scale;
+    }
+    if (t->offset != 0) {
+        for (size_t i = 0; i < wanted; i++) scratch->values[i] += t->offset;
+    }
 cleanup:
     return status;
 }
@@ -292,12 +305,25 @@ const struct weir_packed *weir_params_linear(struct weir_params *params, const s
     return take(params, key, &q, &weight, &bias);
 }
 
+const struct weir_packed *weir_params_grouped_linear(struct weir_params *params, uint32_t in, uint32_t out,
+                                                     uint32_t groups, const char *format, ...)
+{
+    struct tensors weight = { .count = 0 }, bias = { .count = 0 };
+    FORMAT_NAME(name, format);
+    assert(groups > 0 && in % groups == 0);
+    add_name(&weight, "%s.weight", name);
+    set_shape(&weight, SHAPE(out, in / groups));
+    struct weir_parameters q = { .op = WEIR_OP_GROUPED_LINEAR, .out = out, .in = in, .kernel = groups };
+    return take(params, name, &q, &weight, &bias);
+}
+
+/* NAME.weight of that shape, and NAME.bias, as long as its first axis. */
 static const struct weir_packed *take_pair(struct weir_params *params, const char *name, struct weir_parameters q,
-                                           size_t rank, const uint64_t *shape)
+                                           bool with_bias, size_t rank, const uint64_t *shape)
 {
     struct tensors weight = { .count = 0 }, bias = { .count = 0 };
     add_name(&weight, "%s.weight", name);
-    add_name(&bias, "%s.bias", name);
+    if (with_bias) add_name(&bias, "%s.bias", name);
     set_shape(&weight, rank, shape);
     set_shape(&bias, SHAPE(shape[0]));
     return take(params, name, &q, &weight, &bias);
@@ -310,37 +336,83 @@ const struct weir_packed *weir_params_conv2d(struct weir_params *params, const s
     return take_pair(
         params, name,
         (struct weir_parameters){ .op = WEIR_OP_CONV2D, .out = shape->out, .in = shape->in, .kernel = shape->kernel },
-        SHAPE(shape->out, shape->in, shape->kernel, shape->kernel));
+        !shape->no_bias, SHAPE(shape->out, shape->in, shape->kernel, shape->kernel));
 }
 
 const struct weir_packed *weir_params_conv_temporal(struct weir_params *params, uint32_t in, uint32_t out,
                                                     const char *format, ...)
 {
     FORMAT_NAME(name, format);
-    return take_pair(params, name, (struct weir_parameters){ .op = WEIR_OP_CONV_TEMPORAL, .out = out, .in = in },
+    return take_pair(params, name, (struct weir_parameters){ .op = WEIR_OP_CONV_TEMPORAL, .out = out, .in = in }, true,
                      SHAPE(out, in, 3));
 }
 
 const struct weir_packed *weir_params_group_norm(struct weir_params *params, uint32_t channels, const char *format, ...)
 {
     FORMAT_NAME(name, format);
-    return take_pair(params, name, (struct weir_parameters){ .op = WEIR_OP_GROUP_NORM, .out = channels },
+    return take_pair(params, name, (struct weir_parameters){ .op = WEIR_OP_GROUP_NORM, .out = channels }, true,
                      SHAPE(channels));
 }
 
 const struct weir_packed *weir_params_layer_norm(struct weir_params *params, uint32_t channels, const char *format, ...)
 {
     FORMAT_NAME(name, format);
-    return take_pair(params, name, (struct weir_parameters){ .op = WEIR_OP_LAYER_NORM, .out = channels },
+    return take_pair(params, name, (struct weir_parameters){ .op = WEIR_OP_LAYER_NORM, .out = channels }, true,
                      SHAPE(channels));
+}
+
+const struct weir_packed *weir_params_depthwise_conv(struct weir_params *params, uint32_t channels, uint32_t kernel,
+                                                     bool bias, const char *format, ...)
+{
+    FORMAT_NAME(name, format);
+    return take_pair(params, name,
+                     (struct weir_parameters){ .op = WEIR_OP_DEPTHWISE_CONV, .out = channels, .kernel = kernel }, bias,
+                     SHAPE(channels, 1, kernel, kernel));
+}
+
+const struct weir_packed *weir_params_rms_norm(struct weir_params *params, const struct weir_rms_norm_params *shape,
+                                               const char *format, ...)
+{
+    struct tensors weight = { .offset = shape->unit_offset ? 1 : 0 }, bias = { .count = 0 };
+    FORMAT_NAME(name, format);
+    add_name(&weight, "%s.weight", name);
+    if (shape->bias) add_name(&bias, "%s.bias", name);
+    set_shape(&weight, SHAPE(shape->channels));
+    set_shape(&bias, SHAPE(shape->channels));
+    struct weir_parameters q = { .op = WEIR_OP_RMS_NORM, .out = shape->channels };
+    return take(params, name, &q, &weight, &bias);
+}
+
+static const struct weir_packed *take_table(struct weir_params *params, const char *name, struct tensors *table,
+                                            uint32_t vectors, uint32_t channels)
+{
+    struct tensors bias = { .count = 0 };
+    add_name(table, "%s", name);
+    set_shape(table, SHAPE(vectors, channels));
+    struct weir_parameters q = { .op = WEIR_OP_TABLE_ADD, .out = vectors, .in = channels };
+    return take(params, name, &q, table, &bias);
+}
+
+const struct weir_packed *weir_params_table(struct weir_params *params, uint32_t vectors, uint32_t channels,
+                                            const char *format, ...)
+{
+    FORMAT_NAME(name, format);
+    return take_table(params, name, &(struct tensors){ .count = 0 }, vectors, channels);
+}
+
+const struct weir_packed *weir_params_made_table(struct weir_params *params, uint32_t vectors, uint32_t channels,
+                                                 void (*fill)(const void *context, float *out), const void *context,
+                                                 const char *name)
+{
+    return take_table(params, name, &(struct tensors){ .fill = fill, .context = context }, vectors, channels);
 }
 
 const struct weir_packed *weir_params_embed(struct weir_params *params, const struct weir_embed_params *shape,
                                             const char *table, const char *positions)
 {
-    struct tensors weight = { .count = 0 }, bias = { .count = 0 };
+    struct tensors weight = { .scale = shape->scale }, bias = { .count = 0 };
     add_name(&weight, "%s", table);
-    add_name(&bias, "%s", positions);
+    if (shape->positions) add_name(&bias, "%s", positions);
     set_shape(&weight, SHAPE(shape->vocabulary, shape->channels));
     set_shape(&bias, SHAPE(shape->positions, shape->channels));
     struct weir_parameters q = {
