@@ -5,7 +5,7 @@
  * the sum of the values. The scores of a block are kept whole, so the softmax needs no second look. Long sequences are
  * cut into several query blocks of QUERIES_MAX; short ones (the 16 frames of a pixel) are handled some at a time with
  * all their heads, so that neighbours in memory are read together. Causal attention sets the weights of later keys to
- * zero. */
+ * zero. Where rows have lengths, nothing beyond a row's own is read. Heads that share their keys copy them once. */
 #include "kernels/cpu/cpu.h"
 
 #include <stdlib.h>
@@ -14,7 +14,6 @@
 #define QUERY_BLOCK 24     /* a multiple of the rows of simd's tiles; its scores stay in the first caches */
 #define QUERIES_MAX 512    /* of one item: copying the keys once more costs little beside that many queries */
 #define ITEM_FLOPS 4000000 /* short sequences are put together until they make about so many */
-#define LANES_MAX 16
 
 struct attention_plan {
     struct weir_cpu_plan head;
@@ -26,9 +25,9 @@ struct attention_plan {
     size_t values_offset, queries_offset, scores_offset, sums_offset; /* in the slice; the keys are first */
 };
 
-static uint32_t padded(uint32_t count)
+static uint32_t smaller_of(uint32_t a, uint32_t b)
 {
-    return (count + LANES_MAX - 1) / LANES_MAX * LANES_MAX;
+    return a < b ? a : b;
 }
 
 /* Token i of a sequence, counted from the tensor's first token. */
@@ -42,23 +41,35 @@ struct scratch {
     float *keys, *values, *queries, *scores, *sums;
 };
 
+static uint32_t keys_of(const struct weir_attention *s, void *const operands[], uint32_t row)
+{
+    return s->lengths ? (uint32_t)((const int32_t *)operands[WEIR_ATTENTION_LENGTHS])[row] : s->key_length;
+}
+
+/* Which keys and values head h looks at. */
+static uint32_t kv_head(const struct weir_attention *s, uint32_t h)
+{
+    return h / (s->heads / s->kv_heads);
+}
+
 static void copy_keys_and_values(const struct attention_plan *plan, void *const operands[], uint32_t row,
                                  uint32_t sequence, uint32_t h, const struct scratch *to)
 {
     const struct weir_attention *s = &plan->shape;
-    const size_t channel = (size_t)h * s->head_dim;
+    const uint32_t keys = keys_of(s, operands, row);
+    const size_t channel = (size_t)kv_head(s, h) * s->head_dim;
     const size_t first = token_of(&s->key, row, sequence, 0);
     const size_t k_step = (size_t)s->key.token_step * s->k_stride, v_step = (size_t)s->key.token_step * s->v_stride;
     const float *k = (const float *)operands[WEIR_ATTENTION_K] + first * s->k_stride + s->k_channel + channel;
     const float *v = (const float *)operands[WEIR_ATTENTION_V] + first * s->v_stride + s->v_channel + channel;
 
-    for (uint32_t j = 0; j < s->key_length; j++) {
+    for (uint32_t j = 0; j < keys; j++) {
         for (uint32_t d = 0; d < s->head_dim; d++) to->keys[(size_t)d * plan->keys_padded + j] = k[j * k_step + d];
         memcpy(to->values + (size_t)j * plan->dim_padded, v + j * v_step, s->head_dim * sizeof(float));
         for (uint32_t d = s->head_dim; d < plan->dim_padded; d++) to->values[(size_t)j * plan->dim_padded + d] = 0;
     }
     for (uint32_t d = 0; d < s->head_dim; d++) { /* products with these are made and not looked at */
-        for (uint32_t j = s->key_length; j < plan->keys_padded; j++) to->keys[(size_t)d * plan->keys_padded + j] = 0;
+        for (uint32_t j = keys; j < weir_cpu_padded(keys); j++) to->keys[(size_t)d * plan->keys_padded + j] = 0;
     }
 }
 
@@ -68,6 +79,7 @@ static void attend(const struct attention_plan *plan, const struct weir_cpu_simd
                    const struct scratch *scratch)
 {
     const struct weir_attention *s = &plan->shape;
+    const uint32_t row_keys = keys_of(s, operands, row);
     const size_t channel = (size_t)h * s->head_dim;
     const float *q = (const float *)operands[WEIR_ATTENTION_Q] + s->q_channel + channel;
     float *y = (float *)operands[WEIR_ATTENTION_Y] + channel;
@@ -77,25 +89,21 @@ static void attend(const struct attention_plan *plan, const struct weir_cpu_simd
         simd->scale(q + token_of(&s->query, row, sequence, first + i) * s->q_stride, s->scale,
                     scratch->queries + (size_t)i * s->head_dim, s->head_dim);
     }
-    simd->product(count, plan->keys_padded, s->head_dim, scratch->queries, s->head_dim, scratch->keys,
+    simd->product(count, weir_cpu_padded(row_keys), s->head_dim, scratch->queries, s->head_dim, scratch->keys,
                   plan->keys_padded, scratch->scores, plan->keys_padded);
     for (uint32_t i = 0; i < count; i++) {
         float *scores = scratch->scores + (size_t)i * plan->keys_padded;
-        const uint32_t keys = s->causal ? first + i + 1 : s->key_length;
+        const uint32_t keys = s->causal ? smaller_of(first + i + 1, row_keys) : row_keys;
+        if (s->softcap > 0) simd->softcap(scores, s->softcap, keys);
         factors[i] = 1 / simd->softmax(scores, keys);
-        memset(scores + keys, 0, (s->key_length - keys) * sizeof(float));
+        memset(scores + keys, 0, (row_keys - keys) * sizeof(float));
     }
-    simd->product(count, plan->dim_padded, s->key_length, scratch->scores, plan->keys_padded, scratch->values,
+    simd->product(count, plan->dim_padded, row_keys, scratch->scores, plan->keys_padded, scratch->values,
                   plan->dim_padded, scratch->sums, plan->dim_padded);
     for (uint32_t i = 0; i < count; i++) {
         simd->scale(scratch->sums + (size_t)i * plan->dim_padded, factors[i],
                     y + token_of(&s->query, row, sequence, first + i) * s->y_stride, s->head_dim);
     }
-}
-
-static uint32_t smaller_of(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
 }
 
 static void attention_item(void *context, uint32_t item, uint32_t slot)
@@ -121,7 +129,9 @@ static void attention_item(void *context, uint32_t item, uint32_t slot)
 
     for (uint32_t sequence = first_sequence; sequence < last_sequence; sequence++) {
         for (uint32_t h = first_head; h < last_head; h++) {
-            copy_keys_and_values(plan, run->operands, row, sequence, h, &scratch);
+            if (h == first_head || kv_head(s, h) != kv_head(s, h - 1)) {
+                copy_keys_and_values(plan, run->operands, row, sequence, h, &scratch);
+            }
             for (uint32_t i = first_query; i < last_query; i += QUERY_BLOCK) {
                 attend(plan, run->cpu->simd, run->operands, row, sequence, h, i,
                        smaller_of(QUERY_BLOCK, last_query - i), &scratch);
@@ -157,18 +167,14 @@ struct weir_cpu_plan *weir_cpu_plan_attention(struct weir_cpu *cpu, struct weir_
 {
     (void)cpu;
     (void)layer;
-    if (s->kv_heads != s->heads || s->softcap != 0 || s->lengths) {
-        weir_fail(error, WEIR_UNSUPPORTED, "device cpu: attention has no shared key heads, softcap or lengths yet");
-        return NULL;
-    }
     struct attention_plan *plan = calloc(1, sizeof *plan);
     if (!plan) {
         weir_fail(error, WEIR_NO_MEMORY, "device cpu: no memory for a plan");
         return NULL;
     }
     plan->shape = *s;
-    plan->keys_padded = padded(s->key_length);
-    plan->dim_padded = padded(s->head_dim);
+    plan->keys_padded = weir_cpu_padded(s->key_length);
+    plan->dim_padded = weir_cpu_padded(s->head_dim);
     cut(plan, s);
     const size_t keys = (size_t)s->head_dim * plan->keys_padded, values = (size_t)s->key_length * plan->dim_padded;
     plan->values_offset = weir_cpu_aligned(keys * sizeof(float));

@@ -44,7 +44,8 @@ struct weir_cpu_layout {
 
 struct weir_cpu_packed {
     struct weir_packed head;
-    float *vector_weight; /* norms: gamma; embed: table */
+    float *vector_weight; /* what our own loops read: norms' gamma; tables; DEPTHWISE_CONV [kernel * kernel, C];
+                             GROUPED_LINEAR [groups, in / groups, out / groups padded] */
     float *bias;          /* norms: beta; embed: positions (or NULL); others: bias, zeros when the layer has none */
     size_t vector_bytes;
     /* What follows grows while cpu->planning is held. */
@@ -130,5 +131,12 @@ WEIR_OP_TABLE(X)
 /* How many of `total` go into one item when an item should hold about `wanted`: pieces as equal as they can be, at
  * least one, all but the last of the same size. */
 uint32_t weir_cpu_piece(uint64_t total, uint64_t wanted);
+
+/* Whole vectors of the widest instruction set. */
+#define WEIR_CPU_LANES_MAX 16
+static inline uint32_t weir_cpu_padded(uint32_t count)
+{
+    return (count + WEIR_CPU_LANES_MAX - 1) / WEIR_CPU_LANES_MAX * WEIR_CPU_LANES_MAX;
+}
 
 #endif

@@ -1,6 +1,6 @@
-/* Ops without sums. Only activate has loops of its own; the others are memory copies, or so small beside the rest that
- * the judge's own loops do: embed, timestep_embedding, latents_pack, guidance and sampler_step once a step, concat and
- * to_rgb8 in pieces of tokens. */
+/* Ops without sums, or with those of neighbours alone. Some are so small beside the rest that the judge's own loops do:
+ * embed, timestep_embedding, latents_pack, guidance and sampler_step once a step, concat and to_rgb8 in pieces. The
+ * others go through memory once, in pieces of vectors, tokens or lines of pixels, with loops of simd's. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/ref/ref.h"
 
@@ -10,8 +10,8 @@
 
 struct elementwise_plan {
     struct weir_cpu_plan head;
-    struct weir_ref_packed layer; /* embed's, as ref sees it */
-    uint32_t piece, pieces;       /* tokens, or floats for activate */
+    struct weir_ref_packed layer; /* embed's and table_add's, as ref sees it */
+    uint32_t piece, pieces;       /* of `total`: see each op's last line */
     uint64_t total;
     union {
 #define X(op, OP) struct weir_##op op;
@@ -20,7 +20,8 @@ struct elementwise_plan {
     } shape;
 };
 
-static struct elementwise_plan *plan_create(struct weir_error *error, void (*run)(struct weir_cpu_run *run))
+static struct elementwise_plan *plan_create(const struct weir_cpu_packed *layer, struct weir_error *error,
+                                            void (*run)(struct weir_cpu_run *run))
 {
     struct elementwise_plan *plan = calloc(1, sizeof *plan);
     if (!plan) {
@@ -28,6 +29,7 @@ static struct elementwise_plan *plan_create(struct weir_error *error, void (*run
         return NULL;
     }
     plan->head.run = run;
+    if (layer) plan->layer = (struct weir_ref_packed){ .weight = layer->vector_weight, .bias = layer->bias };
     return plan;
 }
 
@@ -63,10 +65,9 @@ static uint32_t piece_count(const struct elementwise_plan *plan, uint32_t item)
                                              const struct weir_##op *s, struct weir_error *error)                      \
     {                                                                                                                  \
         (void)cpu;                                                                                                     \
-        struct elementwise_plan *plan = plan_create(error, op##_run);                                                  \
+        struct elementwise_plan *plan = plan_create(layer, error, op##_run);                                           \
         if (!plan) return NULL;                                                                                        \
         plan->shape.op = *s;                                                                                           \
-        if (layer) plan->layer = (struct weir_ref_packed){ .weight = layer->vector_weight, .bias = layer->bias };      \
         return &plan->head;                                                                                            \
     }
 WHOLE(embed)
@@ -118,6 +119,78 @@ static void to_rgb8_item(void *context, uint32_t item, uint32_t slot)
                      NULL);
 }
 
+static void table_add_item(void *context, uint32_t item, uint32_t slot)
+{
+    struct weir_cpu_run *run = context;
+    const struct elementwise_plan *plan = (const struct elementwise_plan *)run->plan;
+    const struct weir_table_add *s = &plan->shape.table_add;
+    const size_t first = (size_t)item * plan->piece, end = first + piece_count(plan, item);
+    (void)slot;
+    for (size_t n = first; n < end; n++) { /* vectors of all rows */
+        const size_t from = s->one ? n / s->vectors : n;
+        run->cpu->simd->add((const float *)run->operands[WEIR_TABLE_ADD_X] + from * s->channels,
+                            plan->layer.weight + n % s->vectors * s->channels,
+                            (float *)run->operands[WEIR_TABLE_ADD_Y] + n * s->channels, s->channels);
+    }
+}
+
+static void regroup_item(void *context, uint32_t item, uint32_t slot)
+{
+    struct weir_cpu_run *run = context;
+    const struct elementwise_plan *plan = (const struct elementwise_plan *)run->plan;
+    const struct weir_regroup *s = &plan->shape.regroup;
+    const size_t first = (size_t)item * plan->piece, tokens = piece_count(plan, item);
+    const float *x = (const float *)run->operands[WEIR_REGROUP_X] + first * s->in;
+    float *y = (float *)run->operands[WEIR_REGROUP_Y] + first * s->out;
+    (void)slot;
+    if (s->out >= s->in) { /* tokens follow without gaps, so that they are one long line */
+        run->cpu->simd->repeat(x, y, tokens * s->out, s->out / s->in);
+    } else {
+        run->cpu->simd->means(x, y, tokens * s->out, s->in / s->out);
+    }
+}
+
+/* Lines of x, each of which becomes two of y. */
+static void pixel_shuffle_item(void *context, uint32_t item, uint32_t slot)
+{
+    struct weir_cpu_run *run = context;
+    const struct elementwise_plan *plan = (const struct elementwise_plan *)run->plan;
+    const struct weir_pixel_shuffle *s = &plan->shape.pixel_shuffle;
+    const size_t first = (size_t)item * plan->piece, end = first + piece_count(plan, item);
+    (void)slot;
+    for (size_t line = first * 2; line < end * 2; line++) { /* of y */
+        const float *x = (const float *)run->operands[WEIR_PIXEL_SHUFFLE_X] + line / 2 * s->width * s->in;
+        for (size_t w = 0; w < 2 * (size_t)s->width; w++) {
+            const size_t to = (line * 2 * s->width + w) * s->out;
+            run->cpu->simd->shuffle(x + w / 2 * s->in, line % 2 * 2 + w % 2, 4 * (size_t)s->out / s->in,
+                                    s->residual ? (const float *)run->operands[WEIR_PIXEL_SHUFFLE_RESIDUAL] + to : NULL,
+                                    (float *)run->operands[WEIR_PIXEL_SHUFFLE_Y] + to, s->out);
+        }
+    }
+}
+
+/* Lines of y, each made of two of x. */
+static void pixel_unshuffle_item(void *context, uint32_t item, uint32_t slot)
+{
+    struct weir_cpu_run *run = context;
+    const struct elementwise_plan *plan = (const struct elementwise_plan *)run->plan;
+    const struct weir_pixel_unshuffle *s = &plan->shape.pixel_unshuffle;
+    const size_t first = (size_t)item * plan->piece, end = first + piece_count(plan, item), width = s->width / 2;
+    const size_t below = (size_t)s->width * s->in;
+    (void)slot;
+    for (size_t line = first; line < end; line++) {
+        for (size_t w = 0; w < width; w++) {
+            const float *x = (const float *)run->operands[WEIR_PIXEL_UNSHUFFLE_X] + line * 2 * below + w * 2 * s->in;
+            const size_t to = (line * width + w) * s->out;
+            run->cpu->simd->unshuffle(
+                (const float *[]){ x, x + s->in, x + below, x + below + s->in }, 4 * (size_t)s->in / s->out,
+                s->residual ? (const float *)run->operands[WEIR_PIXEL_UNSHUFFLE_RESIDUAL] + to : NULL,
+                (float *)run->operands[WEIR_PIXEL_UNSHUFFLE_Y] + to, s->out);
+        }
+    }
+}
+
+/* An op in pieces of `total`, of which each has floats_each floats. */
 #define PIECES(op, total, floats_each)                                                                                 \
     static void op##_run(struct weir_cpu_run *run)                                                                     \
     {                                                                                                                  \
@@ -127,13 +200,16 @@ static void to_rgb8_item(void *context, uint32_t item, uint32_t slot)
                                              const struct weir_##op *s, struct weir_error *error)                      \
     {                                                                                                                  \
         (void)cpu;                                                                                                     \
-        (void)layer;                                                                                                   \
-        struct elementwise_plan *plan = plan_create(error, op##_run);                                                  \
+        struct elementwise_plan *plan = plan_create(layer, error, op##_run);                                           \
         if (!plan) return NULL;                                                                                        \
         plan->shape.op = *s;                                                                                           \
-        cut(plan, (uint64_t)s->rows * s->tokens * (total), PIECE_FLOATS / (floats_each) + 1);                          \
+        cut(plan, (uint64_t)s->rows *(total), PIECE_FLOATS / (floats_each) + 1);                                       \
         return &plan->head;                                                                                            \
     }
-PIECES(activate, s->channels, 1)
-PIECES(concat, 1, s->a_channels + s->b_channels)
-PIECES(to_rgb8, 1, s->channels)
+PIECES(activate, (uint64_t)s->tokens * s->channels, 1)
+PIECES(concat, s->tokens, s->a_channels + s->b_channels)
+PIECES(to_rgb8, s->tokens, s->channels)
+PIECES(table_add, s->vectors, s->channels)
+PIECES(regroup, s->tokens, (uint64_t)s->in + s->out)
+PIECES(pixel_shuffle, (uint64_t)s->frames * s->height, ((uint64_t)s->in + 4 * (uint64_t)s->out) * s->width)
+PIECES(pixel_unshuffle, (uint64_t)s->frames * s->height / 2, (2 * (uint64_t)s->in + s->out) * s->width)

@@ -1,8 +1,9 @@
 /* linear: tokens of a row in pieces; each piece is one oneDNN product, followed by what it cannot fuse while the result
  * is still in the cache.
  *
- * The sum with the residual is oneDNN's when there is no activation; the residual is copied to y first when it is not
- * there already. A gated linear goes through the slot's scratch, since its product is twice as wide as y. */
+ * The sum with the residual is oneDNN's when nothing else follows the product; the residual is copied to y first when it
+ * is not there already. Where more follows, the product goes to the slot's scratch: y may be the residual, and that of
+ * a GEGLU is twice as wide as y. */
 #include "kernels/cpu/cpu.h"
 
 #include <stdlib.h>
@@ -21,6 +22,17 @@ struct linear_plan {
     size_t product_offset;                 /* in the slice, after oneDNN's scratch */
 };
 
+/* The product alone, or with the residual: oneDNN does it all. */
+static bool is_plain(const struct weir_linear *s)
+{
+    return s->activation == WEIR_ACT_NONE && s->gate_vectors == 0;
+}
+
+static bool goes_aside(const struct weir_linear *s)
+{
+    return weir_activation_is_gated(s->activation) || (s->residual && !is_plain(s));
+}
+
 static uint32_t piece_tokens(const struct weir_linear *s)
 {
     const uint64_t by_flops = PIECE_FLOPS / (2 * (uint64_t)s->in * s->out) + 1;
@@ -38,27 +50,29 @@ static void linear_item(void *context, uint32_t item, uint32_t slot)
     const struct linear_plan *plan = (const struct linear_plan *)run->plan;
     const struct weir_linear *s = &plan->shape;
     const struct weir_cpu_simd *simd = run->cpu->simd;
-    const bool geglu = s->activation == WEIR_ACT_GEGLU, plain = s->activation == WEIR_ACT_NONE;
-    const size_t width = geglu ? s->out / 2 : s->out;
-    const uint32_t first = item % plan->pieces * plan->piece_tokens;
+    const size_t width = weir_linear_width(s);
+    const uint32_t first = item % plan->pieces * plan->piece_tokens, row = item / plan->pieces;
     const uint32_t tokens = s->tokens - first < plan->piece_tokens ? s->tokens - first : plan->piece_tokens;
-    const size_t token = (size_t)(item / plan->pieces) * s->tokens + first;
+    const size_t token = (size_t)row * s->tokens + first;
     const float *x = (const float *)run->operands[WEIR_LINEAR_X] + token * s->in;
     const float *residual = s->residual ? (const float *)run->operands[WEIR_LINEAR_RESIDUAL] + token * width : NULL;
     float *y = (float *)run->operands[WEIR_LINEAR_Y] + token * width;
     char *slice = weir_cpu_slice(run, slot);
-    const bool aside = geglu || (residual && !plain);
-    float *product = aside ? (float *)(void *)(slice + plan->product_offset) : y;
+    float *product = goes_aside(s) ? (float *)(void *)(slice + plan->product_offset) : y;
 
-    if (plain && residual && residual != y) memcpy(y, residual, tokens * width * sizeof(float));
+    if (is_plain(s) && residual && residual != y) memcpy(y, residual, tokens * width * sizeof(float));
     if (!weir_cpu_primitive_run(run->cpu, tokens == plan->piece_tokens ? &plan->whole : &plan->rest, slot, x,
                                 plan->head.layer->bias, product, slice)) {
         weir_cpu_fault(run);
         return;
     }
-    if (geglu) {
-        simd->geglu(product, residual, y, tokens, width);
-    } else if (!plain) {
+    if (s->gate_vectors) {
+        const float *gates = run->operands[WEIR_LINEAR_GATE];
+        simd->finish(s->activation, product, gates + ((size_t)row * s->gate_vectors + s->gate_vector) * width, residual,
+                     y, tokens, width);
+    } else if (weir_activation_is_gated(s->activation)) {
+        simd->finish(s->activation, product, NULL, residual, y, tokens, width);
+    } else if (!is_plain(s)) {
         simd->activate(s->activation, product, residual, y, tokens * width);
     }
 }
@@ -80,10 +94,6 @@ struct weir_cpu_plan *weir_cpu_plan_linear(struct weir_cpu *cpu, struct weir_cpu
                                            const struct weir_linear *s, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    if (s->gate_vectors || s->activation == WEIR_ACT_GEGLU_TANH) {
-        weir_fail(error, WEIR_UNSUPPORTED, "device cpu: linear has no %s yet", s->gate_vectors ? "gate" : "GEGLU_TANH");
-        return NULL;
-    }
     struct linear_plan *plan = calloc(1, sizeof *plan);
     if (!plan) {
         weir_fail(error, WEIR_NO_MEMORY, "device cpu: no memory for a plan");
@@ -95,7 +105,7 @@ struct weir_cpu_plan *weir_cpu_plan_linear(struct weir_cpu *cpu, struct weir_cpu
     plan->shape = *s;
     plan->piece_tokens = piece_tokens(s);
     plan->pieces = (s->tokens + plan->piece_tokens - 1) / plan->piece_tokens;
-    const bool add = s->residual && s->activation == WEIR_ACT_NONE;
+    const bool add = s->residual && is_plain(s);
     const uint32_t rest = s->tokens - (plan->pieces - 1) * plan->piece_tokens;
     WEIR_TRY(weir_cpu_product_create(cpu, layer, &(struct weir_cpu_product){ plan->piece_tokens, add }, &plan->whole,
                                      error));
@@ -105,9 +115,7 @@ struct weir_cpu_plan *weir_cpu_plan_linear(struct weir_cpu *cpu, struct weir_cpu
     plan->product_offset =
         plan->whole.scratch_bytes > plan->rest.scratch_bytes ? plan->whole.scratch_bytes : plan->rest.scratch_bytes;
     plan->head.slice_bytes = plan->product_offset;
-    if (s->activation == WEIR_ACT_GEGLU || (s->residual && !add)) {
-        plan->head.slice_bytes += (size_t)plan->piece_tokens * s->out * sizeof(float);
-    }
+    if (goes_aside(s)) plan->head.slice_bytes += (size_t)plan->piece_tokens * s->out * sizeof(float);
 
 cleanup:
     if (status != WEIR_OK) {

@@ -1,10 +1,12 @@
-/* group_norm and layer_norm.
+/* The norms.
  *
  * group_norm: the pixels of a batch entry in pieces. One that fits in a core's cache is one piece and one item: sums,
  * squares about the mean and the result, one after the other. A larger one takes two rounds: first each piece finds its
  * own mean and squares about it, then each piece joins those of all pieces, in their order (Chan, Golub and LeVeque
  * 1983), and normalises its pixels. Sums over pixels are of the distance to the first pixel, f32 for 32 pixels and f64
- * beyond; the part of the mean that f32 cannot hold goes into beta. */
+ * beyond; the part of the mean that f32 cannot hold goes into beta.
+ *
+ * layer_norm, rms_norm and modulated_norm: each token by itself, in pieces of a row. */
 #include "kernels/cpu/cpu.h"
 
 #include <math.h>
@@ -182,45 +184,107 @@ struct weir_cpu_plan *weir_cpu_plan_group_norm(struct weir_cpu *cpu, struct weir
     return &plan->head;
 }
 
-struct layer_norm_plan {
+/* --- of each token ------------------------------------------------------------------------------------------------ */
+
+struct token_norm_plan {
     struct weir_cpu_plan head;
-    struct weir_layer_norm shape;
-    uint32_t piece_tokens, pieces;
+    uint32_t rows, tokens, channels;
+    uint32_t piece_tokens, pieces; /* of a row */
+    union {
+        struct weir_layer_norm layer_norm;
+        struct weir_rms_norm rms_norm;
+        struct weir_modulated_norm modulated_norm;
+    } shape;
 };
+
+struct span { /* the tokens of an item */
+    uint32_t row, tokens;
+    size_t offset; /* of the first, in floats */
+};
+
+static struct span span_of(const struct token_norm_plan *plan, uint32_t item)
+{
+    const uint32_t first = item % plan->pieces * plan->piece_tokens, row = item / plan->pieces;
+    const uint32_t left = plan->tokens - first;
+    return (struct span){ .row = row,
+                          .tokens = left < plan->piece_tokens ? left : plan->piece_tokens,
+                          .offset = ((size_t)row * plan->tokens + first) * plan->channels };
+}
 
 static void layer_norm_item(void *context, uint32_t item, uint32_t slot)
 {
     struct weir_cpu_run *run = context;
-    const struct layer_norm_plan *plan = (const struct layer_norm_plan *)run->plan;
-    const struct weir_layer_norm *s = &plan->shape;
-    const uint32_t first = item % plan->pieces * plan->piece_tokens;
-    const uint32_t tokens = s->tokens - first < plan->piece_tokens ? s->tokens - first : plan->piece_tokens;
-    const size_t offset = ((size_t)(item / plan->pieces) * s->tokens + first) * s->channels;
+    const struct token_norm_plan *plan = (const struct token_norm_plan *)run->plan;
+    const struct span span = span_of(plan, item);
     (void)slot;
-    run->cpu->simd->layer_norm((const float *)run->operands[WEIR_LAYER_NORM_X] + offset,
-                               (float *)run->operands[WEIR_LAYER_NORM_Y] + offset, tokens, s->channels,
-                               plan->head.layer->vector_weight, plan->head.layer->bias, s->eps);
+    run->cpu->simd->layer_norm((const float *)run->operands[WEIR_LAYER_NORM_X] + span.offset,
+                               (float *)run->operands[WEIR_LAYER_NORM_Y] + span.offset, span.tokens, plan->channels,
+                               plan->head.layer->vector_weight, plan->head.layer->bias, plan->shape.layer_norm.eps);
 }
 
-static void layer_norm_run(struct weir_cpu_run *run)
+static void rms_norm_item(void *context, uint32_t item, uint32_t slot)
 {
-    const struct layer_norm_plan *plan = (const struct layer_norm_plan *)run->plan;
-    weir_cpu_items(run, plan->shape.rows * plan->pieces, layer_norm_item);
+    struct weir_cpu_run *run = context;
+    const struct token_norm_plan *plan = (const struct token_norm_plan *)run->plan;
+    const struct weir_rms_norm *s = &plan->shape.rms_norm;
+    const struct span span = span_of(plan, item);
+    const float *residual = s->residual ? (const float *)run->operands[WEIR_RMS_NORM_RESIDUAL] + span.offset : NULL;
+    (void)slot;
+    run->cpu->simd->rms_norm(s->activation, (const float *)run->operands[WEIR_RMS_NORM_X] + span.offset, residual,
+                             (float *)run->operands[WEIR_RMS_NORM_Y] + span.offset, span.tokens, s->channels,
+                             plan->head.layer->vector_weight, plan->head.layer->bias, s->eps);
 }
 
-struct weir_cpu_plan *weir_cpu_plan_layer_norm(struct weir_cpu *cpu, struct weir_cpu_packed *layer,
-                                               const struct weir_layer_norm *s, struct weir_error *error)
+/* A layer_norm whose gamma is 1 + the row's scale. */
+static void modulated_norm_item(void *context, uint32_t item, uint32_t slot)
 {
-    (void)cpu;
-    struct layer_norm_plan *plan = calloc(1, sizeof *plan);
+    struct weir_cpu_run *run = context;
+    const struct token_norm_plan *plan = (const struct token_norm_plan *)run->plan;
+    const struct weir_modulated_norm *s = &plan->shape.modulated_norm;
+    const struct span span = span_of(plan, item);
+    const float *m = (const float *)run->operands[WEIR_MODULATED_NORM_M] + (size_t)span.row * s->vectors * s->channels;
+    const float *scale = m + (size_t)s->scale * s->channels, *shift = m + (size_t)s->shift * s->channels;
+    float *gamma = weir_cpu_slice(run, slot);
+    for (uint32_t c = 0; c < s->channels; c++) gamma[c] = 1 + scale[c];
+    run->cpu->simd->layer_norm((const float *)run->operands[WEIR_MODULATED_NORM_X] + span.offset,
+                               (float *)run->operands[WEIR_MODULATED_NORM_Y] + span.offset, span.tokens, s->channels,
+                               gamma, shift, s->eps);
+}
+
+#define TOKEN_NORM(op)                                                                                                 \
+    static void op##_run(struct weir_cpu_run *run)                                                                     \
+    {                                                                                                                  \
+        const struct token_norm_plan *plan = (const struct token_norm_plan *)run->plan;                                \
+        weir_cpu_items(run, plan->rows * plan->pieces, op##_item);                                                     \
+    }                                                                                                                  \
+    struct weir_cpu_plan *weir_cpu_plan_##op(struct weir_cpu *cpu, struct weir_cpu_packed *layer,                      \
+                                             const struct weir_##op *s, struct weir_error *error)                      \
+    {                                                                                                                  \
+        struct token_norm_plan *plan = token_norm_plan_create(s->rows, s->tokens, s->channels, error);                 \
+        (void)cpu;                                                                                                     \
+        if (!plan) return NULL;                                                                                        \
+        plan->shape.op = *s;                                                                                           \
+        plan->head.layer = layer;                                                                                      \
+        plan->head.run = op##_run;                                                                                     \
+        return &plan->head;                                                                                            \
+    }
+
+static struct token_norm_plan *token_norm_plan_create(uint32_t rows, uint32_t tokens, uint32_t channels,
+                                                      struct weir_error *error)
+{
+    struct token_norm_plan *plan = calloc(1, sizeof *plan);
     if (!plan) {
         weir_fail(error, WEIR_NO_MEMORY, "device cpu: no memory for a plan");
         return NULL;
     }
-    plan->shape = *s;
-    plan->piece_tokens = weir_cpu_piece(s->tokens, PIECE_BYTES / (s->channels * sizeof(float)) + 1);
-    plan->pieces = (s->tokens + plan->piece_tokens - 1) / plan->piece_tokens;
-    plan->head.layer = layer;
-    plan->head.run = layer_norm_run;
-    return &plan->head;
+    plan->rows = rows;
+    plan->tokens = tokens;
+    plan->channels = channels;
+    plan->piece_tokens = weir_cpu_piece(tokens, PIECE_BYTES / (channels * sizeof(float)) + 1);
+    plan->pieces = (tokens + plan->piece_tokens - 1) / plan->piece_tokens;
+    plan->head.slice_bytes = channels * sizeof(float); /* modulated_norm's gamma */
+    return plan;
 }
+TOKEN_NORM(layer_norm)
+TOKEN_NORM(rms_norm)
+TOKEN_NORM(modulated_norm)

@@ -60,6 +60,21 @@ INLINE void store_some(float *to, vector value, size_t count)
 #endif
 }
 
+/* The same, a whole vector when `count` is LANES: a constant where these are used in a loop. */
+INLINE vector load_part(const float *from, size_t count, float fill)
+{
+    return count == LANES ? load(from) : load_some(from, count, fill);
+}
+
+INLINE void store_part(float *to, vector value, size_t count)
+{
+    if (count == LANES) {
+        store(to, value);
+    } else {
+        store_some(to, value, count);
+    }
+}
+
 /* a * b + c in one rounding where the instruction set has it. */
 INLINE vector fused(vector a, vector b, vector c)
 {
@@ -169,6 +184,27 @@ INLINE vector gelu(vector x)
     return x * choose((integers)(x > 0.0f), 1.0f - tail, tail);
 }
 
+/* 0.5 x (1 + tanh u), where 0.5 (1 + tanh u) = sigmoid(2 u) */
+INLINE vector gelu_tanh(vector x)
+{
+    const vector cube = x * x * x;
+    return x * sigmoid(fused(cube, broadcast(0.07135481282553f), x * 1.5957691216057308f));
+}
+
+/* x + x^3 p(x^2) near zero, where 1 - 2 / (exp(2 |x|) + 1) would lose what is small. */
+INLINE vector hyperbolic_tangent(vector x)
+{
+    const vector size = larger(x, -x), square = x * x;
+    vector p = broadcast(-0.005691985599696636f);
+    p = fused(p, square, broadcast(0.020626291632652283f));
+    p = fused(p, square, broadcast(-0.05373531952500343f));
+    p = fused(p, square, broadcast(0.13331381976604462f));
+    p = fused(p, square, broadcast(-0.3333328068256378f));
+    const vector near = fused(p * square, x, x);
+    const vector far = 1.0f - 2.0f / (exponential(size + size) + 1.0f);
+    return choose((integers)(size > 0.625f), choose((integers)(x > 0.0f), far, -far), near);
+}
+
 INLINE vector activated(enum weir_activation activation, vector x)
 {
     switch (activation) {
@@ -177,77 +213,106 @@ INLINE vector activated(enum weir_activation activation, vector x)
     case WEIR_ACT_GELU:
     case WEIR_ACT_GEGLU:
         return gelu(x);
+    case WEIR_ACT_GELU_TANH:
     case WEIR_ACT_GEGLU_TANH:
-    case WEIR_ACT_GELU_TANH: { /* 0.5 (1 + tanh u) = sigmoid(2 u) */
-        const vector cube = x * x * x;
-        return x * sigmoid(fused(cube, broadcast(0.07135481282553f), x * 1.5957691216057308f));
-    }
+        return gelu_tanh(x);
     case WEIR_ACT_QUICK_GELU:
         return x * sigmoid(1.702f * x);
     case WEIR_ACT_RELU:
-        return larger(broadcast(0), x);
+        return larger(broadcast(0), x); /* x when it is NaN */
     case WEIR_ACT_NONE:
         break;
     }
     return x;
 }
 
+INLINE void activate_value(enum weir_activation activation, vector x, const float *residual, float *y, size_t part)
+{
+    vector value = activated(activation, x);
+    if (residual) value += load_part(residual, part, 0);
+    store_part(y, value, part);
+}
+
 INLINE void activate_all(enum weir_activation activation, const float *x, const float *residual, float *y, size_t count)
 {
     size_t i = 0;
     for (; i + LANES <= count; i += LANES) {
-        vector value = activated(activation, load(x + i));
-        if (residual) value += load(residual + i);
-        store(y + i, value);
+        activate_value(activation, load(x + i), residual ? residual + i : NULL, y + i, LANES);
     }
     if (i < count) {
-        vector value = activated(activation, load_some(x + i, count - i, 0));
-        if (residual) value += load_some(residual + i, count - i, 0);
-        store_some(y + i, value, count - i);
+        const vector rest = load_some(x + i, count - i, 0);
+        activate_value(activation, rest, residual ? residual + i : NULL, y + i, count - i);
     }
 }
+
+#define CASE(activation, call)                                                                                         \
+    case activation:                                                                                                   \
+        call;                                                                                                          \
+        break;
 
 static void activate(enum weir_activation activation, const float *x, const float *residual, float *y, size_t count)
 {
     switch (activation) { /* outside the loop: one loop for each */
-    case WEIR_ACT_NONE:
-        activate_all(WEIR_ACT_NONE, x, residual, y, count);
-        break;
-    case WEIR_ACT_SILU:
-        activate_all(WEIR_ACT_SILU, x, residual, y, count);
-        break;
-    case WEIR_ACT_GEGLU:
-    case WEIR_ACT_GELU:
-        activate_all(WEIR_ACT_GELU, x, residual, y, count);
-        break;
-    case WEIR_ACT_GEGLU_TANH:
-    case WEIR_ACT_GELU_TANH:
-        activate_all(WEIR_ACT_GELU_TANH, x, residual, y, count);
-        break;
-    case WEIR_ACT_QUICK_GELU:
-        activate_all(WEIR_ACT_QUICK_GELU, x, residual, y, count);
-        break;
-    case WEIR_ACT_RELU:
-        activate_all(WEIR_ACT_RELU, x, residual, y, count);
-        break;
+        CASE(WEIR_ACT_NONE, activate_all(WEIR_ACT_NONE, x, residual, y, count))
+        CASE(WEIR_ACT_SILU, activate_all(WEIR_ACT_SILU, x, residual, y, count))
+        CASE(WEIR_ACT_GELU, activate_all(WEIR_ACT_GELU, x, residual, y, count))
+        CASE(WEIR_ACT_GELU_TANH, activate_all(WEIR_ACT_GELU_TANH, x, residual, y, count))
+        CASE(WEIR_ACT_QUICK_GELU, activate_all(WEIR_ACT_QUICK_GELU, x, residual, y, count))
+        CASE(WEIR_ACT_RELU, activate_all(WEIR_ACT_RELU, x, residual, y, count))
+        CASE(WEIR_ACT_GEGLU, ) /* not elementwise */
+        CASE(WEIR_ACT_GEGLU_TANH, )
     }
 }
 
-static void geglu(const float *x, const float *residual, float *y, size_t tokens, size_t width)
+/* `far` is where a GEGLU's gates are, else NULL. */
+INLINE void finish_part(enum weir_activation activation, const float *x, const float *far, const float *gate,
+                        const float *residual, float *y, size_t part)
 {
-    for (size_t l = 0; l < tokens; l++, x += 2 * width, y += width) {
+    vector value = load_part(x, part, 0);
+    if (far) {
+        value *= activated(activation, load_part(far, part, 0));
+    } else {
+        value = activated(activation, value);
+    }
+    if (gate && residual) {
+        value = fused(load_part(gate, part, 0), value, load_part(residual, part, 0));
+    } else if (gate) {
+        value *= load_part(gate, part, 0);
+    } else if (residual) {
+        value += load_part(residual, part, 0);
+    }
+    store_part(y, value, part);
+}
+
+INLINE void finish_all(enum weir_activation activation, bool pairs, const float *x, const float *gate,
+                       const float *residual, float *y, size_t tokens, size_t width)
+{
+    for (size_t l = 0; l < tokens; l++, x += pairs ? 2 * width : width, y += width) {
+        const float *added = residual ? residual + l * width : NULL;
         size_t i = 0;
         for (; i + LANES <= width; i += LANES) {
-            vector value = load(x + i) * gelu(load(x + width + i));
-            if (residual) value += load(residual + l * width + i);
-            store(y + i, value);
+            finish_part(activation, x + i, pairs ? x + width + i : NULL, gate ? gate + i : NULL,
+                        added ? added + i : NULL, y + i, LANES);
         }
         if (i < width) {
-            const size_t some = width - i;
-            vector value = load_some(x + i, some, 0) * gelu(load_some(x + width + i, some, 0));
-            if (residual) value += load_some(residual + l * width + i, some, 0);
-            store_some(y + i, value, some);
+            finish_part(activation, x + i, pairs ? x + width + i : NULL, gate ? gate + i : NULL,
+                        added ? added + i : NULL, y + i, width - i);
         }
+    }
+}
+
+static void finish(enum weir_activation activation, const float *x, const float *gate, const float *residual, float *y,
+                   size_t tokens, size_t width)
+{
+    switch (activation) {
+        CASE(WEIR_ACT_NONE, finish_all(WEIR_ACT_NONE, false, x, gate, residual, y, tokens, width))
+        CASE(WEIR_ACT_SILU, finish_all(WEIR_ACT_SILU, false, x, gate, residual, y, tokens, width))
+        CASE(WEIR_ACT_GELU, finish_all(WEIR_ACT_GELU, false, x, gate, residual, y, tokens, width))
+        CASE(WEIR_ACT_GELU_TANH, finish_all(WEIR_ACT_GELU_TANH, false, x, gate, residual, y, tokens, width))
+        CASE(WEIR_ACT_QUICK_GELU, finish_all(WEIR_ACT_QUICK_GELU, false, x, gate, residual, y, tokens, width))
+        CASE(WEIR_ACT_RELU, finish_all(WEIR_ACT_RELU, false, x, gate, residual, y, tokens, width))
+        CASE(WEIR_ACT_GEGLU, finish_all(WEIR_ACT_GEGLU, true, x, gate, residual, y, tokens, width))
+        CASE(WEIR_ACT_GEGLU_TANH, finish_all(WEIR_ACT_GEGLU_TANH, true, x, gate, residual, y, tokens, width))
     }
 }
 
@@ -385,11 +450,54 @@ static void layer_norm(const float *x, float *y, size_t tokens, size_t channels,
     }
 }
 
+INLINE void rms_norm_part(enum weir_activation activation, const float *x, float scale, const float *gamma,
+                          const float *beta, const float *residual, float *y, size_t part)
+{
+    vector value = load_part(x, part, 0) * scale;
+    if (beta) {
+        value = fused(value, load_part(gamma, part, 0), load_part(beta, part, 0));
+    } else {
+        value *= load_part(gamma, part, 0);
+    }
+    activate_value(activation, value, residual, y, part);
+}
+
+INLINE void rms_norm_all(enum weir_activation activation, const float *x, const float *residual, float *y,
+                         size_t tokens, size_t channels, const float *gamma, const float *beta, float eps)
+{
+    for (size_t l = 0; l < tokens; l++, x += channels, y += channels) {
+        const float scale = 1 / sqrtf(token_sum(x, channels, true, 0) / (float)channels + eps);
+        const float *added_to = residual ? residual + l * channels : NULL;
+        size_t c = 0;
+        for (; c + LANES <= channels; c += LANES) {
+            rms_norm_part(activation, x + c, scale, gamma + c, beta ? beta + c : NULL, added_to ? added_to + c : NULL,
+                          y + c, LANES);
+        }
+        if (c < channels) {
+            rms_norm_part(activation, x + c, scale, gamma + c, beta ? beta + c : NULL, added_to ? added_to + c : NULL,
+                          y + c, channels - c);
+        }
+    }
+}
+
+static void rms_norm(enum weir_activation activation, const float *x, const float *residual, float *y, size_t tokens,
+                     size_t channels, const float *gamma, const float *beta, float eps)
+{
+    if (activation == WEIR_ACT_SILU) {
+        rms_norm_all(WEIR_ACT_SILU, x, residual, y, tokens, channels, gamma, beta, eps);
+    } else if (activation == WEIR_ACT_RELU) {
+        rms_norm_all(WEIR_ACT_RELU, x, residual, y, tokens, channels, gamma, beta, eps);
+    } else {
+        rms_norm_all(WEIR_ACT_NONE, x, residual, y, tokens, channels, gamma, beta, eps);
+    }
+}
+
 /* --- attention ---------------------------------------------------------------------------------------------------- */
 
-/* A tile of `rows` x `vectors` * LANES results held in registers; both are constants where this is inlined. */
-INLINE void tile(size_t rows, size_t vectors, size_t inner, const float *a, size_t a_stride, const float *b,
-                 size_t b_stride, float *c, size_t c_stride)
+/* A tile of `rows` x `vectors` * LANES results held in registers; both are constants where this is inlined. a[i,k] is at
+ * i * a_row + k * a_inner. */
+INLINE void tile(size_t rows, size_t vectors, size_t inner, const float *a, size_t a_row, size_t a_inner,
+                 const float *b, size_t b_stride, float *c, size_t c_stride)
 {
     vector sum[12][4];
     for (size_t i = 0; i < rows; i++) {
@@ -399,7 +507,7 @@ INLINE void tile(size_t rows, size_t vectors, size_t inner, const float *a, size
         vector row[4];
         for (size_t v = 0; v < vectors; v++) row[v] = load(b + k * b_stride + v * LANES);
         for (size_t i = 0; i < rows; i++) {
-            const vector factor = broadcast(a[i * a_stride + k]);
+            const vector factor = broadcast(a[i * a_row + k * a_inner]);
             for (size_t v = 0; v < vectors; v++) sum[i][v] = fused(factor, row[v], sum[i][v]);
         }
     }
@@ -422,18 +530,19 @@ INLINE void tile(size_t rows, size_t vectors, size_t inner, const float *a, size
 #endif
 
 #define STRIP(vectors)                                                                                                 \
-    static void strip_##vectors(size_t rows, size_t inner, const float *a, size_t a_stride, const float *b,            \
-                                size_t b_stride, float *c, size_t c_stride)                                            \
+    INLINE void strip_##vectors(size_t rows, size_t inner, const float *a, size_t a_row, size_t a_inner,               \
+                                const float *b, size_t b_stride, float *c, size_t c_stride)                            \
     {                                                                                                                  \
         size_t i = 0;                                                                                                  \
         for (; i + ROWS_##vectors <= rows; i += ROWS_##vectors) {                                                      \
-            tile(ROWS_##vectors, vectors, inner, a + i * a_stride, a_stride, b, b_stride, c + i * c_stride, c_stride); \
+            tile(ROWS_##vectors, vectors, inner, a + i * a_row, a_row, a_inner, b, b_stride, c + i * c_stride,         \
+                 c_stride);                                                                                            \
         }                                                                                                              \
         for (; i + 4 <= rows; i += 4) {                                                                                \
-            tile(4, vectors, inner, a + i * a_stride, a_stride, b, b_stride, c + i * c_stride, c_stride);              \
+            tile(4, vectors, inner, a + i * a_row, a_row, a_inner, b, b_stride, c + i * c_stride, c_stride);           \
         }                                                                                                              \
         for (; i < rows; i++) {                                                                                        \
-            tile(1, vectors, inner, a + i * a_stride, a_stride, b, b_stride, c + i * c_stride, c_stride);              \
+            tile(1, vectors, inner, a + i * a_row, a_row, a_inner, b, b_stride, c + i * c_stride, c_stride);           \
         }                                                                                                              \
     }
 STRIP(1)
@@ -441,26 +550,38 @@ STRIP(2)
 STRIP(3)
 STRIP(4)
 
-static void product(size_t rows, size_t columns, size_t inner, const float *a, size_t a_stride, const float *b,
-                    size_t b_stride, float *c, size_t c_stride)
+INLINE void product_of(size_t rows, size_t columns, size_t inner, const float *a, size_t a_row, size_t a_inner,
+                       const float *b, size_t b_stride, float *c, size_t c_stride)
 {
     size_t j = 0;
     for (; j + 4 * LANES <= columns; j += 4 * LANES) {
-        strip_4(rows, inner, a, a_stride, b + j, b_stride, c + j, c_stride);
+        strip_4(rows, inner, a, a_row, a_inner, b + j, b_stride, c + j, c_stride);
     }
     switch ((columns - j) / LANES) {
     case 3:
-        strip_3(rows, inner, a, a_stride, b + j, b_stride, c + j, c_stride);
+        strip_3(rows, inner, a, a_row, a_inner, b + j, b_stride, c + j, c_stride);
         break;
     case 2:
-        strip_2(rows, inner, a, a_stride, b + j, b_stride, c + j, c_stride);
+        strip_2(rows, inner, a, a_row, a_inner, b + j, b_stride, c + j, c_stride);
         break;
     case 1:
-        strip_1(rows, inner, a, a_stride, b + j, b_stride, c + j, c_stride);
+        strip_1(rows, inner, a, a_row, a_inner, b + j, b_stride, c + j, c_stride);
         break;
     default:
         break;
     }
+}
+
+static void product(size_t rows, size_t columns, size_t inner, const float *a, size_t a_stride, const float *b,
+                    size_t b_stride, float *c, size_t c_stride)
+{
+    product_of(rows, columns, inner, a, a_stride, 1, b, b_stride, c, c_stride);
+}
+
+static void product_turned(size_t rows, size_t columns, size_t inner, const float *a, size_t a_stride, const float *b,
+                           size_t b_stride, float *c, size_t c_stride)
+{
+    product_of(rows, columns, inner, a, 1, a_stride, b, b_stride, c, c_stride);
 }
 
 static float softmax(float *x, size_t count)
@@ -490,16 +611,241 @@ static void scale(const float *x, float factor, float *y, size_t count)
     if (i < count) store_some(y + i, load_some(x + i, count - i, 0) * factor, count - i);
 }
 
+static void softcap(float *x, float cap, size_t count)
+{
+    const float inverse = 1 / cap;
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) store(x + i, cap * hyperbolic_tangent(load(x + i) * inverse));
+    if (i < count) {
+        const vector rest = load_some(x + i, count - i, 0);
+        store_some(x + i, cap * hyperbolic_tangent(rest * inverse), count - i);
+    }
+}
+
+static void add(const float *a, const float *b, float *y, size_t count)
+{
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) store(y + i, load(a + i) + load(b + i));
+    if (i < count) store_some(y + i, load_some(a + i, count - i, 0) + load_some(b + i, count - i, 0), count - i);
+}
+
+/* --- linear attention --------------------------------------------------------------------------------------------- */
+
+INLINE void gather_all(const float *from, size_t from_stride, size_t rows, size_t width, float *to, size_t to_stride,
+                       size_t padded, enum weir_activation activation)
+{
+    for (size_t i = 0; i < rows; i++, from += from_stride, to += to_stride) {
+        size_t c = 0;
+        for (; c + LANES <= width; c += LANES) store(to + c, activated(activation, load(from + c)));
+        if (c < width) store_some(to + c, activated(activation, load_some(from + c, width - c, 0)), width - c);
+        for (c = width; c < padded; c++) to[c] = 0;
+    }
+}
+
+static void gather(const float *from, size_t from_stride, size_t rows, size_t width, float *to, size_t to_stride,
+                   size_t padded, bool relu)
+{
+    if (relu) {
+        gather_all(from, from_stride, rows, width, to, to_stride, padded, WEIR_ACT_RELU);
+    } else {
+        gather_all(from, from_stride, rows, width, to, to_stride, padded, WEIR_ACT_NONE);
+    }
+}
+
+static void divide(const float *x, const float *q, const float *z, size_t padded, float *y, size_t y_stride,
+                   size_t tokens, size_t dim, float eps)
+{
+    for (size_t l = 0; l < tokens; l++, x += padded, q += padded, y += y_stride) {
+        vector sum = broadcast(0);
+        for (size_t d = 0; d < dim; d += LANES) sum = fused(load(q + d), load(z + d), sum);
+        scale(x, 1 / (sum_of(sum) + eps), y, dim);
+    }
+}
+
+/* --- depthwise convolutions --------------------------------------------------------------------------------------- */
+
+#define DEPTHWISE_TILE 8 /* pixels at once: as many sums in flight as hide the time an addition takes */
+
+/* Sums of `pixels` pixels of y from x on, of the vector of channels that begins at `channel`: taps in order, whatever
+ * the number of pixels. kernel and pixels are constants where this is inlined, but for kernels that are rare. */
+INLINE void depthwise_sums(const struct weir_cpu_depthwise *s, size_t kernel, size_t pixels, size_t x, size_t channel,
+                           vector *sums)
+{
+    const size_t row_floats = (s->width + kernel - 1) * s->stride;
+    const float *weight = s->weight + channel;
+    for (size_t p = 0; p < pixels; p++) sums[p] = load(s->bias + channel);
+    for (size_t ky = 0; ky < kernel; ky++) {
+        const size_t row = s->first + ky < kernel ? s->first + ky : s->first + ky - kernel;
+        const float *from = s->ring + row * row_floats + x * s->stride + channel;
+        for (size_t kx = 0; kx < kernel; kx++, weight += s->stride) {
+            const vector factor = load(weight);
+            for (size_t p = 0; p < pixels; p++) sums[p] = fused(factor, load(from + (p + kx) * s->stride), sums[p]);
+        }
+    }
+}
+
+INLINE void depthwise_pixels(const struct weir_cpu_depthwise *s, size_t kernel, size_t pixels, size_t x)
+{
+    vector sums[DEPTHWISE_TILE], gates[DEPTHWISE_TILE];
+    for (size_t c = 0; c < s->channels; c += LANES) {
+        depthwise_sums(s, kernel, pixels, x, c, sums);
+        if (s->gate) {
+            depthwise_sums(s, kernel, pixels, x, s->gate + c, gates);
+            for (size_t p = 0; p < pixels; p++) sums[p] *= gates[p] * sigmoid(gates[p]);
+        }
+        float *y = s->y + x * s->y_stride + c;
+        if (c + LANES <= s->channels) {
+            for (size_t p = 0; p < pixels; p++) store(y + p * s->y_stride, sums[p]);
+        } else {
+            for (size_t p = 0; p < pixels; p++) store_some(y + p * s->y_stride, sums[p], s->channels - c);
+        }
+    }
+}
+
+INLINE void depthwise_all(const struct weir_cpu_depthwise *s, size_t kernel)
+{
+    size_t x = 0;
+    for (; x + DEPTHWISE_TILE <= s->width; x += DEPTHWISE_TILE) depthwise_pixels(s, kernel, DEPTHWISE_TILE, x);
+    for (; x < s->width; x++) depthwise_pixels(s, kernel, 1, x);
+}
+
+static void depthwise(const struct weir_cpu_depthwise *s)
+{
+    if (s->kernel == 3) {
+        depthwise_all(s, 3);
+    } else if (s->kernel == 5) {
+        depthwise_all(s, 5);
+    } else {
+        depthwise_all(s, s->kernel);
+    }
+}
+
+/* --- moving channels ---------------------------------------------------------------------------------------------- */
+
+INLINE void rotate_part(const float *x, const float *cosines, const float *sines, float *y, size_t half, size_t part)
+{
+    const vector a = load_part(x, part, 0), b = load_part(x + half, part, 0);
+    const vector c = load_part(cosines, part, 0), s = load_part(sines, part, 0);
+    store_part(y, a * c - b * s, part);
+    store_part(y + half, b * c + a * s, part);
+}
+
+static void rotate(const float *x, const float *cosines, const float *sines, float *y, size_t half)
+{
+    size_t j = 0;
+    for (; j + LANES <= half; j += LANES) rotate_part(x + j, cosines + j, sines + j, y + j, half, LANES);
+    if (j < half) rotate_part(x + j, cosines + j, sines + j, y + j, half, half - j);
+}
+
+/* The compiler makes vectors of what follows where a step is a constant, which is why the usual ones are. */
+
+INLINE void repeat_all(const float *restrict x, float *restrict y, size_t count, size_t times)
+{
+    for (size_t c = 0; c + times <= count; c += times, x++) {
+        for (size_t k = 0; k < times; k++) y[c + k] = *x;
+    }
+}
+
+static void repeat(const float *x, float *y, size_t count, size_t times)
+{
+    switch (times) {
+        CASE(2, repeat_all(x, y, count, 2))
+        CASE(4, repeat_all(x, y, count, 4))
+        CASE(32, repeat_all(x, y, count, 32))
+    default:
+        repeat_all(x, y, count, times);
+        break;
+    }
+}
+
+INLINE void means_all(const float *restrict x, float *restrict y, size_t count, size_t of)
+{
+    for (size_t c = 0; c < count; c++) {
+        float sum = x[c * of];
+        for (size_t k = 1; k < of; k++) sum += x[c * of + k];
+        y[c] = sum / (float)of;
+    }
+}
+
+static void means(const float *x, float *y, size_t count, size_t of)
+{
+    switch (of) {
+        CASE(2, means_all(x, y, count, 2))
+        CASE(4, means_all(x, y, count, 4))
+    default:
+        means_all(x, y, count, of);
+        break;
+    }
+}
+
+INLINE void shuffle_all(const float *x, size_t place, size_t times, const float *residual, float *y, size_t count)
+{
+    if (residual) {
+#pragma GCC ivdep /* y may be residual itself, which does no harm */
+        for (size_t c = 0; c < count; c++) y[c] = x[(4 * c + place) / times] + residual[c];
+    } else {
+#pragma GCC ivdep
+        for (size_t c = 0; c < count; c++) y[c] = x[(4 * c + place) / times];
+    }
+}
+
+static void shuffle(const float *x, size_t place, size_t times, const float *residual, float *y, size_t count)
+{
+    switch (times) { /* places are below 4, so that places of 2 * i + j with `times` 2 begin at i */
+        CASE(1, shuffle_all(x + place, 0, 1, residual, y, count))
+        CASE(2, shuffle_all(x + place / 2, 0, 2, residual, y, count))
+        CASE(4, shuffle_all(x, 0, 4, residual, y, count))
+    default:
+        shuffle_all(x, place, times, residual, y, count);
+        break;
+    }
+}
+
+INLINE void unshuffle_all(const float *const x[4], size_t of, const float *residual, float *y, size_t count)
+{
+#pragma GCC ivdep
+    for (size_t o = 0; o < count; o++) {
+        float sum = x[o * of % 4][o * of / 4];
+        for (size_t n = o * of + 1; n < (o + 1) * of; n++) sum += x[n % 4][n / 4];
+        sum /= (float)of;
+        y[o] = residual ? sum + residual[o] : sum;
+    }
+}
+
+static void unshuffle(const float *const x[4], size_t of, const float *residual, float *y, size_t count)
+{
+    switch (of) {
+        CASE(1, unshuffle_all(x, 1, residual, y, count))
+        CASE(2, unshuffle_all(x, 2, residual, y, count))
+        CASE(4, unshuffle_all(x, 4, residual, y, count))
+    default:
+        unshuffle_all(x, of, residual, y, count);
+        break;
+    }
+}
+
 const struct weir_cpu_simd SIMD_NAME = {
     .name = SIMD_WORDS,
     .lanes = LANES,
     .activate = activate,
-    .geglu = geglu,
+    .finish = finish,
     .channel_sums = channel_sums,
     .channel_squares = channel_squares,
     .normalise = normalise,
     .layer_norm = layer_norm,
+    .rms_norm = rms_norm,
     .product = product,
+    .product_turned = product_turned,
     .softmax = softmax,
     .scale = scale,
+    .softcap = softcap,
+    .add = add,
+    .gather = gather,
+    .divide = divide,
+    .depthwise = depthwise,
+    .rotate = rotate,
+    .repeat = repeat,
+    .means = means,
+    .shuffle = shuffle,
+    .unshuffle = unshuffle,
 };

@@ -377,9 +377,15 @@ static enum weir_status pack_blocks(const struct weir_cpu *cpu, const struct wei
     return status;
 }
 
+static float *floats_alloc(uint64_t count)
+{
+    return aligned_alloc(WEIR_ALIGNMENT, weir_cpu_aligned((size_t)count * sizeof(float)));
+}
+
+/* `from`, or zeros when that is NULL. */
 static float *copy_floats(const float *from, uint64_t count)
 {
-    float *copy = aligned_alloc(WEIR_ALIGNMENT, weir_cpu_aligned((size_t)count * sizeof *copy));
+    float *copy = floats_alloc(count);
     if (!copy) return NULL;
     if (from) {
         memcpy(copy, from, (size_t)count * sizeof *copy);
@@ -387,6 +393,47 @@ static float *copy_floats(const float *from, uint64_t count)
         memset(copy, 0, (size_t)count * sizeof *copy);
     }
     return copy;
+}
+
+/* Floats of vector_weight. */
+static uint64_t vector_count(const struct weir_parameters *q)
+{
+    if (q->op != WEIR_OP_GROUPED_LINEAR) return weir_weight_count(q);
+    return (uint64_t)q->in * weir_cpu_padded(q->out / q->kernel);
+}
+
+/* [C, taps] -> [taps, C] */
+static void turn_depthwise(const struct weir_parameters *q, float *to)
+{
+    const size_t taps = (size_t)q->kernel * q->kernel;
+    for (size_t k = 0; k < taps; k++) {
+        for (size_t c = 0; c < q->out; c++) to[k * q->out + c] = q->weight[c * taps + k];
+    }
+}
+
+/* [groups, out, in] -> [groups, in, out padded with zeros] */
+static void turn_grouped(const struct weir_parameters *q, float *to)
+{
+    const size_t in = q->in / q->kernel, out = q->out / q->kernel, padded = weir_cpu_padded((uint32_t)out);
+    const float *weight = q->weight;
+    for (size_t g = 0; g < q->kernel; g++, weight += in * out, to += in * padded) {
+        for (size_t i = 0; i < in; i++) {
+            for (size_t o = 0; o < padded; o++) to[i * padded + o] = o < out ? weight[o * in + i] : 0;
+        }
+    }
+}
+
+static float *vector_weight(const struct weir_parameters *q, uint64_t count)
+{
+    if (q->op != WEIR_OP_DEPTHWISE_CONV && q->op != WEIR_OP_GROUPED_LINEAR) return copy_floats(q->weight, count);
+    float *to = floats_alloc(count);
+    if (!to) return NULL;
+    if (q->op == WEIR_OP_DEPTHWISE_CONV) {
+        turn_depthwise(q, to);
+    } else {
+        turn_grouped(q, to);
+    }
+    return to;
 }
 
 enum weir_status weir_cpu_pack(struct weir_device *device, const struct weir_parameters *q, struct weir_packed **out,
@@ -401,11 +448,11 @@ enum weir_status weir_cpu_pack(struct weir_device *device, const struct weir_par
     if (!packed) return weir_fail(error, WEIR_NO_MEMORY, "device cpu: no memory for a layer");
     weir_packed_head(&packed->head, device, q);
     const bool blocks = q->op == WEIR_OP_LINEAR || q->op == WEIR_OP_CONV2D || q->op == WEIR_OP_CONV_TEMPORAL;
-    const uint64_t bias_count = blocks ? q->out : weir_bias_count(q), weight_count = blocks ? 0 : weir_weight_count(q);
+    const uint64_t bias_count = blocks ? q->out : weir_bias_count(q), weight_count = blocks ? 0 : vector_count(q);
     packed->vector_bytes = (size_t)(weight_count + bias_count) * sizeof(float);
     const bool copies = !q->shape_only;
     if (copies && bias_count) packed->bias = copy_floats(q->bias, bias_count);
-    if (copies && weight_count) packed->vector_weight = copy_floats(q->weight, weight_count);
+    if (copies && weight_count) packed->vector_weight = vector_weight(q, weight_count);
     if (copies && ((bias_count && !packed->bias) || (weight_count && !packed->vector_weight))) {
         status = weir_fail(error, WEIR_NO_MEMORY, "device cpu: no memory for %zu bytes of %s", packed->vector_bytes,
                            weir_op_name(q->op));

@@ -228,10 +228,7 @@ static const struct kernel_case kernel_cases[] = {
       .shape.to_rgb8 = { .rows = 2, .tokens = 20000, .channels = 3 } },
     { .label = "to_rgb8 rounded, of 4 channels", .op = WEIR_OP_TO_RGB8,
       .shape.to_rgb8 = { .rows = 2, .tokens = 5, .channels = 4, .round = true } },
-};
 
-/* Cases that only ref can run so far. */
-static const struct kernel_case sana_cases[] = {
     LINEAR(7, 5, 3, .gate_vectors = 1),
     LINEAR(33, 65, 30, .gate_vectors = 6, .gate_vector = 5, .residual = true),
     LINEAR(77, 128, 96, .activation = WEIR_ACT_SILU, .gate_vectors = 3, .gate_vector = 1, .residual = true),
@@ -251,6 +248,9 @@ static const struct kernel_case sana_cases[] = {
     DEPTHWISE_CONV(3, 5, 3, 14, 3, .glu = true),
     DEPTHWISE_CONV(1, 32, 32, 384, 5),
     DEPTHWISE_CONV(1, 16, 16, 1120, 3, .glu = true),
+    DEPTHWISE_CONV(2, 64, 9, 24, 3),
+    DEPTHWISE_CONV(1, 5, 1500, 50, 3, .glu = true),
+    DEPTHWISE_CONV(1, 8, 17, 20, 7),
     { .label = "depthwise_conv without bias", .op = WEIR_OP_DEPTHWISE_CONV, .no_bias = true,
       .shape.depthwise_conv = { .rows = 2, .frames = 1, .height = 9, .width = 5, .channels = 17, .kernel = 5 } },
 
@@ -281,6 +281,7 @@ static const struct kernel_case sana_cases[] = {
     LINEAR_ATTENTION(1, 1, 1, 1, 3, 1, 0, 1, 2),
     LINEAR_ATTENTION(2, 7, 3, 5, 46, 5, 0, 15, 30),
     LINEAR_ATTENTION(1, 33, 4, 9, 108, 27, 0, 9, 18),
+    LINEAR_ATTENTION(1, 300, 2, 40, 240, 40, 0, 80, 160),
     LINEAR_ATTENTION(1, 1024, 7, 32, 672, 32, 0, 224, 448),
     LINEAR_ATTENTION(1, 256, 12, 32, 1152, 96, 0, 32, 64),
 
