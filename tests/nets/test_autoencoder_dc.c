@@ -89,11 +89,12 @@ static void check_half(struct weir_device *device, const char *name, enum weir_a
     struct dc dc = dc_open(name);
     struct vectors v = vectors_open(name);
     struct weir_autoencoder_dc *net = net_open(device, &dc, half), *shapes = NULL;
-    for (int i = 0; i < 2; i++) check_vectors(device, net, name, &v, half, i);
-
     /* What is planned from shapes alone is what loading then takes. */
     OK(weir_autoencoder_dc_open(device, &dc.config, half, NULL, WEIR_F32, &shapes, &error));
+    assert_int_equal(weir_autoencoder_dc_weight_bytes(shapes), weir_autoencoder_dc_weight_bytes(net));
     assert_int_equal(weir_autoencoder_dc_parameter_count(shapes), weir_autoencoder_dc_parameter_count(net));
+
+    for (int i = 0; i < 2; i++) check_vectors(device, net, name, &v, half, i);
     weir_autoencoder_dc_close(&shapes);
     weir_autoencoder_dc_close(&net);
     vectors_close(&v);
