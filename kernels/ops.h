@@ -280,7 +280,7 @@ enum { WEIR_REGROUP_X, WEIR_REGROUP_Y, WEIR_REGROUP_OPERANDS };
  *   y[r,t,2h+i,2w+j,c] = x[r,t,h,w,(4 c + 2 i + j) / (4 out / in)] (+ residual)
  * Shapes   x [R, T, height, width, in]; y, residual [R, T, 2 height, 2 width, out]; 4 * out a multiple of in. y may be
  *          residual
- * Source   torch.nn.functional.pixel_shuffle after repeat_interleave: diffusers models/autoencoders/autoencoder_dc.py */
+ * Source   torch.nn.functional.pixel_shuffle of repeated channels: diffusers models/autoencoders/autoencoder_dc.py */
 struct weir_pixel_shuffle {
     uint32_t rows, frames, height, width, in, out;
     bool residual;

@@ -204,13 +204,13 @@ bool weir_program_check_operand(struct weir_program *p, enum weir_op op, const s
                                           d->channels == wanted->channels))) {
         return true;
     }
-    const char *name = layer && layer->name[0] ? layer->name : "";
+    const char *name = layer ? layer->name : "", *space = name[0] ? " " : "";
     if (v->dtype != dtype) {
-        FAIL(p, WEIR_BAD_SHAPE, "%s %s: %s has dtype %d, but must have %d", weir_op_name(op), name, what, (int)v->dtype,
-             (int)dtype);
+        FAIL(p, WEIR_BAD_SHAPE, "%s%s%s: %s has dtype %d, but must have %d", weir_op_name(op), space, name, what,
+             (int)v->dtype, (int)dtype);
     } else {
-        FAIL(p, WEIR_BAD_SHAPE, "%s %s: %s is [%u, %u, %u], but must be [%u, %u, %u] (rows, tokens, channels)",
-             weir_op_name(op), name, what, d->rows, tokens_of(d), d->channels, wanted->rows, tokens_of(wanted),
+        FAIL(p, WEIR_BAD_SHAPE, "%s%s%s: %s is [%u, %u, %u], but must be [%u, %u, %u] (rows, tokens, channels)",
+             weir_op_name(op), space, name, what, d->rows, tokens_of(d), d->channels, wanted->rows, tokens_of(wanted),
              wanted->channels);
     }
     return false;

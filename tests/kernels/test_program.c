@@ -65,6 +65,27 @@ static struct model random_convolution(struct weir_program *p, const struct mode
     return y;
 }
 
+/* A norm that may be done in place, plus a residual, which may be x itself. */
+static struct model random_norm(struct weir_program *p, const struct model *x, const struct model *residual,
+                                struct weir_packed **layer, uint64_t *seed)
+{
+    struct model y = { .dims = x->dims, .content = random_floats(seed, element_count(&x->dims), 1) };
+    float *gamma = random_floats(seed, x->dims.channels, 1);
+    *layer =
+        pack_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_RMS_NORM, .weight = gamma, .out = x->dims.channels });
+    y.value = weir_program_rms_norm(p, *layer, x->value,
+                                    &(struct weir_rms_norm_call){ .eps = 1e-5f, .residual = residual->value });
+    run_op(ref, WEIR_OP_RMS_NORM, *layer,
+           &(struct weir_rms_norm){ .rows = x->dims.rows,
+                                    .tokens = x->dims.frames * x->dims.height * x->dims.width,
+                                    .channels = x->dims.channels,
+                                    .eps = 1e-5f,
+                                    .residual = true },
+           (void *[]){ x->content, residual->content, y.content });
+    free(gamma);
+    return y;
+}
+
 /* One random op over random earlier values; the model's content is computed by the same device in memory of its own. */
 static struct model random_op(struct weir_program *p, const struct model *values, size_t count,
                               struct weir_packed **layer, uint64_t *seed)
@@ -73,7 +94,7 @@ static struct model random_op(struct weir_program *p, const struct model *values
     struct model y = { .dims = a->dims };
     const uint32_t tokens = a->dims.frames * a->dims.height * a->dims.width;
     *layer = NULL;
-    switch (next_random(seed) % 4) {
+    switch (next_random(seed) % 5) {
     case 0: /* may be done in place */
         y.value = weir_program_activate(p, a->value, WEIR_ACT_SILU);
         y.content = random_floats(seed, element_count(&y.dims), 1);
@@ -85,6 +106,8 @@ static struct model random_op(struct weir_program *p, const struct model *values
     case 2: /* y may lie over the residual, unless that is x too */
         if (a->dims.channels > 64) a = &values[0];
         return random_convolution(p, a, same_dims(&a->dims, &b->dims) ? b : a, layer, seed);
+    case 3:
+        return random_norm(p, a, same_dims(&a->dims, &b->dims) ? b : a, layer, seed);
     case 1: /* a view: the same bytes under another shape */
         y.external = a->external;
         y.dims = (struct weir_dims){ a->dims.rows, 1, 1, 1, tokens * a->dims.channels };
@@ -214,6 +237,68 @@ static void a_chain_of_any_length_needs_two_values_and_in_place_ops_only_one(voi
     weir_program_destroy(&p);
 }
 
+/* 4 x 4 pixels of 8 channels, 512 bytes: one value beside the inputs, which are kept, however many ops lie over it. */
+static void new_ops_lie_over_operands_that_die(void **state)
+{
+    (void)state;
+    const float weight[128] = { 0 };
+    struct weir_packed *norm =
+        pack_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_RMS_NORM, .weight = weight, .out = 8 });
+    struct weir_packed *linear =
+        pack_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_LINEAR, .weight = weight, .out = 8, .in = 8 });
+    struct weir_packed *table =
+        pack_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_TABLE_ADD, .weight = weight, .out = 16, .in = 8 });
+    struct weir_program *p = NULL;
+    assert_int_equal(weir_program_create(ref, WEIR_F32, &p), WEIR_OK);
+    const struct weir_value x = weir_program_input(p, "x", WEIR_F32, &(struct weir_dims){ 1, 1, 4, 4, 8 });
+    const struct weir_value m = weir_program_input(p, "m", WEIR_F32, &(struct weir_dims){ 1, 1, 1, 2, 8 });
+    struct weir_value y = weir_program_activate(p, x, WEIR_ACT_RELU);
+    y = weir_program_rms_norm(p, norm, y, &(struct weir_rms_norm_call){ .eps = 1, .residual = x });
+    y = weir_program_modulated_norm(p, y, m, 0, 1, 1);
+    y = weir_program_linear(p, linear, x, &(struct weir_linear_call){ .residual = y, .gate = m, .gate_vector = 1 });
+    y = weir_program_rope(p, y, 1, 8, 100);
+    y = weir_program_table_add(p, table, y);
+    y = weir_program_pixel_shuffle(p, weir_program_view(p, x, &(struct weir_dims){ 1, 1, 2, 2, 32 }), 8, y);
+    y = weir_program_pixel_unshuffle(p, weir_program_view(p, x, &(struct weir_dims){ 1, 1, 8, 8, 2 }), 8, y);
+    assert_int_equal(weir_program_finish(p, NULL), WEIR_OK);
+    assert_int_equal(weir_program_op_count(p), 8);
+    assert_int_equal(weir_program_arena_bytes(p), 512 + 64 + 512 + 64); /* linear's workspace: 8 doubles */
+    weir_program_destroy(&p);
+    ref->ops->packed_destroy(norm);
+    ref->ops->packed_destroy(linear);
+    ref->ops->packed_destroy(table);
+}
+
+static void a_table_is_added_to_its_vectors_to_one_or_to_a_token_of_all(void **state)
+{
+    (void)state;
+    const float weight[] = { 1, 2, 3, 4, 5, 6 };
+    struct weir_packed *table =
+        pack_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_TABLE_ADD, .weight = weight, .out = 3, .in = 2 });
+    const struct weir_dims ways[] = { { 2, 3, 1, 1, 2 }, { 2, 1, 1, 1, 2 }, { 2, 1, 1, 1, 6 } };
+    for (size_t way = 0; way < WEIR_COUNT(ways); way++) {
+        struct weir_program *p = NULL;
+        struct weir_stream *stream = NULL;
+        _Alignas(WEIR_ALIGNMENT) float arena[64] = { 0 };
+        assert_int_equal(weir_program_create(ref, WEIR_F32, &p), WEIR_OK);
+        const struct weir_value y = weir_program_table_add(p, table, weir_program_input(p, "x", WEIR_F32, &ways[way]));
+        const struct weir_dims dims = weir_program_dims(p, y), apart = { 2, 1, 1, 3, 2 };
+        assert_true(same_dims(&dims, way == 0 ? &ways[0] : &apart));
+        weir_program_output(p, "y", y);
+        assert_int_equal(weir_program_finish(p, NULL), WEIR_OK);
+        assert_true(weir_program_arena_bytes(p) <= sizeof arena);
+        float *x = arena + weir_program_offset(p, "x") / sizeof(float);
+        const float *sum = arena + weir_program_offset(p, "y") / sizeof(float);
+        for (size_t i = 0; i < element_count(&ways[way]); i++) x[i] = 10 * (float)i;
+        assert_int_equal(ref->table->stream_create(ref, &stream, NULL), WEIR_OK);
+        assert_int_equal(weir_program_run(p, stream, arena, NULL, 0), WEIR_OK);
+        for (size_t i = 0; i < 12; i++) assert_true(sum[i] == weight[i % 6] + (way == 1 ? x[i / 6 * 2 + i % 2] : x[i]));
+        ref->table->stream_destroy(stream);
+        weir_program_destroy(&p);
+    }
+    ref->ops->packed_destroy(table);
+}
+
 static void a_profile_computes_what_run_computes_and_names_the_ops(void **state)
 {
     (void)state;
@@ -306,6 +391,100 @@ static void wrong_shapes_are_refused(void **state)
     }
 }
 
+/* One wrong call each: what the builder or the plan says about it. */
+static void wrong_operands_of_new_ops_are_refused_in_words(void **state)
+{
+    (void)state;
+    const float weight[64] = { 0 };
+    struct weir_packed *linear = pack_layer(
+        ref, &(struct weir_parameters){ .op = WEIR_OP_LINEAR, .weight = weight, .out = 8, .in = 8, .name = "fc" });
+    struct weir_packed *table =
+        pack_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_TABLE_ADD, .weight = weight, .out = 3, .in = 8 });
+    struct weir_packed *odd = pack_layer(
+        ref, &(struct weir_parameters){ .op = WEIR_OP_DEPTHWISE_CONV, .weight = weight, .out = 1, .kernel = 1 });
+    const char *const words[] = { "linear fc: gate is [2, 3, 4], but must be [2, 3, 8]",
+                                  "linear fc: the gate is vector 3 of 3",
+                                  "linear fc: gate is [1, 3, 8]",
+                                  "modulated_norm: m is [2, 3, 4], but must be [2, 3, 8]",
+                                  "the shift is vector 3 of 3",
+                                  "x has 2 tokens of 8 channels, the table 3 vectors of 8",
+                                  "attention: lengths has dtype",
+                                  "8 heads cannot share 3 heads",
+                                  "pixel_unshuffle: a picture of 1x2",
+                                  "pixel_shuffle: residual is [2, 2, 8], but must be [2, 8, 2]",
+                                  "regroup: of 8 and 3 channels",
+                                  "linear_attention: 3 heads of 4",
+                                  "1 channels are no value and gate",
+                                  "grouped_linear fc: the layer given is linear" };
+    const struct weir_value none = { 0 };
+    for (size_t fault = 0; fault < WEIR_COUNT(words); fault++) {
+        struct weir_program *p = NULL;
+        struct weir_error error = { 0 };
+        assert_int_equal(weir_program_create(ref, WEIR_F32, &p), WEIR_OK);
+        const struct weir_value x = weir_program_input(p, "x", WEIR_F32, &(struct weir_dims){ 2, 1, 1, 2, 8 });
+        const struct weir_value m = weir_program_input(p, "m", WEIR_F32, &(struct weir_dims){ 2, 1, 1, 3, 8 });
+        const struct weir_value narrow = weir_program_input(p, "n", WEIR_F32, &(struct weir_dims){ 2, 1, 1, 3, 4 });
+        const struct weir_value row = weir_program_input(p, "r", WEIR_F32, &(struct weir_dims){ 1, 1, 1, 3, 8 });
+        const struct weir_value one = weir_program_input(p, "o", WEIR_F32, &(struct weir_dims){ 2, 1, 1, 1, 1 });
+        struct weir_attention_call attention = {
+            .kind = WEIR_ATTENTION_CAUSAL, .q = x, .k = x, .v = x, .heads = 8, .head_dim = 1, .scale = 1
+        };
+        switch (fault) {
+        case 0:
+            weir_program_linear(p, linear, x, &(struct weir_linear_call){ .gate = narrow });
+            break;
+        case 1:
+            weir_program_linear(p, linear, x, &(struct weir_linear_call){ .gate = m, .gate_vector = 3 });
+            break;
+        case 2:
+            weir_program_linear(p, linear, x, &(struct weir_linear_call){ .gate = row });
+            break;
+        case 3:
+            weir_program_modulated_norm(p, x, narrow, 0, 1, 1);
+            break;
+        case 4:
+            weir_program_modulated_norm(p, x, m, 3, 1, 1);
+            break;
+        case 5:
+            weir_program_table_add(p, table, x);
+            break;
+        case 6:
+            attention.lengths = one;
+            weir_program_attention(p, &attention);
+            break;
+        case 7:
+            attention.kv_heads = 3;
+            weir_program_attention(p, &attention);
+            break;
+        case 8:
+            weir_program_pixel_unshuffle(p, x, 8, none);
+            break;
+        case 9:
+            weir_program_pixel_shuffle(p, x, 2, x);
+            break;
+        case 10:
+            weir_program_regroup(p, x, 3);
+            break;
+        case 11:
+            weir_program_linear_attention(
+                p, x, &(struct weir_linear_attention_call){ .heads = 3, .head_dim = 4, .head_step = 4, .eps = 1 });
+            break;
+        case 12:
+            weir_program_depthwise_conv(p, odd, one, true);
+            break;
+        default:
+            weir_program_grouped_linear(p, linear, x);
+            break;
+        }
+        assert_int_equal(weir_program_finish(p, &error), WEIR_BAD_SHAPE);
+        if (!strstr(error.words, words[fault])) fail_msg("fault %zu: %s", fault, error.words);
+        weir_program_destroy(&p);
+    }
+    ref->ops->packed_destroy(linear);
+    ref->ops->packed_destroy(table);
+    ref->ops->packed_destroy(odd);
+}
+
 static void names_have_a_limit_and_both_sides_of_it_answer(void **state)
 {
     (void)state;
@@ -392,9 +571,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_that_live_at_once_never_share_bytes),
         cmocka_unit_test(a_chain_of_any_length_needs_two_values_and_in_place_ops_only_one),
+        cmocka_unit_test(new_ops_lie_over_operands_that_die),
+        cmocka_unit_test(a_table_is_added_to_its_vectors_to_one_or_to_a_token_of_all),
         cmocka_unit_test(a_profile_computes_what_run_computes_and_names_the_ops),
         cmocka_unit_test(the_first_error_sticks_and_names_op_and_layer),
         cmocka_unit_test(wrong_shapes_are_refused),
+        cmocka_unit_test(wrong_operands_of_new_ops_are_refused_in_words),
         cmocka_unit_test(names_have_a_limit_and_both_sides_of_it_answer),
         cmocka_unit_test(each_failed_allocation_is_no_memory_and_leaks_nothing),
     };

@@ -284,8 +284,8 @@ static struct weir_value attend(const struct weir_autoencoder_dc *net, struct we
                                                                                .eps = ATTENTION_EPS });
 }
 
-/* diffusers puts the projection and its blurred copies side by side and attends once. No group of three heads lies in two
- * of them, so each attends by itself here, and what is put side by side is a third as wide. */
+/* diffusers puts the projection and its blurred copies side by side and attends once. No group of three heads lies in
+ * two of them, so each attends by itself here, and what is put side by side is a third as wide. */
 static struct weir_value multiscale_attention(const struct weir_autoencoder_dc *net, struct weir_program *p,
                                               struct weir_value x, const struct weir_autoencoder_dc_stage *stage,
                                               const char *prefix)

@@ -1,17 +1,18 @@
 /* autoencoder_dc: diffusers' AutoencoderDC (DC-AE): pictures to latents and back, each frame by itself.
  *
  * Both halves are stages of residual convolutions (ResBlock) or of linear attention and gated convolutions
- * (EfficientViTBlock), with a change of size by two between stages. A half is opened by itself: who only decodes does not
- * load the encoder. A half may also be built in steps, so that those that only look at neighbours can later run over a
- * picture in bands:
+ * (EfficientViTBlock), with a change of size by two between stages. A half is opened by itself: who only decodes does
+ * not load the encoder. A half may also be built in steps, so that those that only look at neighbours can later run
+ * over a picture in bands:
  *
  *   decoder   step 0 is conv_in, steps 1..stages are the stages from the deepest up, each with the way up before it,
  *             step stages + 1 is the way out
  *   encoder   step 0 is conv_in, steps 1..stages are the stages down, each with the way down behind it,
  *             step stages + 1 is the way out
  *
- * Shapes   z [R, 1, h, w, latent_channels], any h and w of at least 1, for decode already divided by scaling_factor, from
- *          encode not yet multiplied by it; picture [R, 1, h f, w f, in_channels], f = factor, in -1..1 (nothing clamps)
+ * Shapes   z [R, 1, h, w, latent_channels], any h and w of at least 1, for decode already divided by scaling_factor,
+ *          from encode not yet multiplied by it; picture [R, 1, h f, w f, in_channels], f = factor, in -1..1 (nothing
+ *          clamps)
  * Memory   weights on the device; the config is copied
  * Errors   config_read: BAD_MODEL, UNSUPPORTED with file, key and value. open: BAD_MODEL with file and tensor,
  *          NO_MEMORY
