@@ -4,9 +4,9 @@ computes with them, fp32 on a CPU).
     python3 tests/golden/make_tiny_dc.py [OUT_FOLDER]
 
 Between them the three cover what configs may say: 6, 3 and 4 stages, both kinds of block, given as a list and as one
-for all, further projections of none, one and two sizes, both ways up and both ways down, ratios of channels from 1 to 6,
-heads that fill their channels and heads that do not, a first stage without blocks, shortcuts at the ends or none, bf16,
-f32 and fp16 files; and latents from one cell on, of which the small ones take diffusers' quadratic branch of the
+for all, further projections of none, one and two sizes, both ways up and both ways down, ratios of channels from 1 to
+6, heads that fill their channels and heads that do not, a first stage without blocks, shortcuts at the ends or none,
+bf16, f32 and fp16 files; and latents from one cell on, of which the small ones take diffusers' quadratic branch of the
 attention.
 """
 import sys
