@@ -344,6 +344,59 @@ enum weir_status weir_config_text_list(const struct weir_config *config, const c
     return WEIR_OK;
 }
 
+enum weir_status weir_config_text_spread(const struct weir_config *config, const char *key, const char *value_default,
+                                         size_t count, const char **out, struct weir_error *error)
+{
+    assert(count <= WEIR_CONFIG_LIST_MAX);
+    const json_t *value = value_of(config, key);
+    if (json_is_array(value)) {
+        const char *texts[WEIR_CONFIG_LIST_MAX];
+        size_t found = 0;
+        const enum weir_status status =
+            weir_config_text_list(config, key, NULL, 0, WEIR_CONFIG_LIST_MAX, texts, &found, error);
+        if (status != WEIR_OK) return status;
+        if (found != count) {
+            return weir_fail(error, WEIR_BAD_MODEL, "%s: %s has %zu values, wanted %zu, or one for all", config->label,
+                             key, found, count);
+        }
+        memcpy(out, texts, count * sizeof *out);
+        return WEIR_OK;
+    }
+    const char *text;
+    const enum weir_status status = weir_config_text(config, key, value_default, &text, error);
+    for (size_t i = 0; i < count && status == WEIR_OK; i++) out[i] = text;
+    return status;
+}
+
+enum weir_status weir_config_int_lists(const struct weir_config *config, const char *key, int64_t min, int64_t max,
+                                       size_t count, size_t each_max, int64_t *out, size_t *counts,
+                                       struct weir_error *error)
+{
+    char wanted[WANTED_BYTES];
+    const json_t *list = value_of(config, key);
+    assert(count <= WEIR_CONFIG_LIST_MAX && each_max <= WEIR_CONFIG_LIST_MAX);
+    if (!list) return WEIR_OK;
+    snprintf(wanted, sizeof wanted, "a list of at least %zu lists", count);
+    if (!json_is_array(list) || json_array_size(list) < count) return fail_value(config, key, -1, list, wanted, error);
+    for (int write = 0; write <= 1; write++) { /* all are looked at before any is written */
+        for (size_t i = 0; i < count; i++) {
+            const json_t *each = json_array_get(list, i);
+            snprintf(wanted, sizeof wanted, "a list of 0 to %zu integers from %lld to %lld", each_max, (long long)min,
+                     (long long)max);
+            if (!json_is_array(each) || json_array_size(each) > each_max)
+                return fail_value(config, key, (long)i, each, wanted, error);
+            for (size_t k = 0; k < json_array_size(each); k++) {
+                int64_t number;
+                if (!read_int(json_array_get(each, k), min, max, &number))
+                    return fail_value(config, key, (long)i, each, wanted, error);
+                if (write) out[i * each_max + k] = number;
+            }
+            if (write) counts[i] = json_array_size(each);
+        }
+    }
+    return WEIR_OK;
+}
+
 enum weir_status weir_config_refuse(const struct weir_config *config, const char *key, const char *wanted,
                                     struct weir_error *error)
 {

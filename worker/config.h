@@ -74,6 +74,15 @@ enum weir_status weir_config_real_list(const struct weir_config *config, const c
 enum weir_status weir_config_text_list(const struct weir_config *config, const char *key, const char *const *defaults,
                                        size_t default_count, size_t count_max, const char **out, size_t *count,
                                        struct weir_error *error);
+/* Exactly `count` values; one bare text stands for `count` times itself (encoder_block_types). */
+enum weir_status weir_config_text_spread(const struct weir_config *config, const char *key, const char *value_default,
+                                         size_t count, const char **out, struct weir_error *error);
+/* Lists of integers in a list ([[], [5]]), each of 0..each_max: list i goes to out[i * each_max], its length to
+ * counts[i]. The first `count` of them; there may be more, as in lists that are as long as the class's default. When
+ * the key is absent nothing is written: the default is what the caller had there. */
+enum weir_status weir_config_int_lists(const struct weir_config *config, const char *key, int64_t min, int64_t max,
+                                       size_t count, size_t each_max, int64_t *out, size_t *counts,
+                                       struct weir_error *error);
 
 /* Names a key whose value this build cannot honour: UNSUPPORTED, with file, key and value in the words. */
 enum weir_status weir_config_refuse(const struct weir_config *config, const char *key, const char *wanted,

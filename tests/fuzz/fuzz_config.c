@@ -48,6 +48,10 @@ static void ask_numbers(const struct weir_config *config, const char *key)
     for (size_t i = 0; status == WEIR_OK && i < count; i++) expect(integers[i] >= 1 && integers[i] <= 9);
     status = weir_config_int_spread(config, key, 2, 1, 9, 3, integers, &error);
     if (status != WEIR_OK) said_why(status, &error, key);
+    count = 0;
+    status = weir_config_int_lists(config, key, 1, 9, 1, LIST_MAX, integers, &count, &error);
+    if (status != WEIR_OK) said_why(status, &error, key);
+    for (size_t i = 0; status == WEIR_OK && i < count; i++) expect(integers[i] >= 1 && integers[i] <= 9);
     status = weir_config_real_list(config, key, (double[]){ 1 }, 1, -INFINITY, 9, LIST_MAX, reals, &count, &error);
     if (status != WEIR_OK) said_why(status, &error, key);
     for (size_t i = 0; status == WEIR_OK && i < count; i++) expect(reals[i] <= 9);
@@ -75,6 +79,9 @@ static void ask_words(const struct weir_config *config, const char *key)
     status = weir_config_text_list(config, key, (const char *const[]){ "a" }, 1, LIST_MAX, texts, &count, &error);
     if (status != WEIR_OK) said_why(status, &error, key);
     for (size_t i = 0; status == WEIR_OK && i < count; i++) expect(strlen(texts[i]) < (size_t)1 << 20);
+    status = weir_config_text_spread(config, key, "a", LIST_MAX, texts, &error);
+    if (status != WEIR_OK) said_why(status, &error, key);
+    for (size_t i = 0; status == WEIR_OK && i < LIST_MAX; i++) expect(strlen(texts[i]) < (size_t)1 << 20);
     status = weir_config_refuse(config, key, "another", &error);
     expect(status == WEIR_UNSUPPORTED);
 }

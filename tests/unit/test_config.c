@@ -91,6 +91,28 @@ static void one_number_stands_for_a_list_where_that_is_asked_for(void **state)
     weir_config_close(&config);
 }
 
+static void one_text_stands_for_all_and_lists_hold_lists(void **state)
+{
+    (void)state;
+    struct weir_config *config = parse("{\"one\": \"A\", \"many\": [\"A\", \"B\"], \"lists\": [[], [5], [3, 7], [9]]}");
+    struct weir_error error;
+    const char *texts[2] = { NULL };
+    int64_t out[3 * 2] = { 0 };
+    size_t counts[3] = { 77, 77, 77 };
+    assert_int_equal(weir_config_text_spread(config, "one", "C", 2, texts, &error), WEIR_OK);
+    assert_true(strcmp(texts[0], "A") == 0 && strcmp(texts[1], "A") == 0);
+    assert_int_equal(weir_config_text_spread(config, "many", "C", 2, texts, &error), WEIR_OK);
+    assert_true(strcmp(texts[0], "A") == 0 && strcmp(texts[1], "B") == 0);
+    assert_int_equal(weir_config_text_spread(config, "absent", "C", 2, texts, &error), WEIR_OK);
+    assert_string_equal(texts[1], "C");
+    assert_int_equal(weir_config_int_lists(config, "absent", 1, 9, 3, 2, out, counts, &error), WEIR_OK);
+    assert_true(counts[0] == 77 && out[2] == 0);
+    assert_int_equal(weir_config_int_lists(config, "lists", 1, 9, 3, 2, out, counts, &error), WEIR_OK);
+    assert_true(counts[0] == 0 && counts[1] == 1 && counts[2] == 2);
+    assert_true(out[2] == 5 && out[4] == 3 && out[5] == 7);
+    weir_config_close(&config);
+}
+
 /* Each row asks key "k" in its own way and must hear file, key, value found and value wanted. */
 enum ask {
     INT,
@@ -107,7 +129,9 @@ enum ask {
     INTS_REQUIRED,
     REALS,
     TEXTS,
-    SPREAD
+    SPREAD,
+    TEXT_SPREAD,
+    LISTS
 };
 
 static const struct {
@@ -153,6 +177,13 @@ static const struct {
     { "{\"k\": [1, 2]}", SPREAD, "k has 2 values, wanted 3, or one for all" },
     { "{\"k\": [1, 2, 0]}", SPREAD, "k[2] is 0" },
     { "{\"k\": \"x\"}", SPREAD, "k is \"x\"" },
+    { "{\"k\": [\"a\", \"b\"]}", TEXT_SPREAD, "k has 2 values, wanted 3, or one for all" },
+    { "{\"k\": [\"a\", \"b\", 3]}", TEXT_SPREAD, "k[2] is 3, wanted a text" },
+    { "{\"k\": 3}", TEXT_SPREAD, "k is 3, wanted a text" },
+    { "{\"k\": [[1]]}", LISTS, "k is [[1]], wanted a list of at least 2 lists" },
+    { "{\"k\": [1, 2]}", LISTS, "k[0] is 1, wanted a list of 0 to 2 integers from 1 to 10" },
+    { "{\"k\": [[], [1, 2, 3]]}", LISTS, "k[1] is [1, 2, 3], wanted a list of 0 to 2 integers from 1 to 10" },
+    { "{\"k\": [[1], [11]]}", LISTS, "k[1] is [11], wanted a list of 0 to 2 integers from 1 to 10" },
 };
 
 static enum weir_status ask(const struct weir_config *config, enum ask how, struct weir_error *error)
@@ -164,7 +195,7 @@ static enum weir_status ask(const struct weir_config *config, enum ask how, stru
     int64_t integer = 77, integers[3] = { 77, 77, 77 };
     double real = 77, reals[3];
     bool flag = false;
-    const char *text = "untouched", *texts[3];
+    const char *text = "untouched", *texts[3] = { "untouched" };
     size_t choice = 77, count = 77;
     enum weir_status status = WEIR_INTERNAL;
     switch (how) {
@@ -213,12 +244,19 @@ static enum weir_status ask(const struct weir_config *config, enum ask how, stru
     case SPREAD:
         status = weir_config_int_spread(config, "k", 1, 1, 10, 3, integers, error);
         break;
+    case TEXT_SPREAD:
+        status = weir_config_text_spread(config, "k", "d", 3, texts, error);
+        break;
+    case LISTS:
+        status = weir_config_int_lists(config, "k", 1, 10, 2, 2, integers, &count, error);
+        break;
     }
     /* a refusal leaves the caller's values alone */
     assert_int_equal(integer, 77);
     assert_int_equal(integers[0], 77);
     assert_true(real > 76 && choice == 77 && count == 77);
     assert_string_equal(text, "untouched");
+    assert_string_equal(texts[0], "untouched");
     return status;
 }
 
@@ -409,6 +447,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_of_the_right_type_are_read_and_absent_or_null_ones_take_the_default),
         cmocka_unit_test(one_number_stands_for_a_list_where_that_is_asked_for),
+        cmocka_unit_test(one_text_stands_for_all_and_lists_hold_lists),
         cmocka_unit_test(a_wrong_value_is_named_with_its_file_its_key_and_what_is_wanted),
         cmocka_unit_test(bare_infinities_are_read_as_numbers_and_only_outside_of_texts),
         cmocka_unit_test(a_choice_gives_its_place_and_a_refusal_names_the_value),
