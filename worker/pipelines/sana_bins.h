@@ -37,7 +37,7 @@ struct weir_crop {
 };
 /* `from` and `to` have sides of 1 to 2^20. A picture of the right size is left alone; otherwise the resized one covers
  * `to` and is as small as that allows, less a rounding.
- * diffusers rounds a side that should be exact one pixel short in 2 of 100 sizes, and then slices off all but one row or
+ * diffusers rounds a side that should be exact one pixel short in 2 of 100 sizes, then slices off all but one row or
  * column of the picture; here that side has its length. */
 struct weir_crop weir_crop_of(struct weir_sana_size from, struct weir_sana_size to);
 
