@@ -37,7 +37,7 @@ struct weir_request {
     bool seed_given; /* else a random seed is drawn by submit */
     uint64_t seed;
     uint32_t n;          /* items; item i has seed + i */
-    const char *sampler; /* "ddim", "dpm++" */
+    const char *sampler; /* "ddim", "dpm++", "flow-dpm++", "flow-euler", "scm" */
     const char *noise;   /* "f32", "f16" */
     const char *format;  /* "mp4", "webm", "gif", "png" */
     const char *codec;   /* "h264", "av1", "vp9" */

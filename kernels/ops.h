@@ -306,15 +306,17 @@ enum {
     WEIR_PIXEL_UNSHUFFLE_OPERANDS
 };
 
-/* latents_pack: diffusers' order to channels-last, once for each guidance row of an item, times a factor.
- *   y[i * copies + k, t, p, c] = x[i, c, t, p] * factor
- * Shapes   x f32 [items, C, T, P]; y [items * copies, T, P, C] */
+/* latents_pack: diffusers' order to channels-last, once for each guidance row of an item, times a factor, and where
+ * `scaled`, times what the sampler's row of the item says (k[12] of sampler_step).
+ *   y[i * copies + r, t, p, c] = x[i, c, t, p] * factor (* k[i, 12])
+ * Shapes   x f32 [items, C, T, P]; k f32 [items, WEIR_SAMPLER_COEFFICIENTS]; y [items * copies, T, P, C] */
 struct weir_latents_pack {
     uint32_t items, copies, frames, pixels, channels;
     float factor;
+    bool scaled;
     enum weir_dtype dtype;
 };
-enum { WEIR_LATENTS_PACK_X, WEIR_LATENTS_PACK_Y, WEIR_LATENTS_PACK_OPERANDS };
+enum { WEIR_LATENTS_PACK_X, WEIR_LATENTS_PACK_K /* opt */, WEIR_LATENTS_PACK_Y, WEIR_LATENTS_PACK_OPERANDS };
 
 /* guidance: classifier-free guidance, and back to diffusers' order.
  *   copies 2 (rows: negative, then positive): y[i,c,t,p] = u + g[i] * (v - u), u = x[2i,t,p,c], v = x[2i+1,t,p,c]
@@ -327,15 +329,16 @@ struct weir_guidance {
 };
 enum { WEIR_GUIDANCE_X, WEIR_GUIDANCE_SCALE, WEIR_GUIDANCE_Y, WEIR_GUIDANCE_OPERANDS };
 
-/* sampler_step: one step of a solver that is linear in x, the model output m and the last data prediction.
- *   x0 = (k[0] * x + k[1] * m) / k[2], clamped to +-k[3] (infinity: as it is; a NaN stays one)
- *   e  = (k[4] * x + k[5] * m) / k[6]
- *   x  = ((k[7] * x + k[8] * x0) + k[9] * e) + k[10] * (k[11] * (x0 - previous));  previous = x0
- * The term of k[9] or k[10] is left out when that is 0, so what it would have read may be anything.
+/* sampler_step: one step of a solver that is linear in x, the model output m, and the last data prediction or noise.
+ *   e  = (k[4] * (k[12] * x) + k[5] * m) / k[6]
+ *   x0 = ((k[0] * x + k[1] * m) + k[13] * e) / k[2], clamped to +-k[3] (infinity: as it is; a NaN stays one)
+ *   x  = (((k[7] * x + k[8] * x0) + k[9] * e) + k[10] * (k[11] * (x0 - previous))) + k[14] * previous;  previous = x0
+ * The term of k[9], k[10], k[13] or k[14] is left out when that is 0, so what it would have read may be anything.
+ * `previous` is x0 of the step before, or, where k[14] is not 0, noise that the caller drew for this step.
  * Each operation is rounded to f32 in the order written, so that all devices agree, and agree with diffusers on a CPU
  * Shapes   x, m, previous f32 [items, n]; k f32 [items, WEIR_SAMPLER_COEFFICIENTS]. x and previous are updated in place
  * Source   struct weir_sampler_coefficients of worker/samplers/sampler.h, number by number */
-#define WEIR_SAMPLER_COEFFICIENTS 12
+#define WEIR_SAMPLER_COEFFICIENTS 15
 struct weir_sampler_step {
     uint32_t items, n;
     enum weir_dtype dtype; /* WEIR_F32 always */

@@ -140,6 +140,9 @@ struct weir_value weir_program_pixel_unshuffle(struct weir_program *p, struct we
 /* x has the extern or input dims [items, C, T, H, W] read as {rows = items, frames = C, height = T, width = H * W}. */
 struct weir_value weir_program_latents_pack(struct weir_program *p, struct weir_value x, uint32_t copies, float factor,
                                             const struct weir_dims *packed_dims);
+/* The same, scaled by the sampler's row k of each item: what the network is given. */
+struct weir_value weir_program_latents_pack_scaled(struct weir_program *p, struct weir_value x, struct weir_value k,
+                                                   uint32_t copies, float factor, const struct weir_dims *packed_dims);
 struct weir_value weir_program_guidance(struct weir_program *p, struct weir_value x, struct weir_value scale,
                                         uint32_t copies);
 void weir_program_sampler_step(struct weir_program *p, struct weir_value x, struct weir_value m,

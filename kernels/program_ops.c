@@ -501,6 +501,12 @@ struct weir_value weir_program_pixel_unshuffle(struct weir_program *p, struct we
 struct weir_value weir_program_latents_pack(struct weir_program *p, struct weir_value x, uint32_t copies, float factor,
                                             const struct weir_dims *packed_dims)
 {
+    return weir_program_latents_pack_scaled(p, x, weir_program_none, copies, factor, packed_dims);
+}
+
+struct weir_value weir_program_latents_pack_scaled(struct weir_program *p, struct weir_value x, struct weir_value k,
+                                                   uint32_t copies, float factor, const struct weir_dims *packed_dims)
+{
     if (!weir_program_check_operand(p, WEIR_OP_LATENTS_PACK, NULL, "x", x, WEIR_F32, NULL)) return weir_program_none;
     const struct weir_dims d = weir_program_dims(p, x), y = *packed_dims;
     if (!weir_program_check_dims(p, "latents_pack's y", &y)) return weir_program_none;
@@ -510,15 +516,19 @@ struct weir_value weir_program_latents_pack(struct weir_program *p, struct weir_
              d.frames, d.height, d.width, copies, y.rows, y.frames, y.height, y.width, y.channels);
         return weir_program_none;
     }
+    const struct weir_dims k_dims = { d.rows, 1, 1, 1, WEIR_SAMPLER_COEFFICIENTS };
+    if (k.index != 0 && !weir_program_check_operand(p, WEIR_OP_LATENTS_PACK, NULL, "k", k, WEIR_F32, &k_dims))
+        return weir_program_none;
     const struct weir_latents_pack shape = { .items = d.rows,
                                              .copies = copies,
                                              .frames = y.frames,
                                              .pixels = y.height * y.width,
                                              .channels = y.channels,
                                              .factor = factor,
+                                             .scaled = k.index != 0,
                                              .dtype = p->dtype };
     const struct weir_value packed = weir_program_add_value(p, "latents_pack's y", p->dtype, &y);
-    weir_program_add_op(p, WEIR_OP_LATENTS_PACK, NULL, &shape, OPERANDS(x, packed), WEIR_LATENTS_PACK_Y, APART);
+    weir_program_add_op(p, WEIR_OP_LATENTS_PACK, NULL, &shape, OPERANDS(x, k, packed), WEIR_LATENTS_PACK_Y, APART);
     return p->status == WEIR_OK ? packed : weir_program_none;
 }
 

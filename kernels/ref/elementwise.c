@@ -46,15 +46,17 @@ void weir_ref_concat(const struct weir_concat *s, const struct weir_ref_packed *
 void weir_ref_latents_pack(const struct weir_latents_pack *s, const struct weir_ref_packed *layer,
                            void *const operands[], double *scratch)
 {
-    const float *x = operands[WEIR_LATENTS_PACK_X];
+    const float *x = operands[WEIR_LATENTS_PACK_X], *k = operands[WEIR_LATENTS_PACK_K];
     float *y = operands[WEIR_LATENTS_PACK_Y];
     const size_t plane = (size_t)s->frames * s->pixels;
     (void)layer;
     (void)scratch;
     for (uint32_t row = 0; row < s->items * s->copies; row++) {
-        const float *item = x + (size_t)(row / s->copies) * s->channels * plane;
+        const size_t of = row / s->copies;
+        const float *item = x + of * s->channels * plane;
+        const float scale = s->scaled ? k[of * WEIR_SAMPLER_COEFFICIENTS + 12] : 1;
         for (size_t at = 0; at < plane; at++) {
-            for (uint32_t c = 0; c < s->channels; c++) *y++ = item[c * plane + at] * s->factor;
+            for (uint32_t c = 0; c < s->channels; c++) *y++ = item[c * plane + at] * s->factor * scale;
         }
     }
 }
@@ -88,11 +90,15 @@ void weir_ref_sampler_step(const struct weir_sampler_step *s, const struct weir_
     (void)scratch;
     for (uint32_t item = 0; item < s->items; item++, k += WEIR_SAMPLER_COEFFICIENTS) {
         for (size_t i = (size_t)item * s->n; i < (size_t)(item + 1) * s->n; i++) {
-            float x0 = (k[0] * x[i] + k[1] * m[i]) / k[2];
+            const float e = (k[4] * (k[12] * x[i]) + k[5] * m[i]) / k[6];
+            float x0 = k[0] * x[i] + k[1] * m[i];
+            if (k[13] != 0) x0 += k[13] * e;
+            x0 /= k[2];
             x0 = x0 < -k[3] ? -k[3] : x0 > k[3] ? k[3] : x0;
             float next = k[7] * x[i] + k[8] * x0;
-            if (k[9] != 0) next += k[9] * ((k[4] * x[i] + k[5] * m[i]) / k[6]);
+            if (k[9] != 0) next += k[9] * e;
             if (k[10] != 0) next += k[10] * (k[11] * (x0 - previous[i]));
+            if (k[14] != 0) next += k[14] * previous[i];
             x[i] = next;
             previous[i] = x0;
         }

@@ -221,6 +221,9 @@ static const struct kernel_case kernel_cases[] = {
       .shape.concat = { .rows = 2, .tokens = 3, .a_channels = 1, .b_channels = 2 } },
     { .label = "latents_pack", .op = WEIR_OP_LATENTS_PACK,
       .shape.latents_pack = { .items = 2, .copies = 2, .frames = 16, .pixels = 256, .channels = 4, .factor = 5.5f } },
+    { .label = "latents_pack scaled by the sampler", .op = WEIR_OP_LATENTS_PACK,
+      .shape.latents_pack = { .items = 2, .copies = 2, .frames = 3, .pixels = 5, .channels = 4, .factor = 1,
+                              .scaled = true } },
     { .label = "guidance", .op = WEIR_OP_GUIDANCE,
       .shape.guidance = { .items = 2, .copies = 2, .frames = 16, .pixels = 256, .channels = 4 } },
     { .label = "guidance of one copy", .op = WEIR_OP_GUIDANCE,
@@ -489,6 +492,7 @@ static inline struct operand_sizes sizes_of(const struct kernel_case *c)
         n.y = WEIR_LATENTS_PACK_Y;
         n.row[WEIR_LATENTS_PACK_X] = (size_t)s->frames * s->pixels * s->channels;
         n.row[n.y] = n.row[WEIR_LATENTS_PACK_X] * s->copies;
+        if (s->scaled) n.row[WEIR_LATENTS_PACK_K] = WEIR_SAMPLER_COEFFICIENTS;
         break;
     }
     case WEIR_OP_GUIDANCE: {

@@ -344,7 +344,7 @@ static void guidance_undoes_latents_pack_when_both_rows_agree(void **state)
     for (int i = 0; i < 12; i++) x[i] = (float)i; /* [1, C = 2, T = 2, P = 3] */
     run_op(ref, WEIR_OP_LATENTS_PACK, NULL,
            &(struct weir_latents_pack){ .items = 1, .copies = 2, .frames = 2, .pixels = 3, .channels = 2, .factor = 2 },
-           (void *[]){ x, packed });
+           (void *[]){ x, NULL, packed });
     NEAR(packed[0], 0);
     NEAR(packed[1], 12); /* channel 1 of the same pixel */
     NEAR(packed[12 + 3], 2 * x[6 + 1]);
@@ -352,6 +352,19 @@ static void guidance_undoes_latents_pack_when_both_rows_agree(void **state)
            &(struct weir_guidance){ .items = 1, .copies = 2, .frames = 2, .pixels = 3, .channels = 2 },
            (void *[]){ packed, scale, back });
     for (size_t i = 0; i < 12; i++) NEAR(back[i], 2 * x[i]);
+}
+
+static void latents_pack_scales_each_item_by_its_samplers_row(void **state)
+{
+    (void)state;
+    float x[] = { 1, 2 }, k[2 * WEIR_SAMPLER_COEFFICIENTS] = { 0 }, y[4];
+    k[12] = 3;
+    k[WEIR_SAMPLER_COEFFICIENTS + 12] = 5;
+    struct weir_latents_pack shape = { .items = 2, .copies = 2, .frames = 1, .pixels = 1, .channels = 1, .factor = 2 };
+    shape.scaled = true;
+    run_op(ref, WEIR_OP_LATENTS_PACK, NULL, &shape, (void *[]){ x, k, y });
+    const float wanted[] = { 6, 6, 20, 20 };
+    for (size_t i = 0; i < 4; i++) NEAR(y[i], wanted[i]);
 }
 
 static void guidance_goes_beyond_the_positive_row(void **state)
@@ -382,10 +395,17 @@ static void sampler_step_follows_its_formula(void **state)
     previous[0] = 5;
     k[3] = 1; /* clamp x0 to 1 */
     k[4] = 7, k[5] = 8, k[6] = 2, k[9] = 6;
-    k[10] = 3, k[11] = 2;
+    k[10] = 3, k[11] = 2, k[12] = 1;
     run_op(ref, WEIR_OP_SAMPLER_STEP, NULL, &shape, (void *[]){ x, m, previous, k });
     NEAR(previous[0], 1);
     NEAR(x[0], 6 + 4 + 6 * (14 + 24) / 2 + 3 * 2 * (1 - 5));
+    x[0] = 2;
+    previous[0] = 5; /* noise */
+    k[3] = INFINITY, k[9] = 0, k[10] = 0;
+    k[12] = 2, k[13] = 3, k[14] = 9;
+    run_op(ref, WEIR_OP_SAMPLER_STEP, NULL, &shape, (void *[]){ x, m, previous, k });
+    NEAR(previous[0], (2 + 6 + 3 * 26) / 4.0); /* e = (7 * (2 * 2) + 8 * 3) / 2 */
+    NEAR(x[0], 6 + 4 * 21.5 + 9 * 5);
 }
 
 static void to_rgb8_clamps_and_truncates_or_rounds(void **state)
@@ -503,6 +523,7 @@ int main(void)
         cmocka_unit_test(timestep_embedding_puts_cosines_first_when_flipped),
         cmocka_unit_test(concat_puts_the_channels_of_a_before_those_of_b),
         cmocka_unit_test(guidance_undoes_latents_pack_when_both_rows_agree),
+        cmocka_unit_test(latents_pack_scales_each_item_by_its_samplers_row),
         cmocka_unit_test(guidance_goes_beyond_the_positive_row),
         cmocka_unit_test(sampler_step_follows_its_formula),
         cmocka_unit_test(to_rgb8_clamps_and_truncates_or_rounds),

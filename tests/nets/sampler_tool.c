@@ -1,8 +1,8 @@
 /* sampler_tool: prints what the generator and the samplers make, for tests/golden/live_*.py to set beside upstream.
  *
  *   sampler_tool noise SEED f32|f16 COUNT...              raw f32 of each call after the other
- *   sampler_tool run CONFIG KIND STEPS N SEED             KIND: ddim, dpm++ or - (what the config says)
- *       u32 step count, f64 timesteps, then N f32 after each step; the network is m = 0.5 x + 0.125
+ *   sampler_tool run CONFIG KIND STEPS N SEED             KIND: as --sampler, or - (what the config says)
+ *       u32 step count, f64 timesteps, then N f32 after each step; the network is m = 0.5 in + 0.125
  * A refusal is its status and words on stderr, exit code 1. */
 #include "worker/config.h"
 #include "worker/samplers/noise.h"
@@ -49,11 +49,10 @@ static int run(char **argv)
         weir_config_close(&config);
         return 1;
     }
-    struct weir_noise generator;
-    weir_noise_init(&generator, strtoull(argv[6], NULL, 0));
-    float *x = malloc(n * sizeof *x + 1), *m = malloc(n * sizeof *m + 1), *x0 = malloc(n * sizeof *x0 + 1);
-    if (!x || !m || !x0) return 2;
-    weir_noise_normal_f32(&generator, x, n);
+    const uint64_t seed = strtoull(argv[6], NULL, 0);
+    float *x = malloc(n * sizeof *x + 1), *m = malloc(n * sizeof *m + 1), *last = malloc(n * sizeof *last + 1);
+    if (!x || !m || !last) return 2;
+    weir_noise_draw(seed, false, 0, x, n);
     const uint32_t count = weir_sampler_step_count(sampler);
     put(&count, sizeof count, 1);
     for (uint32_t i = 0; i < count; i++) {
@@ -61,13 +60,15 @@ static int run(char **argv)
         put(&timestep, sizeof timestep, 1);
     }
     for (uint32_t i = 0; i < count; i++) {
-        for (size_t k = 0; k < n; k++) m[k] = 0.5f * x[k] + 0.125f;
-        weir_sampler_step(sampler, i, m, x, x0, n);
+        const float in_x = weir_sampler_coefficients(sampler, i)->in_x;
+        if (weir_sampler_draws(sampler, i)) weir_noise_draw(seed, false, i + 1, last, n);
+        for (size_t k = 0; k < n; k++) m[k] = 0.5f * (in_x * x[k]) + 0.125f;
+        weir_sampler_step(sampler, i, m, x, last, n);
         put(x, sizeof *x, n);
     }
     free(x);
     free(m);
-    free(x0);
+    free(last);
     weir_sampler_destroy(&sampler);
     weir_config_close(&config);
     return 0;

@@ -5,6 +5,7 @@
 #include "worker/nets/autoencoder_kl.h"
 #include "worker/nets/clip_text.h"
 #include "worker/nets/unet3d.h"
+#include "worker/samplers/noise.h"
 #include "worker/samplers/sampler.h"
 
 /* ---- CLIP's text model ---- */
@@ -257,14 +258,17 @@ static void see_same_steps(struct weir_device *device, const struct weir_sampler
 {
     enum { N = 257 };
     const struct weir_dims latents = { 1, 1, 1, N, 1 }, k_dims = { 1, 1, 1, 1, WEIR_SAMPLER_COEFFICIENTS };
+    const struct weir_dims packed = { 1, 1, 1, N, 1 };
     struct weir_program *p = NULL;
-    float x[N], x0[N] = { 0 }, m[N];
+    float x[N], x0[N] = { 0 }, m[N], given[N];
     void *x_there, *previous_there;
     assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
     const struct weir_value in = weir_program_extern(p, "x", WEIR_F32, &latents);
     const struct weir_value previous = weir_program_extern(p, "previous", WEIR_F32, &latents);
     const struct weir_value output = weir_program_input(p, "m", WEIR_F32, &latents);
-    weir_program_sampler_step(p, in, output, previous, weir_program_input(p, "k", WEIR_F32, &k_dims));
+    const struct weir_value row = weir_program_input(p, "k", WEIR_F32, &k_dims);
+    weir_program_output(p, "in", weir_program_latents_pack_scaled(p, in, row, 1, 1, &packed));
+    weir_program_sampler_step(p, in, output, previous, row);
     OK(weir_program_finish(p, &error));
     OK(device->table->memory_alloc(device, sizeof x, &x_there, &error));
     OK(device->table->memory_alloc(device, sizeof x, &previous_there, &error));
@@ -275,8 +279,14 @@ static void see_same_steps(struct weir_device *device, const struct weir_sampler
     for (uint32_t step = 0; step < weir_sampler_step_count(sampler); step++) {
         struct weir_sampler_coefficients k = *weir_sampler_coefficients(sampler, step);
         for (int i = 0; i < N; i++) m[i] = 0.5f * x[i] + cosf((float)(i + (int)step));
-        run_program(device, p, (struct io[]){ { "m", m, sizeof m }, { "k", &k, sizeof k } }, 2, NULL, 0,
+        if (weir_sampler_draws(sampler, step)) {
+            weir_noise_draw(3, false, step + 1, x0, N);
+            memcpy(previous_there, x0, sizeof x0);
+        }
+        run_program(device, p, (struct io[]){ { "m", m, sizeof m }, { "k", &k, sizeof k } }, 2,
+                    (struct io[]){ { "in", given, sizeof given } }, 1,
                     (struct weir_binding[]){ { "x", x_there }, { "previous", previous_there } }, 2);
+        for (int i = 0; i < N; i++) assert_true(given[i] == k.in_x * x[i]);
         weir_sampler_step(sampler, step, m, x, x0, N);
         assert_memory_equal(x_there, x, sizeof x);
         assert_memory_equal(previous_there, x0, sizeof x0);
@@ -299,6 +309,7 @@ static void a_devices_sampler_step_has_the_bits_of_the_samplers_own(void **state
                 struct weir_sampler_config config;
                 struct weir_sampler *sampler = NULL;
                 weir_sampler_config_default((enum weir_sampler_kind)kind, &config);
+                if (!weir_sampler_predicts((enum weir_sampler_kind)kind, (enum weir_prediction)prediction)) continue;
                 config.prediction_type = (enum weir_prediction)prediction;
                 OK(weir_sampler_create(&config, 7, &sampler, &error));
                 see_same_steps(device, sampler);

@@ -161,6 +161,28 @@ static void half_noise_is_the_float_noise_rounded(void **state)
     free(y);
 }
 
+/* Number i of a seed's draws is the i-th call of one generator: also where a call leaves a number over for the next. */
+static void any_draw_of_a_seed_can_be_had_alone(void **state)
+{
+    (void)state;
+    enum { MOST = 100, DRAWS = 4 };
+    const size_t counts[] = { 0, 1, 5, 15, 16, 37, MOST };
+    float in_row[MOST], alone[MOST];
+    for (size_t c = 0; c < WEIR_COUNT(counts); c++) {
+        for (int first_f16 = 0; first_f16 < 2; first_f16++) {
+            struct weir_noise noise;
+            weir_noise_init(&noise, 77);
+            for (uint32_t i = 0; i < DRAWS; i++) {
+                memset(in_row, 0, sizeof in_row);
+                memset(alone, 0, sizeof alone);
+                (first_f16 && i == 0 ? weir_noise_normal_f16 : weir_noise_normal_f32)(&noise, in_row, counts[c]);
+                weir_noise_draw(77, first_f16, i, alone, counts[c]);
+                assert_memory_equal(alone, in_row, sizeof alone);
+            }
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -170,6 +192,7 @@ int main(void)
         cmocka_unit_test(a_saved_state_goes_on_with_the_same_numbers),
         cmocka_unit_test(a_state_that_nobody_saved_is_refused),
         cmocka_unit_test(half_noise_is_the_float_noise_rounded),
+        cmocka_unit_test(any_draw_of_a_seed_can_be_had_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -422,7 +422,9 @@ static const struct weir_model_facts some_facts = { .family = "test",
                                                     .steps = 25,
                                                     .fps = 8,
                                                     .guidance = 5,
-                                                    .sampler = WEIR_ITEM_SAMPLER_DPM_SOLVER };
+                                                    .sampler = WEIR_ITEM_SAMPLER_DPM_SOLVER,
+                                                    .samplers = 1u << WEIR_ITEM_SAMPLER_DDIM |
+                                                                1u << WEIR_ITEM_SAMPLER_DPM_SOLVER };
 
 static void blanks_are_filled_from_the_model(void **state)
 {
@@ -495,7 +497,8 @@ static void a_wish_over_a_limit_is_refused_with_flag_value_and_limit(void **stat
     wish.sampler = "euler";
     assert_int_equal(weir_item_resolve(&some_facts, &wish, &item, &refusal), WEIR_BAD_ARGUMENT);
     assert_non_null(strstr(refusal.words, "euler"));
-    assert_non_null(strstr(refusal.words, "dpm++"));
+    assert_non_null(strstr(refusal.words, "ddim, dpm++"));
+    assert_null(strstr(refusal.words, "scm"));
 
     struct weir_model_facts deep = some_facts;
     deep.size_min = 32;
@@ -513,6 +516,28 @@ static void a_wish_over_a_limit_is_refused_with_flag_value_and_limit(void **stat
     assert_non_null(strstr(refusal.words, "--sampler"));
 }
 
+/* A sampler of another family of networks would make noise of a good prompt. */
+static void a_sampler_that_does_not_fit_the_networks_is_refused(void **state)
+{
+    (void)state;
+    struct weir_item item;
+    struct weir_error refusal;
+    struct weir_item_wish wish = WEIR_ITEM_WISH_NONE;
+    for (int i = 0; i < WEIR_ITEM_SAMPLER_COUNT; i++) {
+        const bool fits = i == WEIR_ITEM_SAMPLER_DDIM || i == WEIR_ITEM_SAMPLER_DPM_SOLVER;
+        wish.sampler = weir_item_sampler_name((enum weir_item_sampler)i);
+        const enum weir_status status = weir_item_resolve(&some_facts, &wish, &item, &refusal);
+        assert_int_equal(status, fits ? WEIR_OK : WEIR_UNSUPPORTED);
+        if (fits) continue;
+        assert_non_null(strstr(refusal.words, wish.sampler));
+        wish.sampler = NULL;
+        OK(weir_item_resolve(&some_facts, &wish, &item, &error));
+        item.sampler = (enum weir_item_sampler)i; /* as a lease may say */
+        assert_int_equal(weir_item_check(&some_facts, &item, &refusal), WEIR_UNSUPPORTED);
+        assert_non_null(strstr(refusal.words, "ddim, dpm++"));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -527,6 +552,7 @@ int main(void)
         cmocka_unit_test(texts_have_keys_that_tell_them_apart),
         cmocka_unit_test(blanks_are_filled_from_the_model),
         cmocka_unit_test(a_wish_over_a_limit_is_refused_with_flag_value_and_limit),
+        cmocka_unit_test(a_sampler_that_does_not_fit_the_networks_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* The samplers against diffusers', from tests/golden/samplers.json; and what their configs may say. */
+/* The samplers against diffusers', bit for bit, from tests/golden/samplers.json; and what their configs may say. */
 #include "worker/config.h"
 #include "worker/samplers/noise.h"
 #include "worker/samplers/sampler.h"
@@ -13,8 +13,7 @@
 #include <string.h>
 
 #define N 16
-#define SHOWN 4        /* values a step in the golden file */
-#define TOLERANCE 2e-6 /* relative, in norm: a few roundings of f32; 3e-7 was measured */
+#define SHOWN 4 /* values a step in the golden file */
 
 static enum weir_status read_config(const char *text, const char *class_name, const char *kind,
                                     struct weir_sampler_config *out, struct weir_error *error)
@@ -38,16 +37,19 @@ static struct weir_sampler *sampler_of(const char *text, const char *kind, int64
     return sampler;
 }
 
-static void network(const float *x, float *m)
-{
-    for (int i = 0; i < N; i++) m[i] = 0.5f * x[i] + 0.125f;
-}
-
 static void start(float *x, uint64_t seed)
 {
-    struct weir_noise noise;
-    weir_noise_init(&noise, seed);
-    weir_noise_normal_f32(&noise, x, N);
+    weir_noise_draw(seed, false, 0, x, N);
+}
+
+/* One step, with a network of m = 0.5 in + 0.125. */
+static void take_step(const struct weir_sampler *sampler, uint32_t step, uint64_t seed, float *x, float *last)
+{
+    const float in_x = weir_sampler_coefficients(sampler, step)->in_x;
+    float m[N];
+    if (weir_sampler_draws(sampler, step)) weir_noise_draw(seed, false, step + 1, last, N);
+    for (int i = 0; i < N; i++) m[i] = 0.5f * (in_x * x[i]) + 0.125f;
+    weir_sampler_step(sampler, step, m, x, last, N);
 }
 
 static void see_case(const json_t *golden)
@@ -56,27 +58,22 @@ static void see_case(const json_t *golden)
     const json_t *timesteps = json_object_get(golden, "timesteps"), *rows = json_object_get(golden, "x");
     struct weir_sampler *sampler = sampler_of(json_string_value(json_object_get(golden, "config")),
                                               json_string_value(json_object_get(golden, "kind")), steps);
-    float x[N], m[N], x0[N];
+    float x[N], last[N];
     assert_int_equal(weir_sampler_step_count(sampler), json_array_size(timesteps));
     start(x, (uint64_t)steps);
     for (uint32_t i = 0; i < weir_sampler_step_count(sampler); i++) {
-        assert_true(weir_sampler_timestep(sampler, i) == (double)json_integer_value(json_array_get(timesteps, i)));
-        network(x, m);
-        weir_sampler_step(sampler, i, m, x, x0, N);
-        const char *bits = json_string_value(json_array_get(rows, i));
-        double difference = 0, whole = 0;
+        char bits[8 * SHOWN + 1];
+        assert_true(weir_sampler_timestep(sampler, i) == json_number_value(json_array_get(timesteps, i)));
+        take_step(sampler, i, (uint64_t)steps, x, last);
         for (int k = 0; k < SHOWN; k++) {
-            char word[9] = "";
-            memcpy(word, bits + 8 * k, 8);
-            const uint32_t value = (uint32_t)strtoul(word, NULL, 16);
-            float want;
-            memcpy(&want, &value, sizeof want);
-            difference += pow((double)x[k] - (double)want, 2);
-            whole += pow((double)want, 2);
+            uint32_t word;
+            memcpy(&word, &x[k], sizeof word);
+            snprintf(bits + 8 * k, 9, "%08x", word);
         }
-        if (!(sqrt(difference) <= TOLERANCE * sqrt(whole)))
-            fail_msg("%s, %lld steps, step %u: off by %.2e", json_string_value(json_object_get(golden, "name")),
-                     (long long)steps, i, sqrt(difference / whole));
+        const char *want = json_string_value(json_array_get(rows, i));
+        if (strcmp(bits, want) != 0)
+            fail_msg("%s, %lld steps, step %u: %s instead of %s", json_string_value(json_object_get(golden, "name")),
+                     (long long)steps, i, bits, want);
     }
     weir_sampler_destroy(&sampler);
     assert_null(sampler);
@@ -88,29 +85,33 @@ static void timesteps_and_every_step_are_those_of_diffusers(void **state)
     json_t *root = json_load_file(WEIR_SOURCE_DIR "/tests/golden/samplers.json", 0, NULL);
     assert_non_null(root);
     const json_t *cases = json_object_get(root, "cases");
-    assert_true(json_array_size(cases) > 100);
+    assert_true(json_array_size(cases) > 190);
     for (size_t i = 0; i < json_array_size(cases); i++) see_case(json_array_get(cases, i));
     json_decref(root);
 }
 
 static const char ddim[] = "{\"_class_name\": \"DDIMScheduler\"}";
 static const char dpm[] = "{\"_class_name\": \"DPMSolverMultistepScheduler\"}";
+static const char flow_dpm[] = "{\"_class_name\": \"DPMSolverMultistepScheduler\", \"use_flow_sigmas\": true,"
+                               " \"prediction_type\": \"flow_prediction\", \"flow_shift\": 3.0}";
+static const char flow_euler[] = "{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\", \"shift\": 8.0}";
+static const char scm[] = "{\"_class_name\": \"SCMScheduler\"}";
 
-/* A run that is cut after any step and goes on from (x, x0) alone ends with the same bits. */
+/* A run that is cut after any step and goes on from what a checkpoint holds and the seed ends with the same bits. */
 static void a_run_resumes_at_any_step(void **state)
 {
     (void)state;
-    const char *configs[] = { ddim, dpm };
+    const struct {
+        const char *text;
+        bool looks_back;
+    } configs[] = { { ddim, false }, { dpm, true }, { flow_dpm, true }, { flow_euler, false }, { scm, false } };
     for (size_t kind = 0; kind < WEIR_COUNT(configs); kind++) {
-        struct weir_sampler *sampler = sampler_of(configs[kind], NULL, 16);
+        struct weir_sampler *sampler = sampler_of(configs[kind].text, NULL, 16);
         const size_t kept = weir_sampler_state_bytes(sampler, N);
-        assert_int_equal(kept, kind == 0 ? 0 : N * sizeof(float));
-        float whole[N], x[N], m[N], x0[N];
+        assert_int_equal(kept, configs[kind].looks_back ? N * sizeof(float) : 0);
+        float whole[N], x[N], x0[N];
         start(whole, 1);
-        for (uint32_t i = 0; i < 16; i++) {
-            network(whole, m);
-            weir_sampler_step(sampler, i, m, whole, x0, N);
-        }
+        for (uint32_t i = 0; i < 16; i++) take_step(sampler, i, 1, whole, x0);
         for (uint32_t cut = 0; cut <= 16; cut++) {
             float saved_x[N], saved_x0[N];
             start(x, 1);
@@ -123,8 +124,7 @@ static void a_run_resumes_at_any_step(void **state)
                     memcpy(x, saved_x, sizeof x);
                     memcpy(x0, saved_x0, kept);
                 }
-                network(x, m);
-                weir_sampler_step(sampler, i, m, x, kept ? x0 : NULL, N);
+                take_step(sampler, i, 1, x, x0);
             }
             assert_memory_equal(x, whole, sizeof x);
         }
@@ -139,7 +139,7 @@ static void step_0_reads_nothing_of_a_step_before(void **state)
     float x[N], y[N], m[N], x0[N], y0[N];
     start(x, 1);
     start(y, 1);
-    network(x, m);
+    memcpy(m, x, sizeof m);
     memset(x0, 0xff, sizeof x0); /* NaN */
     memset(y0, 0, sizeof y0);
     weir_sampler_step(sampler, 0, m, x, x0, N);
@@ -147,6 +147,40 @@ static void step_0_reads_nothing_of_a_step_before(void **state)
     assert_memory_equal(x, y, sizeof x);
     assert_memory_equal(x0, y0, sizeof x0);
     weir_sampler_destroy(&sampler);
+}
+
+static void only_scm_draws_and_not_at_its_last_step(void **state)
+{
+    (void)state;
+    const char *configs[] = { ddim, dpm, flow_dpm, flow_euler, scm };
+    for (size_t i = 0; i < WEIR_COUNT(configs); i++) {
+        struct weir_sampler *sampler = sampler_of(configs[i], NULL, 4);
+        for (uint32_t step = 0; step < 4; step++) {
+            assert_int_equal(weir_sampler_draws(sampler, step), configs[i] == scm && step < 3);
+            const bool scales = weir_sampler_coefficients(sampler, step)->in_x != 1.0f;
+            assert_true(scales == (configs[i] == scm));
+        }
+        weir_sampler_destroy(&sampler);
+    }
+}
+
+/* A step that needs nothing of before and no noise runs without the array. */
+static void last_may_be_absent_where_nothing_reads_it(void **state)
+{
+    (void)state;
+    const char *configs[] = { ddim, flow_euler, scm };
+    for (size_t i = 0; i < WEIR_COUNT(configs); i++) {
+        struct weir_sampler *sampler = sampler_of(configs[i], NULL, 1);
+        float x[N], y[N], m[N], last[N];
+        start(x, 5);
+        memcpy(y, x, sizeof y);
+        memcpy(m, x, sizeof m);
+        memset(last, 0xff, sizeof last);
+        weir_sampler_step(sampler, 0, m, x, NULL, N);
+        weir_sampler_step(sampler, 0, m, y, last, N);
+        assert_memory_equal(x, y, sizeof x);
+        weir_sampler_destroy(&sampler);
+    }
 }
 
 static void a_nan_of_the_network_is_not_clipped_away(void **state)
@@ -173,6 +207,41 @@ static void defaults_are_those_of_the_class(void **state)
     assert_int_equal(read.kind, WEIR_SAMPLER_DPM_SOLVER);
     assert_int_equal(read.timestep_spacing, WEIR_SPACING_LINSPACE);
     assert_true(read.solver_order == 2 && read.lower_order_final && !read.solver_heun && !read.final_sigma_min);
+    assert_int_equal(read_config(flow_euler, NULL, NULL, &read, NULL), WEIR_OK);
+    assert_int_equal(read.kind, WEIR_SAMPLER_FLOW_EULER);
+    assert_int_equal(read.prediction_type, WEIR_PREDICT_FLOW);
+    assert_int_equal(read_config(scm, NULL, NULL, &read, NULL), WEIR_OK);
+    assert_int_equal(read.kind, WEIR_SAMPLER_SCM);
+    assert_int_equal(read.prediction_type, WEIR_PREDICT_TRIGFLOW);
+}
+
+/* One class of diffusers, two kinds; and the shift, which has a name in either class, goes with the network. */
+static void flow_is_read_from_the_file_or_from_the_name_asked_for(void **state)
+{
+    (void)state;
+    struct weir_sampler_config read;
+    struct weir_error error;
+    assert_int_equal(read_config(flow_dpm, NULL, NULL, &read, NULL), WEIR_OK);
+    assert_int_equal(read.kind, WEIR_SAMPLER_FLOW_DPM_SOLVER);
+    assert_true(read.flow_shift == 3.0 && read.prediction_type == WEIR_PREDICT_FLOW);
+    assert_int_equal(read_config(flow_dpm, NULL, "dpm++", &read, &error), WEIR_UNSUPPORTED);
+    assert_int_equal(read_config(flow_dpm, NULL, "flow-euler", &read, NULL), WEIR_OK);
+    assert_true(read.kind == WEIR_SAMPLER_FLOW_EULER && read.flow_shift == 3.0);
+    assert_int_equal(read_config(flow_euler, NULL, "flow-dpm++", &read, NULL), WEIR_OK);
+    assert_true(read.kind == WEIR_SAMPLER_FLOW_DPM_SOLVER && read.flow_shift == 8.0);
+    assert_int_equal(read.prediction_type, WEIR_PREDICT_FLOW);
+    assert_int_equal(read_config("{\"shift\": 2.0, \"flow_shift\": 4.0}", NULL, "flow-euler", &read, NULL), WEIR_OK);
+    assert_true(read.flow_shift == 2.0);
+    /* the class's own default, when the file is of the class */
+    const char silent[] = "{\"_class_name\": \"DPMSolverMultistepScheduler\", \"use_flow_sigmas\": true, \"shift\": 2}";
+    assert_int_equal(read_config(silent, NULL, NULL, &read, NULL), WEIR_OK);
+    assert_true(read.prediction_type == WEIR_PREDICT_EPSILON && read.flow_shift == 1.0);
+    /* networks that do not fit the kind asked for */
+    assert_int_equal(read_config(flow_dpm, NULL, "scm", &read, &error), WEIR_UNSUPPORTED);
+    assert_non_null(strstr(error.words, "prediction_type"));
+    assert_int_equal(read_config("{\"prediction_type\": \"trigflow\"}", NULL, "flow-dpm++", &read, &error),
+                     WEIR_UNSUPPORTED);
+    assert_non_null(strstr(error.words, "prediction_type"));
 }
 
 /* The index of the model, not the file, names the class; --sampler beats both, and then any class will do. */
@@ -201,6 +270,11 @@ static void the_class_is_chosen_as_diffusers_does(void **state)
         assert_int_equal(kind, i);
     }
     assert_false(weir_sampler_kind_parse("euler", &kind));
+    for (int i = 0; i < WEIR_SAMPLER_KIND_COUNT; i++) {
+        struct weir_sampler_config config;
+        weir_sampler_config_default((enum weir_sampler_kind)i, &config);
+        assert_true(weir_sampler_predicts(config.kind, config.prediction_type));
+    }
 }
 
 static void what_is_not_offered_is_refused_by_its_key(void **state)
@@ -235,6 +309,31 @@ static void what_is_not_offered_is_refused_by_its_key(void **state)
         { "dpm++", "use_beta_sigmas", "true", WEIR_UNSUPPORTED },
         { "dpm++", "use_lu_lambdas", "true", WEIR_UNSUPPORTED },
         { "dpm++", "variance_type", "\"learned\"", WEIR_UNSUPPORTED },
+        { "dpm++", "prediction_type", "\"flow_prediction\"", WEIR_UNSUPPORTED },
+        { "dpm++", "use_dynamic_shifting", "true", WEIR_UNSUPPORTED },
+        { "flow-dpm++", "use_karras_sigmas", "true", WEIR_UNSUPPORTED },
+        { "flow-dpm++", "use_dynamic_shifting", "true", WEIR_UNSUPPORTED },
+        { "flow-dpm++", "prediction_type", "\"trigflow\"", WEIR_UNSUPPORTED },
+        { "flow-dpm++", "solver_order", "3", WEIR_UNSUPPORTED },
+        { "flow-dpm++", "flow_shift", "0", WEIR_BAD_MODEL },
+        { "flow-dpm++", "flow_shift", "1001", WEIR_BAD_MODEL },
+        { "flow-dpm++", "flow_shift", "\"3\"", WEIR_BAD_MODEL },
+        { "flow-dpm++", "shift", "-1", WEIR_BAD_MODEL },
+        { "flow-euler", "shift", "0", WEIR_BAD_MODEL },
+        { "flow-euler", "shift", "NaN", WEIR_BAD_MODEL },
+        { "flow-euler", "flow_shift", "1e9", WEIR_BAD_MODEL },
+        { "flow-euler", "use_dynamic_shifting", "true", WEIR_UNSUPPORTED },
+        { "flow-euler", "stochastic_sampling", "true", WEIR_UNSUPPORTED },
+        { "flow-euler", "invert_sigmas", "true", WEIR_UNSUPPORTED },
+        { "flow-euler", "shift_terminal", "0.1", WEIR_UNSUPPORTED },
+        { "flow-euler", "use_karras_sigmas", "true", WEIR_UNSUPPORTED },
+        { "flow-euler", "use_exponential_sigmas", "true", WEIR_UNSUPPORTED },
+        { "flow-euler", "use_beta_sigmas", "true", WEIR_UNSUPPORTED },
+        { "flow-euler", "prediction_type", "\"epsilon\"", WEIR_UNSUPPORTED },
+        { "flow-euler", "num_train_timesteps", "0", WEIR_BAD_MODEL },
+        { "scm", "prediction_type", "\"epsilon\"", WEIR_UNSUPPORTED },
+        { "scm", "sigma_data", "0", WEIR_BAD_MODEL },
+        { "scm", "num_train_timesteps", "0", WEIR_BAD_MODEL },
     };
     for (size_t i = 0; i < WEIR_COUNT(rows); i++) {
         char text[200];
@@ -302,6 +401,8 @@ static void a_config_that_cannot_run_is_refused_at_create(void **state)
         { "dpm++", "{\"use_karras_sigmas\": true, \"beta_schedule\": \"squaredcos_cap_v2\"}", "twice", 25 },
         { "dpm++", "{\"beta_start\": 0, \"beta_end\": 0}", "finite", 4 },
         { "dpm++", "{\"lambda_min_clipped\": 50}", "lambda_min_clipped", 4 },
+        { "flow-dpm++", "{\"flow_shift\": 8}", "twice", 1000 },
+        { "flow-dpm++", "{\"num_train_timesteps\": 1}", "finite", 1 },
     };
     for (size_t i = 0; i < WEIR_COUNT(rows); i++) {
         struct weir_sampler_config config;
@@ -320,8 +421,11 @@ int main(void)
         cmocka_unit_test(timesteps_and_every_step_are_those_of_diffusers),
         cmocka_unit_test(a_run_resumes_at_any_step),
         cmocka_unit_test(step_0_reads_nothing_of_a_step_before),
+        cmocka_unit_test(only_scm_draws_and_not_at_its_last_step),
+        cmocka_unit_test(last_may_be_absent_where_nothing_reads_it),
         cmocka_unit_test(a_nan_of_the_network_is_not_clipped_away),
         cmocka_unit_test(defaults_are_those_of_the_class),
+        cmocka_unit_test(flow_is_read_from_the_file_or_from_the_name_asked_for),
         cmocka_unit_test(the_class_is_chosen_as_diffusers_does),
         cmocka_unit_test(what_is_not_offered_is_refused_by_its_key),
         cmocka_unit_test(steps_have_bounds_on_both_sides),

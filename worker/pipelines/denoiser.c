@@ -145,15 +145,9 @@ cleanup:
     return status;
 }
 
-static void draw(const struct weir_item *item, float *out, size_t count)
+static void draw(const struct weir_item *item, uint32_t index, float *out, size_t count)
 {
-    struct weir_noise noise;
-    weir_noise_init(&noise, item->seed);
-    if (item->noise == WEIR_ITEM_NOISE_F16) {
-        weir_noise_normal_f16(&noise, out, count);
-    } else {
-        weir_noise_normal_f32(&noise, out, count);
-    }
+    weir_noise_draw(item->seed, item->noise == WEIR_ITEM_NOISE_F16, index, out, count);
 }
 
 static enum weir_status sampler_for(const struct weir_denoiser *d, const struct weir_item *item,
@@ -191,7 +185,7 @@ static enum weir_status write_state(struct weir_denoiser *d, const struct weir_i
     memset(d->host, 0, bytes);
     WEIR_TRY(weir_run_write(&d->run, d->previous_at, previous, bytes, error));
     WEIR_TRY(d->device->table->stream_sync(d->run.stream, error)); /* before the buffer is drawn over */
-    if (!state) draw(item, d->host, d->latent_count);
+    if (!state) draw(item, 0, d->host, d->latent_count);
     WEIR_TRY(weir_run_write(&d->run, d->latents_at, state ? state->latents : d->host, bytes, error));
 cleanup:
     return status;
@@ -254,6 +248,10 @@ enum weir_status weir_denoiser_step(struct weir_denoiser *d, struct weir_error *
     if (!d->sampler || d->done >= weir_sampler_step_count(d->sampler))
         return weir_fail(error, WEIR_BAD_ARGUMENT, "no step is left to do");
 
+    if (weir_sampler_draws(d->sampler, d->done)) {
+        draw(&d->item, d->done + 1, d->host, d->latent_count);
+        WEIR_TRY(weir_run_write(&d->run, d->previous_at, d->host, d->latent_count * sizeof(float), error));
+    }
     const struct weir_sampler_coefficients *k = weir_sampler_coefficients(d->sampler, d->done);
     t[0] = t[1] = (float)weir_sampler_timestep(d->sampler, d->done);
     WEIR_TRY(weir_run_write(&d->run, d->step_at + weir_program_offset(d->step, "t"), t, rows * sizeof *t, error));

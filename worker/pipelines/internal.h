@@ -13,8 +13,9 @@
 /* What a family says. A `net` is a stage's network on a device; the driver only hands it back.
  * The programs' names: text: input "ids" i32 [R, 1, 1, L, 1], output "embedding". prepare: input "text" [R, 1, 1, L,
  * C]; every output is an extern of step by the same name. step: externs "latents" and "previous" f32 [items, C, T, H W,
- * 1], inputs "t" [R], "guidance" [items] (when guided), "k" [items, coefficients]. decode: input "z" f32 [frames, C, 1,
- * h w, 1], outputs "picture" and "rgb". */
+ * 1], inputs "t" [R], "guidance" [items] (when guided), "k" [items, coefficients]: of sampler_step, and of
+ * latents_pack_scaled where a sampler scales what the network is given. decode: input "z" f32 [frames, C, 1, h w, 1],
+ * outputs "picture" and "rgb". */
 struct weir_pipeline_family {
     const char *name;
     const char *class_name;             /* in model_index.json */

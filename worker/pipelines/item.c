@@ -1,5 +1,7 @@
 #include "worker/pipelines/item.h"
 
+#include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 static const char *const sampler_names[WEIR_ITEM_SAMPLER_COUNT] = {
@@ -12,6 +14,18 @@ static const char *const noise_names[WEIR_ITEM_NOISE_COUNT] = { "f32", "f16" };
 const char *weir_item_sampler_name(enum weir_item_sampler sampler)
 {
     return (unsigned)sampler < WEIR_ITEM_SAMPLER_COUNT ? sampler_names[sampler] : "none";
+}
+
+void weir_item_sampler_words(uint32_t samplers, char out[WEIR_ITEM_SAMPLER_WORDS])
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (unsigned i = 0; i < WEIR_ITEM_SAMPLER_COUNT; i++) {
+        if (!(samplers >> i & 1)) continue;
+        used +=
+            (size_t)snprintf(out + used, WEIR_ITEM_SAMPLER_WORDS - used, "%s%s", used ? ", " : "", sampler_names[i]);
+        assert(used < WEIR_ITEM_SAMPLER_WORDS);
+    }
 }
 
 const char *weir_item_noise_name(enum weir_item_noise noise)
@@ -39,6 +53,38 @@ static enum weir_status check_size(const char *side, int64_t value, const struct
         status = weir_fail(error, WEIR_BAD_ARGUMENT, "%s is %lld; this model wants a multiple of %u, such as %lld",
                            side, (long long)value, multiple, (long long)(value - value % multiple));
     return status;
+}
+
+static enum weir_status refuse_sampler(enum weir_status status, const struct weir_model_facts *facts, const char *what,
+                                       struct weir_error *error)
+{
+    char words[WEIR_ITEM_SAMPLER_WORDS];
+    weir_item_sampler_words(facts->samplers, words);
+    return weir_fail(error, status, "--sampler %.60s; this model takes: %s", what, words);
+}
+
+static enum weir_status check_sampler(const struct weir_model_facts *facts, size_t sampler, struct weir_error *error)
+{
+    char what[WEIR_ITEM_NAME_BYTES + 8];
+    if (facts->samplers >> sampler & 1) return WEIR_OK;
+    snprintf(what, sizeof what, "is \"%s\"", sampler_names[sampler]);
+    return refuse_sampler(WEIR_UNSUPPORTED, facts, what, error);
+}
+
+static enum weir_status choose_sampler(const struct weir_model_facts *facts, const char *wish, size_t *out,
+                                       struct weir_error *error)
+{
+    char what[64];
+    if (!wish && *out < WEIR_ITEM_SAMPLER_COUNT) return WEIR_OK;
+    if (!wish)
+        return refuse_sampler(WEIR_UNSUPPORTED, facts, "is not given, and the model's own is not offered", error);
+    for (size_t i = 0; i < WEIR_ITEM_SAMPLER_COUNT; i++) {
+        if (strcmp(wish, sampler_names[i]) != 0) continue;
+        *out = i;
+        return check_sampler(facts, i, error);
+    }
+    snprintf(what, sizeof what, "is \"%.40s\"", wish);
+    return refuse_sampler(WEIR_BAD_ARGUMENT, facts, what, error);
 }
 
 static enum weir_status choose(const char *flag, const char *value, const char *const *names, size_t count, size_t *out,
@@ -88,12 +134,8 @@ enum weir_status weir_item_resolve(const struct weir_model_facts *facts, const s
     if (w.fps == WEIR_ITEM_UNSET) w.fps = facts->fps;
     if (isnan(w.guidance)) w.guidance = facts->guidance;
     WEIR_TRY(check(facts, &w, error));
-    if (w.sampler) WEIR_TRY(choose("--sampler", w.sampler, sampler_names, WEIR_ITEM_SAMPLER_COUNT, &sampler, error));
+    WEIR_TRY(choose_sampler(facts, w.sampler, &sampler, error));
     if (w.noise) WEIR_TRY(choose("--noise", w.noise, noise_names, WEIR_ITEM_NOISE_COUNT, &noise, error));
-    if (sampler >= WEIR_ITEM_SAMPLER_COUNT)
-        WEIR_TRY(weir_fail(error, WEIR_UNSUPPORTED,
-                           "--sampler is not given, and the model's own scheduler is not offered; it can be %s or %s",
-                           sampler_names[0], sampler_names[WEIR_ITEM_SAMPLER_COUNT - 1]));
 
     *out = (struct weir_item){ .width = (uint32_t)w.width,
                                .height = (uint32_t)w.height,
@@ -119,6 +161,8 @@ enum weir_status weir_item_check(const struct weir_model_facts *facts, const str
                                       .guidance = item->guidance };
     if ((unsigned)item->sampler >= WEIR_ITEM_SAMPLER_COUNT)
         return weir_fail(error, WEIR_BAD_ARGUMENT, "--sampler has the number %d, which names none", (int)item->sampler);
+    const enum weir_status status = check_sampler(facts, (size_t)item->sampler, error);
+    if (status != WEIR_OK) return status;
     if ((unsigned)item->noise >= WEIR_ITEM_NOISE_COUNT)
         return weir_fail(error, WEIR_BAD_ARGUMENT, "--noise has the number %d, which names none", (int)item->noise);
     return check(facts, &w, error);

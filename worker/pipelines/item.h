@@ -33,7 +33,10 @@
 /* X(SYMBOL, name on the command line) ; numbers travel on the wire: append only. */
 #define WEIR_ITEM_SAMPLER_TABLE(X)                                                                                     \
     X(DDIM, "ddim")                                                                                                    \
-    X(DPM_SOLVER, "dpm++")
+    X(DPM_SOLVER, "dpm++")                                                                                             \
+    X(FLOW_DPM_SOLVER, "flow-dpm++")                                                                                   \
+    X(FLOW_EULER, "flow-euler")                                                                                        \
+    X(SCM, "scm")
 enum weir_item_sampler {
 #define X(symbol, name) WEIR_ITEM_SAMPLER_##symbol,
     WEIR_ITEM_SAMPLER_TABLE(X)
@@ -54,6 +57,7 @@ struct weir_model_facts {
     uint32_t width, height, frames, steps, fps; /* defaults */
     double guidance;
     enum weir_item_sampler sampler; /* WEIR_ITEM_SAMPLER_COUNT: the folder's own scheduler is not offered, name one */
+    uint32_t samplers;              /* bit i: enum weir_item_sampler i fits the networks of this family */
 };
 
 /* A request as a person writes it. Integers WEIR_ITEM_UNSET, a NaN and NULL are blanks. */
@@ -61,7 +65,7 @@ struct weir_model_facts {
 struct weir_item_wish {
     int64_t width, height, frames, steps, fps;
     double guidance;
-    const char *sampler; /* "ddim", "dpm++" */
+    const char *sampler; /* "ddim", "dpm++", "flow-dpm++", "flow-euler", "scm" */
     const char *noise;   /* "f32", "f16" */
     uint64_t seed;
 };
@@ -97,6 +101,9 @@ size_t weir_item_embedding_count(const struct weir_model_facts *facts, const str
 size_t weir_item_frame_bytes(const struct weir_item *item);
 
 const char *weir_item_sampler_name(enum weir_item_sampler sampler);
+/* The names of `samplers` (bits, as in the facts), with commas, for words; `out` has room for all. */
+#define WEIR_ITEM_SAMPLER_WORDS 128
+void weir_item_sampler_words(uint32_t samplers, char out[WEIR_ITEM_SAMPLER_WORDS]);
 const char *weir_item_noise_name(enum weir_item_noise noise);
 
 #endif

@@ -31,6 +31,8 @@ struct state {
 
 static const char *const components[] = { "text_encoder", "tokenizer", "unet", "vae", "scheduler", NULL };
 static const char *const text_components[] = { "text_encoder", "tokenizer", NULL };
+/* A network that predicts noise or its velocity: nothing over a flow. */
+#define SAMPLERS (1u << WEIR_ITEM_SAMPLER_DDIM | 1u << WEIR_ITEM_SAMPLER_DPM_SOLVER)
 static const char *const scheduler_classes[WEIR_ITEM_SAMPLER_COUNT] = {
     [WEIR_ITEM_SAMPLER_DDIM] = "DDIMScheduler",
     [WEIR_ITEM_SAMPLER_DPM_SOLVER] = "DPMSolverMultistepScheduler",
@@ -47,13 +49,12 @@ static const struct state *state_of(const struct weir_pipeline *pipeline)
 
 /* ---- the sampler ---- */
 
-/* The folder's own class is read as it is; another asked for takes over what both know, as from_config() does. */
+/* The folder's own class is read as it is; another asked for takes over what both know, as from_config() does. To the
+ * reader these are one thing. */
 static enum weir_status read_sampler(const struct state *state, enum weir_item_sampler sampler,
                                      struct weir_sampler_config *out, struct weir_error *error)
 {
-    const bool own = strcmp(state->scheduler_class, scheduler_classes[sampler]) == 0;
-    return weir_sampler_config_read(state->scheduler, state->scheduler_class, own ? NULL : &sampler_kinds[sampler], out,
-                                    error);
+    return weir_sampler_config_read(state->scheduler, state->scheduler_class, &sampler_kinds[sampler], out, error);
 }
 
 static enum weir_status sampler_config(const struct weir_pipeline *pipeline, enum weir_item_sampler sampler,
@@ -67,7 +68,9 @@ static enum weir_status choose_sampler(const struct weir_model_dir *model, const
                                        enum weir_item_sampler *out, struct weir_error *error)
 {
     const char *wish = weir_model_dir_defaults(model)->sampler;
+    char words[WEIR_ITEM_SAMPLER_WORDS];
     for (int i = 0; i < WEIR_ITEM_SAMPLER_COUNT; i++) {
+        if (!(SAMPLERS >> i & 1)) continue;
         const char *name = wish ? weir_item_sampler_name((enum weir_item_sampler)i) : scheduler_classes[i];
         if (strcmp(wish ? wish : scheduler_class, name) != 0) continue;
         *out = (enum weir_item_sampler)i;
@@ -75,9 +78,9 @@ static enum weir_status choose_sampler(const struct weir_model_dir *model, const
     }
     *out = WEIR_ITEM_SAMPLER_COUNT;
     if (!wish) return WEIR_OK;
-    return weir_fail(error, WEIR_BAD_MODEL, "%s/weir.json: sampler is \"%.40s\"; it can be %s or %s",
-                     weir_model_dir_path(model), wish, weir_item_sampler_name(0),
-                     weir_item_sampler_name(WEIR_ITEM_SAMPLER_COUNT - 1));
+    weir_item_sampler_words(SAMPLERS, words);
+    return weir_fail(error, WEIR_BAD_MODEL, "%s/weir.json: sampler is \"%.40s\"; this model takes: %s",
+                     weir_model_dir_path(model), wish, words);
 }
 
 /* ---- opening ---- */
@@ -169,6 +172,7 @@ static enum weir_status fill_facts(const struct weir_model_dir *model, const str
                                       .frames = chosen(folder->frames, FRAMES_DEFAULT),
                                       .steps = chosen(folder->steps, STEPS_DEFAULT),
                                       .fps = chosen(folder->fps, FPS_DEFAULT),
+                                      .samplers = SAMPLERS,
                                       .guidance = isnan(folder->guidance) ? GUIDANCE_DEFAULT : folder->guidance };
     struct weir_sampler_config sampler;
     snprintf(facts.family, sizeof facts.family, "%s", weir_pipeline_modelscope.name);

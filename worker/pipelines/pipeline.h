@@ -104,7 +104,8 @@ enum weir_status weir_text_run(struct weir_text *text, const char *words, float 
 
 struct weir_denoiser;
 
-/* Where a run stands: all that a checkpoint keeps beside the item. */
+/* Where a run stands: all that a checkpoint keeps beside the item. Noise that a sampler adds on the way is not kept: it
+ * is drawn again from the item's seed. */
 struct weir_denoiser_state {
     uint32_t step;         /* steps done */
     const float *latents;  /* weir_item_latent_count floats */

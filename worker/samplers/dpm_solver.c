@@ -11,11 +11,11 @@ struct level {
     float signal, noise, lambda; /* lambda = ln(signal / noise) */
 };
 
-static struct level level_of(float sigma)
+static struct level level_of(bool flow, float sigma)
 {
     struct level level;
-    level.signal = 1.0f / sqrtf(sigma * sigma + 1.0f);
-    level.noise = sigma * level.signal;
+    level.signal = flow ? 1.0f - sigma : 1.0f / sqrtf(sigma * sigma + 1.0f);
+    level.noise = flow ? sigma : sigma * level.signal;
     level.lambda = weir_log_f32(level.signal) - weir_log_f32(level.noise);
     return level;
 }
@@ -112,10 +112,24 @@ static enum weir_status levels_by_time(struct weir_sampler *sampler, const struc
     return WEIR_OK;
 }
 
+/* The spacing of timesteps plays no part: even steps from noise to the first training step, less that one. */
+static void levels_by_flow(struct weir_sampler *sampler, uint32_t steps, float *sigmas)
+{
+    const double train = (double)sampler->config.num_train_timesteps;
+    for (uint32_t i = 0; i < steps; i++) {
+        const double signal = weir_linspace_f64(1.0, 1.0 / train, (size_t)steps + 1, steps - i);
+        const double sigma = weir_flow_shift(1.0 - signal, sampler->config.flow_shift);
+        sampler->timesteps[i] = trunc(sigma * train);
+        sigmas[i] = (float)sigma;
+    }
+    sampler->step_count = steps;
+}
+
 static struct weir_sampler_coefficients row(const struct weir_sampler_config *config, const float *sigmas, uint32_t i,
                                             bool first_order)
 {
-    const struct level next = level_of(sigmas[i + 1]), now = level_of(sigmas[i]);
+    const bool flow = config->kind == WEIR_SAMPLER_FLOW_DPM_SOLVER;
+    const struct level next = level_of(flow, sigmas[i + 1]), now = level_of(flow, sigmas[i]);
     struct weir_sampler_coefficients c = weir_sampler_coefficients_blank();
     switch (config->prediction_type) {
     case WEIR_PREDICT_SAMPLE:
@@ -123,6 +137,9 @@ static struct weir_sampler_coefficients row(const struct weir_sampler_config *co
         break;
     case WEIR_PREDICT_V:
         c.x0_x = now.signal, c.x0_m = -now.noise;
+        break;
+    case WEIR_PREDICT_FLOW:
+        c.x0_x = 1.0f, c.x0_m = -now.noise;
         break;
     default:
         c.x0_x = 1.0f, c.x0_m = -now.noise, c.x0_divisor = now.signal;
@@ -133,7 +150,7 @@ static struct weir_sampler_coefficients row(const struct weir_sampler_config *co
     c.x_x0 = -(next.signal * decay);
     if (first_order) return c;
 
-    const float ratio = (now.lambda - level_of(sigmas[i - 1]).lambda) / h;
+    const float ratio = (now.lambda - level_of(flow, sigmas[i - 1]).lambda) / h;
     c.d_scale = 1.0f / ratio;
     c.x_d = config->solver_heun ? next.signal * (decay / h + 1.0f) : -(0.5f * (next.signal * decay));
     return c;
@@ -145,15 +162,16 @@ enum weir_status weir_dpm_solver_plan(struct weir_sampler *sampler, const struct
     const struct weir_sampler_config *config = &sampler->config;
     float sigmas[WEIR_SAMPLER_STEPS_MAX + 2];
 
-    const enum weir_status status = config->use_karras_sigmas ? levels_karras(sampler, schedule, steps, sigmas, error)
-                                                              : levels_by_time(sampler, schedule, steps, sigmas, error);
-    if (status != WEIR_OK) return status;
+    enum weir_status status = WEIR_OK;
+
+    if (config->kind == WEIR_SAMPLER_FLOW_DPM_SOLVER)
+        levels_by_flow(sampler, steps, sigmas);
+    else if (config->use_karras_sigmas)
+        WEIR_TRY(levels_karras(sampler, schedule, steps, sigmas, error));
+    else
+        WEIR_TRY(levels_by_time(sampler, schedule, steps, sigmas, error));
+    WEIR_TRY(weir_sampler_check_first(sampler, error));
     const uint32_t count = sampler->step_count;
-    for (uint32_t i = 1; i < count; i++) {
-        if (sampler->timesteps[i] == sampler->timesteps[0])
-            return weir_fail(error, WEIR_BAD_MODEL, "the scheduler config makes timestep %.0f twice at %u steps",
-                             sampler->timesteps[0], steps);
-    }
     sigmas[count] = config->final_sigma_min ? sigma_of(schedule->signal[0]) : 0.0f;
 
     sampler->keeps_x0 = config->solver_order > 1;
@@ -163,5 +181,6 @@ enum weir_status weir_dpm_solver_plan(struct weir_sampler *sampler, const struct
         const bool first_order = config->solver_order == 1 || i == 0 || (i == count - 1 && last_first_order);
         sampler->coefficients[i] = row(config, sigmas, i, first_order);
     }
-    return WEIR_OK;
+cleanup:
+    return status;
 }

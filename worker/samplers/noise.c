@@ -191,6 +191,18 @@ void weir_noise_normal_f16(struct weir_noise *noise, float *out, size_t count)
     }
 }
 
+void weir_noise_draw(uint64_t seed, bool first_f16, uint32_t index, float *out, size_t count)
+{
+    struct weir_noise noise;
+    weir_noise_init(&noise, seed);
+    for (uint32_t i = 0; i <= index; i++) {
+        if (i == 0 && first_f16)
+            weir_noise_normal_f16(&noise, out, count);
+        else
+            weir_noise_normal_f32(&noise, out, count);
+    }
+}
+
 void weir_noise_save(const struct weir_noise *noise, uint8_t out[WEIR_NOISE_STATE_BYTES])
 {
     uint64_t spare_bits;

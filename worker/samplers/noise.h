@@ -39,6 +39,11 @@ void weir_noise_normal_f32(struct weir_noise *noise, float *out, size_t count);
  * encoder is fp16 draws in diffusers: other numbers than f32 of the same seed, from 11-bit uniforms. */
 void weir_noise_normal_f16(struct weir_noise *noise, float *out, size_t count);
 
+/* Draw number `index` of a seed, where every draw takes `count` numbers, as a pipeline draws: number 0 is the latents
+ * it starts from (in f16 when `first_f16`), the others, f32, are of samplers that add noise on the way. The earlier
+ * ones are drawn again before it, so that a run needs no generator of its own to be resumed anywhere. */
+void weir_noise_draw(uint64_t seed, bool first_f16, uint32_t index, float *out, size_t count);
+
 /* The state for a checkpoint: little-endian, versioned, WEIR_NOISE_STATE_BYTES long on every machine.
  * Errors   load: BAD_FILE when the version, the position or the flag is none that save() writes; noise is as before */
 #define WEIR_NOISE_STATE_BYTES (4 + 4 * WEIR_NOISE_WORDS + 4 + 4 + 8)
