@@ -303,7 +303,7 @@ static void the_facts_are_those_of_the_files(void **state)
     char *more = small_with("}],\n \"nor", "}, " ADDED(8, "<eos>") "],\n \"nor");
     const char config[] =
         "{\"add_bos_token\": true, \"add_eos_token\": false, \"bos_token\": {\"content\": \"<eos>\"}, "
-        "\"unk_token\": null, \"padding_side\": \"left\", \"model_max_length\": 1e30}";
+        "\"unk_token\": null, \"padding_side\": \"left\", \"model_max_length\": 1000000000000000019884624838656}";
     const char map[] = "{\"bos_token\": \"<bos>\", \"additional_special_tokens\": [\"<eos>\"]}";
     struct weir_error error = { 0 };
     if (open_files(more, config, map, &tokenizer, &error) != WEIR_OK) fail_msg("%s", error.words);

@@ -233,7 +233,8 @@ static enum weir_status parse(const struct weir_gemma_reading *reading, const st
     const struct weir_json_limits limits = { .bytes_max = (size_t)8 << 20,
                                              .depth_max = 16,
                                              .values_max = 16 * WEIR_GEMMA_BPE_ADDED_MAX,
-                                             .special_words = true };
+                                             .special_words = true,
+                                             .all_reals = true }; /* model_max_length is 10^30 */
     char label[MESSAGE_NAME_MAX];
     if (!file->bytes) return WEIR_OK;
     snprintf(label, sizeof label, "%s/%s", reading->files->label, name);
