@@ -1,8 +1,9 @@
 """tokenizer.json files of Gemma's kind, made here: a small one, files that differ from it, and one of Gemma's size.
 
-A file has Gemma's layout: <pad> <eos> <bos> <unk>, further added tokens (unused ones, turns, runs of newlines and of U+2581,
-tags), the 256 bytes, pieces by rank, characters by frequency; merges are all the ways in which a piece is two others.
-"""
+A file has Gemma's layout: <pad> <eos> <bos> <unk>, further added tokens (unused ones, turns, runs of newlines and of
+U+2581, tags), the 256 bytes, pieces by rank, characters by frequency; merges are all the ways in which a piece is two
+others. """
+
 import collections
 import copy
 import inspect
@@ -17,37 +18,54 @@ import clip_strings
 
 HERE = pathlib.Path(__file__).parent
 MARK = "\u2581"
-TAGS = ["table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "strong",
-        "em", "b", "i", "u", "s", "sub", "sup", "code"]
-PHRASES = """a red circle moving right on a navy background. a cat sleeping in the warm sun, highly detailed; the quick brown fox
-jumps over a lazy dog and runs towards the old lighthouse at the edge of the sea while rain is falling on the harbour""".split("\n")
+TAGS = """table caption thead tbody tfoot tr th td h1 h2 h3 h4 h5 h6 blockquote strong em b i u s sub sup code""".split()
+PHRASES = """a red circle moving right on a navy background. a cat sleeping in the warm sun, highly detailed; the quick
+brown fox jumps over a lazy dog and runs towards the old lighthouse at the edge of the sea while rain is falling on the
+harbour""".split()
 REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": MARK}
 SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
 
 
 def added(token, number, special=False, normalized=False):
-    return {"id": number, "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": normalized,
-            "special": special}
+    return {
+        "id": number,
+        "content": token,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": normalized,
+        "special": special,
+    }
 
 
 def template(vocab, before, after=()):
     item = lambda t: {"SpecialToken": {"id": t, "type_id": 0}}
     a, b = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
     single = [*map(item, before), a, *map(item, after)]
-    return {"type": "TemplateProcessing", "single": single, "pair": single + [b],
-            "special_tokens": {t: {"id": t, "ids": [vocab[t]], "tokens": [t]} for t in sorted({*before, *after})}}
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": single + [b],
+        "special_tokens": {t: {"id": t, "ids": [vocab[t]], "tokens": [t]} for t in sorted({*before, *after})},
+    }
 
 
 def pieces_of(words, count, alphabet):
     """Pieces of two characters and more by rank, and the characters, most frequent first."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Split("\n", "removed")
-    tokenizer.train_from_iterator(list(words), trainers.BpeTrainer(
-        vocab_size=count + alphabet, limit_alphabet=alphabet, max_token_length=24, show_progress=False))
+    tokenizer.train_from_iterator(
+        list(words),
+        trainers.BpeTrainer(
+            vocab_size=count + alphabet, limit_alphabet=alphabet, max_token_length=24, show_progress=False
+        ),
+    )
     vocab = json.loads(tokenizer.to_str())["model"]["vocab"]
     ranked = sorted(vocab, key=vocab.get)
     often = collections.Counter("".join(words))
-    return [p for p in ranked if len(p) > 1][:count], sorted((p for p in ranked if len(p) == 1), key=lambda c: (-often[c], c))
+    return [p for p in ranked if len(p) > 1][:count], sorted(
+        (p for p in ranked if len(p) == 1), key=lambda c: (-often[c], c)
+    )
 
 
 def merges_of(vocab, pieces):
@@ -59,7 +77,8 @@ def merges_of(vocab, pieces):
 
 
 def document(first, pieces, characters, runs, fixed=None, size=0):
-    """`first`: added tokens by id. `fixed`: {id: text} that come before anything else that would have that id or text."""
+    """`first`: added tokens by id. `fixed`: {id: text} that come before anything else that would have that id or
+    text."""
     fixed = fixed or {}
     vocab, taken = {}, set(fixed.values())
     names = iter([*first, *(f"<0x{b:02X}>" for b in range(256)), *(p for p in pieces if p not in taken)])
@@ -80,26 +99,55 @@ def document(first, pieces, characters, runs, fixed=None, size=0):
             vocab[text] = number
             number += 1
     special = {"<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>"}
-    ranked = sorted((p for p in vocab if len(p) > 1 and p not in set(first) and not p.startswith(("<0x", "<filler"))), key=vocab.get)
-    return {"version": "1.0", "truncation": None, "padding": None,
-            "added_tokens": [added(t, vocab[t], t in special) for t in first],
-            "normalizer": REPLACE, "pre_tokenizer": SPLIT, "post_processor": template(vocab, ["<bos>"]),
-            "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": MARK}, "content": " "},
-                                                         {"type": "ByteFallback"}, {"type": "Fuse"}]},
-            "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
-                      "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False, "vocab": vocab,
-                      "merges": merges_of(vocab, [*runs, *ranked])}}
+    ranked = sorted(
+        (p for p in vocab if len(p) > 1 and p not in set(first) and not p.startswith(("<0x", "<filler"))), key=vocab.get
+    )
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [added(t, vocab[t], t in special) for t in first],
+        "normalizer": REPLACE,
+        "pre_tokenizer": SPLIT,
+        "post_processor": template(vocab, ["<bos>"]),
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": MARK}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": "<unk>",
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": vocab,
+            "merges": merges_of(vocab, [*runs, *ranked]),
+        },
+    }
 
 
 def first_tokens(unused, run):
     newlines, marks = ["\n" * n for n in range(1, run + 1)], [MARK * n for n in range(2, run + 1)]
     tags = [f"<{slash}{tag}>" for tag in TAGS for slash in ("", "/")]
-    head = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<2mass>", "[@BOS@]"] + [f"<unused{i}>" for i in range(unused)]
+    head = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<2mass>", "[@BOS@]"] + [
+        f"<unused{i}>" for i in range(unused)
+    ]
     return [*head, "<start_of_turn>", "<end_of_turn>", *newlines, *marks, *tags], newlines[1:] + marks
 
 
 def small():
-    words = [MARK + w for w in " ".join(PHRASES).split()] * 3 + [MARK + w for w in clip_strings.WORDS] + ["\t\t", MARK + "ha" * 8]
+    words = (
+        [MARK + w for w in PHRASES] * 3
+        + [MARK + w for w in clip_strings.WORDS]
+        + ["\t\t", MARK + "ha" * 8]
+    )
     first, runs = first_tokens(3, 8)
     return document(first, *pieces_of(words, 260, 300), runs)
 
@@ -108,7 +156,12 @@ def styles(whole):
     """What each style changes: {"": keys of the file, "model": keys of its model}; the first changes nothing."""
     vocab = whole["model"]["vocab"]
     texts = [" ".join(pair) for pair in whole["model"]["merges"] if " " not in "".join(pair)][:120]
-    some = {t: i for i, t in enumerate(["<pad>", "<unk>", "<bos>", *"abc d", "ab", "<0xC3>", "<0xA9>", "<0xE6>", "<unk>a", "cab", MARK])}
+    some = {
+        t: i
+        for i, t in enumerate(
+            ["<pad>", "<unk>", "<bos>", *"abc d", "ab", "<0xC3>", "<0xA9>", "<0xE6>", "<unk>a", "cab", MARK]
+        )
+    }
     head = [added("<pad>", 0, True), added("<unk>", 1, True), added("<bos>", 2, True)]
     tiny = {"vocab": some, "merges": [["a", "b"], ["<unk>", "a"], ["c", "ab"]]}
     plain = {"": {"post_processor": None, "pre_tokenizer": None, "added_tokens": head, "normalizer": None}}
@@ -116,8 +169,16 @@ def styles(whole):
     prepend = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": MARK}, REPLACE]}
     tokens = [t for t in whole["added_tokens"] if t["content"] not in ("<2mass>", "<h1>")]
     number = len(vocab)
-    for text, normalized in (("<2mass>", True), ("<h1>", True), ("two words", True), ("red circle", False), ("\u00e9", False), ("the", True),
-                             ("\u4e00\u4e8c", False), (MARK + "lamp", True)):
+    for text, normalized in (
+        ("<2mass>", True),
+        ("<h1>", True),
+        ("two words", True),
+        ("red circle", False),
+        ("\u00e9", False),
+        ("the", True),
+        ("\u4e00\u4e8c", False),
+        (MARK + "lamp", True),
+    ):
         tokens.append(added(text, vocab.get(text, number), normalized=normalized))
         number += text not in vocab
     return {
@@ -130,9 +191,18 @@ def styles(whole):
         "prepend, normalised tokens": {"": {"added_tokens": tokens, "normalizer": prepend}},
         "spaces kept": {"": {"normalizer": None, "pre_tokenizer": None}},
         "split": {"": {"normalizer": {"type": "Sequence", "normalizers": []}, "pre_tokenizer": SPLIT}},
-        "replaced twice": {"": {"normalizer": {"type": "Sequence", "normalizers": [
-            {"type": "Replace", "pattern": {"String": "aa"}, "content": " b "}, REPLACE,
-            {"type": "Replace", "pattern": {"String": MARK + "b"}, "content": ""}]}}},
+        "replaced twice": {
+            "": {
+                "normalizer": {
+                    "type": "Sequence",
+                    "normalizers": [
+                        {"type": "Replace", "pattern": {"String": "aa"}, "content": " b "},
+                        REPLACE,
+                        {"type": "Replace", "pattern": {"String": MARK + "b"}, "content": ""},
+                    ],
+                }
+            }
+        },
         "no bytes": {"model": {"byte_fallback": False}},
         "no bytes, not fused": {"model": {"byte_fallback": False, "fuse_unk": False}},
         "no unknown": {"model": {"byte_fallback": False, "unk_token": None}},
@@ -157,7 +227,9 @@ def instruction():
 
     default = inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
     source = (HERE.parent.parent / "worker" / "tokenizers" / "gemma_prompt.c").read_text()
-    ids = [int(i) for i in re.search(r"image_instruction\[\] = \{(.*?)\}", source, re.S).group(1).replace(",", " ").split()]
+    ids = [
+        int(i) for i in re.search(r"image_instruction\[\] = \{(.*?)\}", source, re.S).group(1).replace(",", " ").split()
+    ]
     return "\n".join(default), ids
 
 
@@ -194,7 +266,9 @@ def large(size=256000):
 
     words = set()
     for path in sorted(pathlib.Path(transformers.__file__).parent.glob("**/*.py")):
-        words.update(re.findall(f"{MARK}*[^{MARK}\\s]+", path.read_text(encoding="utf-8", errors="ignore").replace(" ", MARK)))
+        words.update(
+            re.findall(f"{MARK}*[^{MARK}\\s]+", path.read_text(encoding="utf-8", errors="ignore").replace(" ", MARK))
+        )
     words.update(MARK + w for w in clip_strings.WORDS)
     text, ids = instruction()
     first, runs = first_tokens(99, 31)

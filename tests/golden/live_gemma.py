@@ -1,9 +1,10 @@
-"""Gemma's part of live_tokenizer.py. Without a folder: every style of a small file, and a file of Gemma's size, made here.
+"""Gemma's part of live_tokenizer.py. Without a folder: every style of a small file, and one of Gemma's size, made here.
 
-    ids          of texts, against the library tokenizers and, where it reads the file as it is, transformers' GemmaTokenizer
-    prompts      what diffusers' SanaPipeline.encode_prompt gives its text encoder, and the positions that it keeps
-    lower case   every code point that this Python knows, alone and around a capital sigma, against str.lower().strip()
+ids          of texts, against the library tokenizers, and transformers' GemmaTokenizer for a file of Gemma's kind
+prompts      what SanaPipeline.encode_prompt of diffusers gives its text encoder, and the positions that it keeps
+lower case   every code point that this Python knows, alone and around a capital sigma, against str.lower().strip()
 """
+
 import json
 import pathlib
 import struct
@@ -29,7 +30,9 @@ def answers(binary, mode, folder, last, texts, read):
     for i in range(0, len(texts), BATCH):
         batch = [t.encode() for t in texts[i : i + BATCH]]
         records = b"".join(struct.pack("<I", len(t)) + t for t in batch)
-        raw = subprocess.run([binary, mode, str(folder), str(last)], input=records, stdout=subprocess.PIPE, check=True).stdout
+        raw = subprocess.run(
+            [binary, mode, str(folder), str(last)], input=records, stdout=subprocess.PIPE, check=True
+        ).stdout
         at = 0
         for _ in batch:
             value, at = read(raw, at)
@@ -73,15 +76,20 @@ def compare_ids(binary, folder, texts, window, label):
     judge.enable_truncation(window)
     ids = [e.ids for e in judge.encode_batch(texts)]
     want = ((len(i), w, i + [0] * (window - len(i))) for i, w in zip(ids, whole))
-    return report(f"{label}, window {window}", texts, zip(answers(binary, "--gemma", folder, window, texts, read_ids(window)), want))
+    return report(
+        f"{label}, window {window}",
+        texts,
+        zip(answers(binary, "--gemma", folder, window, texts, read_ids(window)), want),
+    )
 
 
 def compare_transformers(folder, texts, label):
     """That both judges agree where both can be asked."""
     judge = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     second = transformers.GemmaTokenizer.from_pretrained(folder)
-    return report(f"{label}, transformers beside tokenizers", texts,
-                  ((judge.encode(t).ids, second(t).input_ids) for t in texts))
+    return report(
+        f"{label}, transformers beside tokenizers", texts, ((judge.encode(t).ids, second(t).input_ids) for t in texts)
+    )
 
 
 class Spy(SanaPipeline):
@@ -101,8 +109,13 @@ class Spy(SanaPipeline):
 
     def wanted(self, prompt, instruction, negative):
         self.asked.clear()
-        out = self.encode_prompt(prompt="" if negative else prompt, negative_prompt=prompt if negative else "", device=torch.device("cpu"),
-                                 do_classifier_free_guidance=negative, complex_human_instruction=instruction)
+        out = self.encode_prompt(
+            prompt="" if negative else prompt,
+            negative_prompt=prompt if negative else "",
+            device=torch.device("cpu"),
+            do_classifier_free_guidance=negative,
+            complex_human_instruction=instruction,
+        )
         (ids, mask), embeds, kept = self.asked[-1], out[2 if negative else 0], out[3 if negative else 1]
         positions = embeds.reshape(-1)[kept.reshape(-1) == 1].to(torch.int64).tolist()
         return ids[0][mask[0] == 1].tolist(), positions
@@ -134,26 +147,47 @@ def compare_lower(binary, folder):
 
 def run(binary, folder, count, seed):
     texts = strings(count, seed)
-    print("diffusers", __import__("diffusers").__version__, "texts", len(texts), "bytes", sum(len(t.encode()) for t in texts), flush=True)
+    print(
+        "diffusers",
+        __import__("diffusers").__version__,
+        "texts",
+        len(texts),
+        "bytes",
+        sum(len(t.encode()) for t in texts),
+        flush=True,
+    )
     wrong = 0
     with tempfile.TemporaryDirectory() as scratch:
         if not folder:
             small = gemma_folders.small()
             for i, (name, style) in enumerate(gemma_folders.styles(small).items()):
                 where = gemma_folders.write(pathlib.Path(scratch, str(i)), gemma_folders.apply(small, style))
-                wrong += compare_ids(binary, where, texts if i == 0 else texts[:2000], WINDOW if i == 0 else 77, f"small, {name}")
+                wrong += compare_ids(
+                    binary, where, texts if i == 0 else texts[:2000], WINDOW if i == 0 else 77, f"small, {name}"
+                )
             where = pathlib.Path(scratch, "0")
             transformers.GemmaTokenizer.from_pretrained(where).save_pretrained(pathlib.Path(scratch, "saved"))
-            wrong += compare_ids(binary, pathlib.Path(scratch, "saved"), texts[:2000], 77, "small, as transformers saves it")
+            wrong += compare_ids(
+                binary, pathlib.Path(scratch, "saved"), texts[:2000], 77, "small, as transformers saves it"
+            )
             wrong += compare_lower(binary, where)
             wrong += compare_prompts(binary, where, texts[:1000], INSTRUCTION, "small")
             folder = gemma_folders.write(pathlib.Path(scratch, "large"), gemma_folders.large())
         model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
         print("vocabulary", len(model["vocab"]), "merges", len(model["merges"]), flush=True)
-        print(subprocess.run([binary, "--time", str(folder), (gemma_folders.instruction()[0] * 2)[:2000]], capture_output=True, text=True,
-                             check=True).stdout.strip(), flush=True)
+        print(
+            subprocess.run(
+                [binary, "--time", str(folder), (gemma_folders.instruction()[0] * 2)[:2000]],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.strip(),
+            flush=True,
+        )
         wrong += compare_ids(binary, folder, texts, WINDOW, "of Gemma's size")
         wrong += compare_ids(binary, folder, texts[:2000], 77, "of Gemma's size")
         wrong += compare_transformers(folder, texts, "of Gemma's size")
-        wrong += compare_prompts(binary, folder, texts[:1000], gemma_folders.instruction()[0].split("\n"), "of Gemma's size")
+        wrong += compare_prompts(
+            binary, folder, texts[:1000], gemma_folders.instruction()[0].split("\n"), "of Gemma's size"
+        )
     return wrong

@@ -1,5 +1,5 @@
-/* Gemma's tokenizer against the library tokenizers, from tests/golden/gemma_bpe.json; its limits; files nobody vouches for;
- * and what Sana's pipelines make of a prompt. */
+/* Gemma's tokenizer against the library tokenizers, from tests/golden/gemma_bpe.json; its limits; files nobody vouches
+ * for; and what Sana's pipelines make of a prompt. */
 #include "proto/base/bytes.h"
 #include "tests/unit/scratch.h"
 #include "worker/model_dir.h"
@@ -818,8 +818,8 @@ static double milliseconds_of(const struct weir_gemma_bpe *tokenizer, const char
     return best;
 }
 
-/* 8 KiB that merge all the way up, or that are nothing but beginnings of added tokens, take 8 ms at most, and four times as
- * much no more than n log n says. */
+/* 8 KiB that merge all the way up, or that are nothing but beginnings of added tokens, take 8 ms at most, and four
+ * times as much no more than n log n says. */
 static void a_text_without_end_costs_n_log_n(void **state)
 {
     (void)state;

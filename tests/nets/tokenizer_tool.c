@@ -2,8 +2,8 @@
  *
  *   tokenizer_tool FOLDER WINDOW < records                    CLIP's
  *   tokenizer_tool --gemma FOLDER WINDOW < records            Gemma's
- *   tokenizer_tool --prompt FOLDER INSTRUCTION < records      Gemma's, as Sana's pipelines have it; an INSTRUCTION of ""
- *   tokenizer_tool --negative FOLDER INSTRUCTION < records    is the one of its vocabulary
+ *   tokenizer_tool --prompt FOLDER INSTRUCTION < records      Gemma's, as Sana's pipelines have it; "" is the
+ *   tokenizer_tool --negative FOLDER INSTRUCTION < records    instruction of the vocabulary
  *   tokenizer_tool --time FOLDER TEXT                         Gemma's: time to open, to encode TEXT; memory at most
  *
  * A record is a u32 length and as many bytes of text. For each, u32 real, u32 whole and WINDOW i32 ids are printed, or

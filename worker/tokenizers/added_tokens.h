@@ -1,5 +1,5 @@
-/* added_tokens: the tokens that are looked for in the text itself, before it is cut: leftmost first, of those that begin
- * at one place the longest.
+/* added_tokens: the tokens that are looked for in the text itself, before it is cut: leftmost first, of those that
+ * begin at one place the longest.
  *
  * Sorted by bytes, the longest token at a place is the last one that is not above the text there, or a prefix of it:
  * a binary search and a walk over prefixes, however many tokens there are.

@@ -11,13 +11,13 @@
  *   pre_tokenizer   null, Split after each " ", and any Split on " " where the normaliser leaves none
  *   post_processor  null, TemplateProcessing: what stands before and after the text
  *   truncation, padding, decoder and version are nothing to encoding with a window of one's own and are passed over.
- * Of tokenizer_config.json and special_tokens_map.json the names of bos, eos, pad and unk are taken. Every other setting
- * that would change ids is UNSUPPORTED, in words that name file and key.
+ * Of tokenizer_config.json and special_tokens_map.json the names of bos, eos, pad and unk are taken. Every other
+ * setting that would change ids is UNSUPPORTED, in words that name file and key.
  *
  * Files    as bytes, so that nothing here opens a file
  * Memory   the files are borrowed for the call of open; a tokenizer owns what it keeps (Gemma's: about 20 MB)
  * Threads  a tokenizer is read-only after open: any number of threads may encode
- * Source   judged by tokenizers and transformers: tests/golden/make_gemma_bpe.py, tests/golden/live_tokenizer.py --gemma
+ * Source   judged by tokenizers and transformers: tests/golden/make_gemma_bpe.py, live_tokenizer.py --gemma
  */
 #ifndef WEIR_WORKER_TOKENIZERS_GEMMA_BPE_H
 #define WEIR_WORKER_TOKENIZERS_GEMMA_BPE_H

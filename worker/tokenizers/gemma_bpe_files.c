@@ -1,5 +1,5 @@
-/* Opening: the model and what is around it, then the added tokens, then what the two other files say. In those, only what
- * tokenizer.json says already is agreed to: transformers 4 and 5 differ in which file they believe. */
+/* Opening: the model and what is around it, then the added tokens, then what the two other files say. In those, only
+ * what tokenizer.json says already is agreed to: transformers 4 and 5 differ in which file they believe. */
 #include "worker/tokenizers/gemma_internal.h"
 
 #include <stdio.h>

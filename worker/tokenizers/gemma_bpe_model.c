@@ -1,5 +1,5 @@
-/* tokenizer.json. Its two long tables are read where they lie, with json_scan; the rest, with the tables left out of it, is
- * parsed as any other JSON, so that whatever is wrong there is found and worded as everywhere. */
+/* tokenizer.json. Its two long tables are read where they lie, with json_scan; the rest, with the tables left out of
+ * it, is parsed as any other JSON, so that whatever is wrong there is found and worded as everywhere. */
 #include "worker/tokenizers/gemma_internal.h"
 
 #include "worker/tokenizers/json_scan.h"
@@ -58,7 +58,8 @@ static bool tables_find(struct weir_json_scan *scan, bool inside_model, struct t
     return weir_json_scan_take(scan, '}');
 }
 
-/* Copies text[from.. to span) to `out`, and of the span its brackets and its line ends, so that lines keep their number. */
+/* Copies text[from.. to span) to `out`, and of the span its brackets and its line ends, so that lines keep their
+ * number. */
 static void copy_without(const char *text, size_t *from, struct span span, char *out, size_t *used)
 {
     memcpy(out + *used, text + *from, span.start - *from);

@@ -8,7 +8,8 @@
 #include "worker/tokenizers/gemma_bpe.h"
 #include "worker/tokenizers/token_table.h"
 
-/* One step of the normaliser: `from` written as `to` everywhere; without a `from`, `to` before a text that is not empty. */
+/* One step of the normaliser: `from` written as `to` everywhere; without a `from`, `to` before a text that is not
+ * empty. */
 struct weir_gemma_step {
     char from[WEIR_GEMMA_BPE_STEP_BYTES_MAX], to[WEIR_GEMMA_BPE_STEP_BYTES_MAX];
     size_t from_bytes, to_bytes;

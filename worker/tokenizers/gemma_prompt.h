@@ -1,16 +1,17 @@
 /* gemma_prompt: what the text encoder of Sana's pipelines reads for a prompt, and which of its outputs are kept.
  *
  * The prompt is lowered and stripped as by Python's str.lower().strip(). A prompt to be followed stands behind the
- * instruction, which tells the encoder to elaborate it; a negative one stands alone. Both are as `_get_gemma_prompt_embeds`
- * of diffusers 0.42's pipeline_sana.py lays them out, but for the padding, which is left out: it is on the right, attention
- * is causal, and padded positions are masked afterwards, so that it changes nothing.
+ * instruction, which tells the encoder to elaborate it; a negative one stands alone. Both are as
+ * `_get_gemma_prompt_embeds` of diffusers 0.42's pipeline_sana.py lays them out, but for the padding, which is left
+ * out: it is on the right, attention is causal, and padded positions are masked afterwards, so that it changes nothing.
  *
- *   with instruction      the window has (ids of the instruction) + 300 - 2 positions, of which upstream keeps position 0
- *                         and the last 299: <bos> and the prompt, whose first id takes the place of the instruction's last
+ *   with instruction      the window has (ids of the instruction) + 300 - 2 positions, of which upstream keeps position
+ *                         0 and the last 299: <bos> and the prompt, whose first id stands in the place of the
+ *                         instruction's last
  *   without               the window has 300 positions, all kept
  *
- * Instruction  a text given to open (weir.json's `instruction`); else, where the vocabulary is Gemma's, the one of Sana's
- *              image pipelines, which is known by its ids and spelled by the tokenizer; else none
+ * Instruction  a text given to open (weir.json's `instruction`); else, where the vocabulary is Gemma's, the one of
+ *              Sana's image pipelines, which is known by its ids and spelled by the tokenizer; else none
  * Memory       a prompt borrows the tokenizer, which must live as long
  * Threads      read-only after open: any number of threads may encode
  * Source       judged by diffusers and transformers: tests/golden/live_tokenizer.py --gemma

@@ -1,8 +1,8 @@
-/* json_scan: a cursor over JSON text, for tables too long to become a tree: a tokenizer's half a million merges are forty
- * megabytes of text, which one pass reads in a tenth of a second and a tree turns into a quarter of a gigabyte.
+/* json_scan: a cursor over JSON text, for tables too long to become a tree: a tokenizer's half a million merges are
+ * forty megabytes of text, which one pass reads in a tenth of a second and a tree turns into a quarter of a gigabyte.
  *
- * Every function skips white space first. A false answer leaves `at` where the fault is; `fault` says what it is, unless
- * the function says otherwise.
+ * Every function skips white space first. A false answer leaves `at` where the fault is; `fault` says what it is,
+ * unless the function says otherwise.
  *
  * Memory   the text is borrowed
  * Threads  a scan belongs to one thread

@@ -1,7 +1,7 @@
 /* token_table: the tokens of a vocabulary, found by text and by id.
  *
- * A hash over all texts, which lie behind one another. The hash has a random key, so that no file can be made whose texts
- * all fall together.
+ * A hash over all texts, which lie behind one another. The hash has a random key, so that no file can be made whose
+ * texts all fall together.
  *
  * Memory   a table owns its texts; one that is all zeros is empty
  * Threads  read-only once it is complete
