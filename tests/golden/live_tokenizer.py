@@ -1,4 +1,4 @@
-"""Sets the tokenizers beside upstream's: ids of 10,000 texts, in every style of folder; CLIP's, and with --gemma Gemma's.
+"""Sets the tokenizers beside upstream's: ids of 10,000 texts, in every style of folder; CLIP's, with --gemma Gemma's.
 
     pip download --no-deps clip-anytorch
     python live_tokenizer.py --binary BUILD/bin/tokenizer_tool --wheel clip_anytorch-2.6.0-py3-none-any.whl
@@ -18,7 +18,6 @@ import tokenizers
 import transformers
 
 import clip_folders
-import live_gemma
 from clip_strings import strings
 
 WINDOW = 4096
@@ -68,6 +67,8 @@ def main():
     transformers.logging.set_verbosity_error()
     print("transformers", transformers.__version__, "tokenizers", tokenizers.__version__)
     if args.gemma:
+        import live_gemma  # needs diffusers, too
+
         sys.exit(live_gemma.run(args.binary, args.folder and pathlib.Path(args.folder), args.count, args.seed) > 0)
     if args.unicode:  # alone, between letters, after a letter with marks that are put in order
         codes = [c for c in range(1, 0x110000) if not 0xD800 <= c < 0xE000]
