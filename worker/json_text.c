@@ -148,7 +148,7 @@ enum weir_status weir_json_parse(const char *text, size_t bytes, const struct we
     WEIR_TRY(scan(copy, bytes, limits, label, error));
 
     json_error_t fault;
-    root = json_loadb(copy, bytes, JSON_REJECT_DUPLICATES, &fault);
+    root = json_loadb(copy, bytes, JSON_REJECT_DUPLICATES | (limits->all_reals ? JSON_DECODE_INT_AS_REAL : 0), &fault);
     if (!root && (fault.text[0] == '\0' || json_error_code(&fault) == json_error_out_of_memory)) {
         status = weir_fail(error, WEIR_NO_MEMORY, "%s: no memory to read it", label);
         goto cleanup;

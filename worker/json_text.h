@@ -22,6 +22,7 @@ struct weir_json_limits {
     size_t depth_max;   /* nested objects and arrays; {} is 1 */
     size_t values_max;  /* every object, array, text, number and word counts */
     bool special_words; /* accept -Infinity, Infinity, NaN */
+    bool all_reals;     /* every number becomes a real: for files with whole numbers of more than 63 bits */
 };
 
 /* Configs, model_index.json, weir.json, tokenizer_config.json and their like. */

@@ -1,9 +1,10 @@
-"""Sets the CLIP tokenizer beside transformers' fast one: ids of 10,000 texts, in every style of folder.
+"""Sets the tokenizers beside upstream's: ids of 10,000 texts, in every style of folder; CLIP's, with --gemma Gemma's.
 
     pip download --no-deps clip-anytorch
     python live_tokenizer.py --binary BUILD/bin/tokenizer_tool --wheel clip_anytorch-2.6.0-py3-none-any.whl
     python live_tokenizer.py --binary BUILD/bin/tokenizer_tool --folder MODEL/tokenizer
     ... --unicode        every code point instead of the texts
+    python live_tokenizer.py --gemma --binary BUILD/bin/tokenizer_tool [--folder MODEL/tokenizer]      see live_gemma.py
 """
 import argparse
 import pathlib
@@ -61,9 +62,14 @@ def main():
     parser.add_argument("--count", type=int, default=10000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--unicode", action="store_true")
+    parser.add_argument("--gemma", action="store_true")
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()
     print("transformers", transformers.__version__, "tokenizers", tokenizers.__version__)
+    if args.gemma:
+        import live_gemma  # needs diffusers, too
+
+        sys.exit(live_gemma.run(args.binary, args.folder and pathlib.Path(args.folder), args.count, args.seed) > 0)
     if args.unicode:  # alone, between letters, after a letter with marks that are put in order
         codes = [c for c in range(1, 0x110000) if not 0xD800 <= c < 0xE000]
         texts = ["".join(f"{chr(c)} x{chr(c)}y {chr(c)}{chr(c)} a\u0334{chr(c)} a{chr(c)}\u0334\u0345 " for c in codes[i : i + 100])

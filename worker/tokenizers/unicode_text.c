@@ -2,6 +2,8 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unicode/ucasemap.h>
 #include <unicode/uchar.h>
 #include <unicode/unorm2.h>
 #include <unicode/uset.h>
@@ -195,4 +197,40 @@ cleanup:
     free(raw);
     free(composed);
     return status;
+}
+
+static bool python_strips(int32_t code_point)
+{
+    return u_isUWhiteSpace(code_point) || (code_point >= 0x1c && code_point <= 0x1f);
+}
+
+enum weir_status weir_unicode_lower_strip(const char *bytes, size_t count, char **out, size_t *out_count,
+                                          struct weir_error *error)
+{
+    UErrorCode fault = U_ZERO_ERROR;
+    assert(count <= (size_t)256 << 20);
+    const int32_t room = (int32_t)(count + count / 2 + 1); /* two bytes become three at most */
+    UCaseMap *map = ucasemap_open("", 0, &fault);
+    char *text = malloc((size_t)room + 1);
+    if (!map || !text) {
+        ucasemap_close(map);
+        free(text);
+        return weir_fail(error, WEIR_NO_MEMORY, "no memory for a text of %zu bytes", count);
+    }
+    const int32_t written = ucasemap_utf8ToLower(map, text, room, bytes, (int32_t)count, &fault);
+    ucasemap_close(map);
+    assert(U_SUCCESS(fault) && written < room); /* checked UTF-8, into enough room */
+
+    size_t start = 0, end = (size_t)written;
+    for (size_t next = 0; start < end; start = next) {
+        if (!python_strips(weir_char_next(text, end, &next))) break;
+    }
+    for (size_t before = end; end > start; end = before) {
+        if (!python_strips(weir_char_previous(text, &before))) break;
+    }
+    memmove(text, text + start, end - start);
+    text[end - start] = 0;
+    *out = text;
+    *out_count = end - start;
+    return WEIR_OK;
 }

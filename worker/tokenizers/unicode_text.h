@@ -35,6 +35,13 @@ struct weir_unicode;
 enum weir_status weir_unicode_open(struct weir_unicode **out, struct weir_error *error);
 void weir_unicode_close(struct weir_unicode **unicode_p);
 
+/* The text as Python's str.lower() and then str.strip() leave it: lower case by the rules of Unicode for whole texts
+ * (U+0130 becomes two characters, a capital sigma at the end of a word a final one), without the white space at both
+ * ends, which for Python includes U+001C to U+001F. `out` has a NUL after its *out_count bytes. The text must be
+ * checked UTF-8 of at most 256 MiB. Judged by Python 3.11, whose characters (Unicode 14) all agree. */
+enum weir_status weir_unicode_lower_strip(const char *bytes, size_t count, char **out, size_t *out_count,
+                                          struct weir_error *error);
+
 /* NFC, then each run of white space to one space, then lower case by character (U+0130 becomes two). `out` has a NUL
  * after its *out_count bytes. The text must be checked UTF-8 of at most 256 MiB. */
 enum weir_status weir_unicode_normalise(const struct weir_unicode *unicode, const char *bytes, size_t count, char **out,
