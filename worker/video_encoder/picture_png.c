@@ -9,6 +9,7 @@
 enum { CHUNK_BYTES_MAX = 1 << 18, TEXTS_MAX = 16, COMMENT_BYTES_MAX = 1 << 16, COMPRESSION_LEVEL = 6 };
 
 static const char keyword[] = "weir";
+static const uint8_t end[12] = { 0, 0, 0, 0, 'I', 'E', 'N', 'D', 0xae, 0x42, 0x60, 0x82 }; /* every PNG's last chunk */
 
 int weir_png_put(spng_ctx *png, const struct weir_picture *picture)
 {
@@ -37,7 +38,9 @@ static int take_comment(spng_ctx *png, struct weir_picture *out)
 {
     struct spng_text texts[TEXTS_MAX];
     uint32_t count = 0;
-    if (spng_get_text(png, NULL, &count) != 0 || count == 0) return 0;
+    const int code = spng_get_text(png, NULL, &count);
+    if (code == SPNG_ECHUNKAVAIL || (!code && count == 0)) return 0;
+    if (code) return code;
     if (count > TEXTS_MAX || spng_get_text(png, texts, &count) != 0) return SPNG_ECHUNK_LIMITS;
     for (uint32_t i = 0; i < count && !out->comment; i++) {
         if (strcmp(texts[i].keyword, keyword) != 0) continue;
@@ -98,9 +101,12 @@ static enum weir_status decode(const uint8_t *bytes, size_t count, bool with_pix
         code = spng_set_png_buffer(png, bytes, count);
     }
     if (!code) code = weir_png_get(png, with_pixels, out);
-    if (!code && with_pixels) code = spng_decode_chunks(png); /* to the end: a file cut behind its pixels is cut */
+    if (!code && with_pixels) code = spng_decode_chunks(png);
     spng_ctx_free(png);
-    return code ? fail(code, WEIR_BAD_FILE, error) : WEIR_OK;
+    if (code) return fail(code, WEIR_BAD_FILE, error);
+    /* libspng is content with an end that lacks its checksum */
+    if (!with_pixels || (count >= sizeof end && memcmp(bytes + count - sizeof end, end, sizeof end) == 0)) return WEIR_OK;
+    return weir_fail(error, WEIR_BAD_FILE, "PNG: it does not end in its last chunk");
 }
 
 const struct weir_picture_kind weir_picture_png = {
