@@ -288,7 +288,7 @@ static void plan_job(struct weir_broker *broker, uint64_t wall_ms, struct admiss
         .tenant = tenant,
         .state = WEIR_JOB_QUEUED,
         .priority = submit->priority,
-        .plan_version = WEIR_PLAN_VERSION,
+        .plan_version = weir_plan_version(&plan),
         .cost_ms = quoted->cost_ms,
         .deadline_ms = submit->deadline_ms,
         .created_ms = wall_ms,

@@ -719,12 +719,13 @@ static bool load_row(void *context, const struct weir_ledger_job *job, const str
     Weir__Pb__JobSpec *spec = weir__pb__job_spec__unpack(NULL, job->spec.count, job->spec.bytes);
     if (spec == NULL || spec->model_digest.len != WEIR_SHA256_BYTES) {
         work->status = weir_fail(work->error, WEIR_CONFLICT, "the ledger has a job whose spec cannot be read");
-    } else if (job->plan_version != WEIR_PLAN_VERSION) {
-        work->status =
-            weir_fail(work->error, WEIR_CONFLICT, "the ledger has an open job of plan version %u, known is %d",
-                      job->plan_version, WEIR_PLAN_VERSION);
     } else {
         work->status = weir_plan_make(spec, &plan, work->error);
+        if (work->status == WEIR_OK && job->plan_version != weir_plan_version(&plan)) {
+            work->status = weir_fail(work->error, WEIR_CONFLICT,
+                                     "the ledger has an open job of plan version %u; by its spec it has version %u",
+                                     job->plan_version, weir_plan_version(&plan));
+        }
         if (work->status == WEIR_OK) {
             work->status = weir_sched_load(work->broker->sched, work->now_ms, job, &plan, spec->model_digest.data,
                                            weir_broker_shape(spec), tasks, task_count, work->error);

@@ -105,7 +105,7 @@ struct weir_ledger_call {
             char numerics_class[WEIR_LEDGER_CLASS_BYTES];
         } lease;
         struct { /* T4: LEASED -> DONE; BLOCKED ones of the range -> READY; or the job SUCCEEDED, its manifest being the
-                  * artefacts of all assemble tasks by index */
+                  * artefacts of its last stage's tasks by index */
             struct weir_blob artefacts, facts;
             struct weir_plan_range ready;
             bool job_done;

@@ -186,16 +186,17 @@ static enum weir_ledger_reply lease(struct entry *entry, struct weir_ledger_task
 
 static void write_manifest(struct entry *entry)
 {
+    const enum weir_stage last = entry->tasks[entry->task_count - 1].stage; /* they stand stage after stage */
     size_t total = 0;
     for (size_t k = 0; k < entry->task_count; k++) {
-        if (entry->tasks[k].stage == WEIR_STAGE_ASSEMBLE) total += entry->tasks[k].artefacts.count;
+        if (entry->tasks[k].stage == last) total += entry->tasks[k].artefacts.count;
     }
     char *bytes = malloc(total + 1);
     if (bytes == NULL) abort();
     size_t used = 0;
     for (size_t k = 0; k < entry->task_count; k++) {
         const struct weir_blob *made = &entry->tasks[k].artefacts;
-        if (entry->tasks[k].stage != WEIR_STAGE_ASSEMBLE || made->count == 0) continue;
+        if (entry->tasks[k].stage != last || made->count == 0) continue;
         memcpy(bytes + used, made->bytes, made->count);
         used += made->count;
     }

@@ -61,7 +61,8 @@
     X(TASKS_CANCEL, "UPDATE task SET state=6, delay_ms=0 WHERE job=?1 AND state IN (0,1,2)")                           \
     X(TASKS_CANCEL_ALL, "UPDATE task SET state=6, delay_ms=0 WHERE job=?1 AND state IN (0,1,2,3)")                     \
     X(TASKS_LEASED, "SELECT count(*) FROM task WHERE job=?1 AND state=3")                                              \
-    X(TASKS_MADE, "SELECT artefacts FROM task WHERE job=?1 AND stage=3 ORDER BY idx")                                  \
+    X(TASKS_MADE, "SELECT artefacts FROM task WHERE job=?1 AND "                                                       \
+                  "stage=(SELECT max(stage) FROM task WHERE job=?1) ORDER BY idx")                                     \
     X(JOB_READ, "SELECT " JOB_COLUMNS " FROM job WHERE id=?1")                                                         \
     X(TASKS_READ, "SELECT " TASK_COLUMNS " FROM task WHERE job=?1 ORDER BY stage, idx")                                \
     X(TASKS_READ_RANGE, "SELECT " TASK_COLUMNS " FROM task WHERE job=?1 AND stage=?2 AND idx>=?3 AND idx<?4 "          \
@@ -341,7 +342,7 @@ cleanup:
     return status;
 }
 
-/* The artefacts of the job's assemble tasks, one after another: packed messages with repeated fields alone join to one
+/* The artefacts of the tasks of the job's last stage, one after another: packed messages with repeated fields alone join to one
  * message when their bytes are joined. */
 static enum weir_status write_manifest(struct sqlite_ledger *ledger, const struct weir_job_id *job,
                                        struct weir_error *error)

@@ -12,16 +12,30 @@ enum weir_status weir_plan_make(const Weir__Pb__JobSpec *spec, struct weir_plan 
         return weir_fail(error, WEIR_BAD_ARGUMENT, "n is %u and frames is %u; both must be at least 1", spec->n,
                          spec->frames);
     }
-    const bool joined = strcmp(spec->format, "mp4") == 0 || strcmp(spec->format, "webm") == 0;
+    const bool is_image = spec->has_image && spec->image;
+    if (is_image && spec->frames != 1) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "an image of %u frames; it has one", spec->frames);
+    }
+    const bool joined = !is_image && (strcmp(spec->format, "mp4") == 0 || strcmp(spec->format, "webm") == 0);
     const uint64_t segments =
         joined ? ((uint64_t)spec->frames + WEIR_PLAN_SEGMENT_FRAMES - 1) / WEIR_PLAN_SEGMENT_FRAMES : 1;
-    const uint64_t tasks = 1 + (uint64_t)spec->n * (2 + segments); /* at most 2^32 * 2^28: no overflow */
+    const uint64_t tasks = 1 + (uint64_t)spec->n * (is_image ? 2 : 2 + segments); /* at most 2^32 * 2^28: no overflow */
     if (tasks > WEIR_PLAN_TASKS_MAX) {
-        return weir_fail(error, WEIR_TOO_LARGE, "n = %u films of %u frames make %llu tasks; one job may have %d",
-                         spec->n, spec->frames, (unsigned long long)tasks, WEIR_PLAN_TASKS_MAX);
+        return weir_fail(error, WEIR_TOO_LARGE, "n = %u %s of %u frame%s make %llu tasks; one job may have %d",
+                         spec->n, is_image ? "images" : "films", spec->frames, spec->frames == 1 ? "" : "s", (unsigned long long)tasks, WEIR_PLAN_TASKS_MAX);
     }
-    *out = (struct weir_plan){ .items = spec->n, .frames = spec->frames, .segments = (uint32_t)segments };
+    *out = (struct weir_plan){ .items = spec->n, .frames = spec->frames, .segments = (uint32_t)segments, .is_image = is_image };
     return WEIR_OK;
+}
+
+uint32_t weir_plan_version(const struct weir_plan *plan)
+{
+    return plan->is_image ? WEIR_PLAN_IMAGE : WEIR_PLAN_FILM;
+}
+
+enum weir_stage weir_plan_last(const struct weir_plan *plan)
+{
+    return plan->is_image ? WEIR_STAGE_DECODE : WEIR_STAGE_ASSEMBLE;
 }
 
 uint32_t weir_plan_count(const struct weir_plan *plan, enum weir_stage stage)
@@ -34,7 +48,7 @@ uint32_t weir_plan_count(const struct weir_plan *plan, enum weir_stage stage)
     case WEIR_STAGE_DECODE:
         return plan->items * plan->segments;
     case WEIR_STAGE_ASSEMBLE:
-        return plan->items;
+        return plan->is_image ? 0 : plan->items;
     case WEIR_STAGE_COUNT:
         break;
     }
@@ -43,7 +57,7 @@ uint32_t weir_plan_count(const struct weir_plan *plan, enum weir_stage stage)
 
 uint32_t weir_plan_tasks(const struct weir_plan *plan)
 {
-    return 1 + plan->items * (2 + plan->segments);
+    return 1 + plan->items * (plan->is_image ? 2 : 2 + plan->segments);
 }
 
 bool weir_plan_has(const struct weir_plan *plan, enum weir_stage stage, uint32_t index)
@@ -95,7 +109,7 @@ struct weir_plan_range weir_plan_consumers(const struct weir_plan *plan, enum we
     case WEIR_STAGE_DENOISE:
         return (struct weir_plan_range){ WEIR_STAGE_DECODE, index * plan->segments, plan->segments };
     case WEIR_STAGE_DECODE:
-        return (struct weir_plan_range){ WEIR_STAGE_ASSEMBLE, index / plan->segments, 1 };
+        return (struct weir_plan_range){ WEIR_STAGE_ASSEMBLE, index / plan->segments, plan->is_image ? 0 : 1 };
     case WEIR_STAGE_ASSEMBLE:
     case WEIR_STAGE_COUNT:
         break;

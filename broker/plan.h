@@ -1,8 +1,8 @@
-/* plan: a resolved spec -> its tasks and what they wait for. PROTOCOL.md section 7, plan version 1.
+/* plan: a resolved spec -> its tasks and what they wait for. PROTOCOL.md section 7: version 1 of films, 2 of images.
  *
  * A pure function of the spec: the same job plans to the same tasks on every broker, so that a replay after a crash
  * gives the same task ids. Inputs and consumers of a task are always one run of neighbours in one stage, so the plan
- * is three numbers and arithmetic, and nothing of it is stored.
+ * is a few numbers and arithmetic, and nothing of it is stored but its version.
  *
  * Threads  all functions are pure
  */
@@ -12,6 +12,8 @@
 #include "proto/job.h"
 #include "proto/status.h"
 
+#include <stdbool.h>
+
 #define WEIR_PLAN_SEGMENT_FRAMES 16
 #define WEIR_PLAN_TASKS_MAX 4096 /* of one job */
 
@@ -19,6 +21,7 @@ struct weir_plan {
     uint32_t items;
     uint32_t frames;   /* of one item */
     uint32_t segments; /* decode tasks of one item */
+    bool is_image;     /* an item is one picture, and nothing is assembled */
 };
 
 /* `count` tasks of a stage from index `first` on; count 0: none. */
@@ -28,8 +31,13 @@ struct weir_plan_range {
     uint32_t count;
 };
 
-/* Errors   BAD_ARGUMENT (a field is missing or nothing is asked for), TOO_LARGE (over WEIR_PLAN_TASKS_MAX) */
+/* Errors   BAD_ARGUMENT (a field is missing, nothing is asked for, an image of several frames), TOO_LARGE (over WEIR_PLAN_TASKS_MAX) */
 enum weir_status weir_plan_make(const Weir__Pb__JobSpec *spec, struct weir_plan *out, struct weir_error *error);
+
+/* WEIR_PLAN_FILM or WEIR_PLAN_IMAGE: what the job's row keeps. */
+uint32_t weir_plan_version(const struct weir_plan *plan);
+/* The stage whose tasks' artefacts are the manifest; the job has succeeded when all of them are DONE. */
+enum weir_stage weir_plan_last(const struct weir_plan *plan);
 
 uint32_t weir_plan_count(const struct weir_plan *plan, enum weir_stage stage);
 uint32_t weir_plan_tasks(const struct weir_plan *plan);

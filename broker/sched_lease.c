@@ -324,7 +324,8 @@ static void done(struct weir_sched *sched, const struct weir_event *event, struc
     weir_sched_place(sched, task, WEIR_TASK_DONE, 0);
     task->step = task->steps;
     const struct weir_plan_range ready = successors(task);
-    const bool job_done = task->stage == WEIR_STAGE_ASSEMBLE && job->done[WEIR_STAGE_ASSEMBLE] == job->plan.items;
+    const enum weir_stage last = weir_plan_last(&job->plan);
+    const bool job_done = task->stage == last && job->done[last] == weir_plan_count(&job->plan, last);
     call->u.commit.ready = ready;
     call->u.commit.job_done = job_done;
     if (event->u.done.milliseconds > 0) {

@@ -188,6 +188,7 @@ static void spec_of(const struct weir_request *request, uint64_t seed, Weir__Pb_
     spec->guidance = request->guidance;
     spec->has_seed = 1;
     spec->seed = seed;
+    spec->has_image = request->folder; /* that it is none; else who resolves decides */
 }
 
 enum weir_status weir_client_submit(struct weir_client *client, const struct weir_request *request, const char *key,
@@ -202,7 +203,16 @@ enum weir_status weir_client_submit(struct weir_client *client, const struct wei
     weir_job_id_text(&unique, random_key);
 
     Weir__Pb__JobSpec spec;
+    uint8_t digest[WEIR_SHA256_BYTES];
     spec_of(request, request->seed_given ? request->seed : drawn, &spec);
+    if (request->model_digest) {
+        if (!weir_hex_read(request->model_digest, digest, sizeof digest)) {
+            return weir_fail(error, WEIR_BAD_ARGUMENT, "a model digest has 64 hex digits, not \"%.80s\"",
+                             request->model_digest);
+        }
+        spec.has_model_digest = 1;
+        spec.model_digest = (ProtobufCBinaryData){ sizeof digest, digest };
+    }
     Weir__Pb__Submit submit = WEIR__PB__SUBMIT__INIT;
     submit.has_number = 1;
     submit.number = ++client->number;
@@ -351,12 +361,12 @@ static enum weir_status ask_status(struct weir_client *client, struct weir_messa
     return status;
 }
 
-static void add_model(char models[1024], const char *name)
+static void add_name(char names[1024], const char *name)
 {
-    const size_t used = strlen(models), length = strlen(name);
-    const char *found = strstr(models, name); /* names are few: a whole-word look is enough */
-    if (found && (found[length] == '\0' || found[length] == ',') && (found == models || found[-1] == ' ')) return;
-    snprintf(models + used, 1024 - used, "%s%s", used ? ", " : "", name);
+    const size_t used = strlen(names), length = strlen(name);
+    const char *found = strstr(names, name); /* names are few: a whole-word look is enough */
+    if (found && (found[length] == '\0' || found[length] == ',') && (found == names || found[-1] == ' ')) return;
+    snprintf(names + used, 1024 - used, "%s%s", used ? ", " : "", name);
 }
 
 enum weir_status weir_client_status(struct weir_client *client, struct weir_cluster_report *out,
@@ -371,7 +381,9 @@ enum weir_status weir_client_status(struct weir_client *client, struct weir_clus
                                          .workers = (uint32_t)view->n_workers,
                                          .jobs_open = view->jobs_open };
     for (size_t i = 0; i < view->n_workers; i++) {
-        for (size_t j = 0; j < view->workers[i]->n_models; j++) add_model(out->models, view->workers[i]->models[j]->name);
+        const Weir__Pb__WorkerView *worker = view->workers[i];
+        for (size_t j = 0; j < worker->n_models; j++) add_name(out->models, worker->models[j]->name);
+        if (worker->numerics_class) add_name(out->numerics_classes, worker->numerics_class);
     }
     weir_message_release(&answer);
     return WEIR_OK;

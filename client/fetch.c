@@ -263,7 +263,7 @@ enum weir_status weir_client_fetch(struct weir_client *client, const struct weir
         return weir_fail(error, WEIR_NOT_FOUND, "job %s has no item %u", report->job, item);
     }
     struct weir_store *store = local_store(client);
-    const enum weir_status status = strcmp(report->format, "png") == 0
+    const enum weir_status status = strcmp(report->format, "png") == 0 && !report->image
                                         ? fetch_folder(client, store, report, item, path, error)
                                         : fetch_file(client, store, view->manifest[first], path, error);
     weir_store_close(&store);

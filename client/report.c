@@ -10,16 +10,21 @@ static const char *text_or_empty(const char *text)
     return text ? text : "";
 }
 
-/* The item that a manifest's object belongs to: the index of its assemble task, read from the key. */
-static uint32_t item_of(const char *key)
+static bool is_image(const Weir__Pb__JobView *view)
 {
-    const char *found = key ? strstr(key, "/assemble-") : NULL;
-    return found ? (uint32_t)strtoul(found + strlen("/assemble-"), NULL, 10) : 0;
+    return view->spec && view->spec->has_image && view->spec->image;
 }
 
-static void fill_object(struct weir_object_report *out, const Weir__Pb__Artefact *from)
+/* The item that a manifest's object belongs to: the index of the task of the last stage that made it, from the key. */
+static uint32_t item_of(const char *key, bool image)
 {
-    *out = (struct weir_object_report){ .item = item_of(from->key),
+    const char *stage = image ? "/decode-" : "/assemble-", *found = key ? strstr(key, stage) : NULL;
+    return found ? (uint32_t)strtoul(found + strlen(stage), NULL, 10) : 0;
+}
+
+static void fill_object(struct weir_object_report *out, const Weir__Pb__Artefact *from, bool image)
+{
+    *out = (struct weir_object_report){ .item = item_of(from->key, image),
                                         .name = text_or_empty(from->name),
                                         .media_type = text_or_empty(from->media_type),
                                         .key = text_or_empty(from->key),
@@ -65,6 +70,7 @@ static void fill_report(struct weir_client_report *r, const Weir__Pb__JobView *v
                                       .fps = spec->fps,
                                       .steps = spec->steps,
                                       .n = spec->n,
+                                      .image = is_image(view),
                                       .guidance = spec->guidance,
                                       .seed = spec->seed,
                                       .created_ms = view->created_ms,
@@ -76,7 +82,7 @@ static void fill_report(struct weir_client_report *r, const Weir__Pb__JobView *v
                                       .tasks = r->tasks,
                                       .task_count = view->n_tasks };
     weir_hex_write(view->job.data, view->job.len, r->report.job);
-    for (size_t i = 0; i < view->n_manifest; i++) fill_object(&r->objects[i], view->manifest[i]);
+    for (size_t i = 0; i < view->n_manifest; i++) fill_object(&r->objects[i], view->manifest[i], r->report.image);
     for (size_t i = 0; i < view->n_tasks; i++) fill_task(&r->tasks[i], view->tasks[i]);
 }
 
@@ -121,9 +127,10 @@ void weir_report_destroy(struct weir_report **report_p)
 const char *weir_report_receipt(const struct weir_report *report, uint32_t item)
 {
     const Weir__Pb__JobView *view = weir_client_report_view(report);
+    const enum weir_stage last = report->image ? WEIR_STAGE_DECODE : WEIR_STAGE_ASSEMBLE;
     for (size_t i = 0; i < view->n_tasks; i++) {
         const Weir__Pb__TaskView *task = view->tasks[i];
-        if (task->stage == WEIR_STAGE_ASSEMBLE && task->index == item && task->facts) return task->facts->note;
+        if (task->stage == last && task->index == item && task->facts) return task->facts->note;
     }
     return NULL;
 }

@@ -1,4 +1,4 @@
-/* weir: the C SDK. A prompt goes in, a film comes out.
+/* weir: the C SDK. A prompt goes in, a film or an image comes out.
  *
  *   struct weir_client *client;
  *   struct weir_report *report;
@@ -32,6 +32,7 @@ struct weir_request {
     const char *prompt;   /* UTF-8, at most 10,240 bytes */
     const char *negative; /* NULL: none */
     const char *model;    /* as the workers announce it; NULL: the only one that they serve */
+    const char *model_digest; /* 64 hex digits: CONFLICT when the model has another; NULL: any */
     uint32_t width, height, frames, fps, steps;
     double guidance;
     bool seed_given; /* else a random seed is drawn by submit */
@@ -39,7 +40,9 @@ struct weir_request {
     uint32_t n;          /* items; item i has seed + i */
     const char *sampler; /* "ddim", "dpm++", "flow-dpm++", "flow-euler", "scm" */
     const char *noise;   /* "f32", "f16" */
-    const char *format;  /* "mp4", "webm", "gif", "png" */
+    const char *format;  /* films: "mp4", "webm", "gif"; images, of one frame: "jpeg", "webp"; "png": an image when there is
+                          * one frame, else a folder of them */
+    bool folder;         /* with png: a folder, also of one frame */
     const char *codec;   /* "h264", "av1", "vp9" */
     uint64_t deadline_ms; /* from admission; 0: none */
 };
@@ -68,6 +71,7 @@ struct weir_report {
     const char *words;      /* why it failed, "" otherwise */
     const char *model, *prompt, *negative, *sampler, *format, *codec;
     uint32_t width, height, frames, fps, steps, n;
+    bool image; /* every item is one picture in one file, none a film or a folder of frames */
     double guidance;
     uint64_t seed;
     uint64_t created_ms, finished_ms; /* wall clock */
@@ -105,7 +109,7 @@ enum weir_status weir_client_submit(struct weir_client *client, const struct wei
 enum weir_status weir_client_show(struct weir_client *client, const char *job, struct weir_report **out,
                                   struct weir_error *error);
 void weir_report_destroy(struct weir_report **report);
-/* The receipt of an item's film as JSON, or NULL when it is not made yet. */
+/* The receipt of an item's film or image as JSON, or NULL when it is not made yet. */
 const char *weir_report_receipt(const struct weir_report *report, uint32_t item);
 
 /* Waits until the job is terminal, through restarts of the broker. A failed job is a success of this call.
@@ -116,7 +120,7 @@ enum weir_status weir_client_wait(struct weir_client *client, const char *job, w
 /* OK also when the job was being cancelled already; CONFLICT, with its state, when it is terminal. */
 enum weir_status weir_client_cancel(struct weir_client *client, const char *job, struct weir_error *error);
 
-/* Writes item `item` to `path`: a file, or for png a directory of frames. Digests are checked, then it is fsynced and
+/* Writes item `item` to `path`: a file, or for a folder of PNGs a directory of frames. Digests are checked, then it is fsynced and
  * renamed; what was there is replaced (of a directory: only an empty one). From the store's path where this machine has it, else from the
  * worker's tensor socket. Blocks: as long as the bytes take. */
 enum weir_status weir_client_fetch(struct weir_client *client, const struct weir_report *report, uint32_t item,
@@ -132,11 +136,11 @@ struct weir_job_line {
 enum weir_status weir_client_list(struct weir_client *client, uint32_t limit, const char *before, bool open_only,
                                   struct weir_job_line **out, size_t *count, struct weir_error *error);
 
-/* How many workers the broker knows, and the names of the models they serve ("a, b"). */
+/* How many workers the broker knows, the names of the models they serve ("a, b"), and their numerics classes. */
 struct weir_cluster_report {
     uint64_t broker_pid, epoch;
     uint32_t workers, jobs_open;
-    char models[1024];
+    char models[1024], numerics_classes[1024];
 };
 enum weir_status weir_client_status(struct weir_client *client, struct weir_cluster_report *out,
                                     struct weir_error *error);

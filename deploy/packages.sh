@@ -5,7 +5,7 @@
 set -eu
 packages="gcc libc6-dev cmake ninja-build pkg-config protobuf-compiler protobuf-c-compiler libprotobuf-c-dev libzmq3-dev
 libsqlite3-dev libssl-dev libjansson-dev libicu-dev uthash-dev libdnnl-dev libspng-dev libavformat-dev libavcodec-dev
-libswscale-dev libavutil-dev"
+libswscale-dev libavutil-dev libjpeg-dev libwebp-dev zlib1g-dev"
 case "${1:-}" in
 build) ;;
 test) packages="$packages git ccache clang llvm libcmocka-dev python3-numpy procps" ;;

@@ -167,6 +167,7 @@ void weir_spec_fingerprint(const Weir__Pb__JobSpec *s, uint8_t out[WEIR_SHA256_B
     hash_text(&sha, 17, s->format);
     hash_text(&sha, 18, s->codec);
     hash_text(&sha, 19, s->precision);
+    hash_number(&sha, 20, s->has_image, "%d", s->image != 0);
     weir_sha256_final(&sha, out);
 }
 
@@ -206,6 +207,7 @@ char *weir_spec_json(const Weir__Pb__JobSpec *s)
     set_text(object, "format", s->format);
     set_text(object, "codec", s->codec);
     set_text(object, "precision", s->precision);
+    if (s->has_image) json_object_set_new(object, "image", json_boolean(s->image));
     char *text = json_dumps(object, JSON_SORT_KEYS | JSON_COMPACT);
     json_decref(object);
     return text;

@@ -13,7 +13,8 @@
 #define WEIR_ID_HEX_BYTES (2 * WEIR_ID_BYTES + 1)
 #define WEIR_TOKEN_BYTES 16
 #define WEIR_SPEC_VERSION 1
-#define WEIR_PLAN_VERSION 1
+#define WEIR_PLAN_FILM 1 /* versions of the plan; the job's row has its own */
+#define WEIR_PLAN_IMAGE 2
 
 /* X(name, number, what people see) */
 #define WEIR_STAGE_TABLE(X)                                                                                            \

@@ -16,6 +16,20 @@ static const struct weir_film_format formats[] = {
     { "png", "image/png", { NULL }, false, 240, 1, 2048 }, /* one output a frame: as many as one DONE carries */
 };
 
+static const struct weir_image_format images[] = {
+    { "png", "image/png", "image.png" },
+    { "jpeg", "image/jpeg", "image.jpg" },
+    { "webp", "image/webp", "image.webp" },
+};
+
+const struct weir_image_format *weir_image_format(const char *name)
+{
+    for (size_t i = 0; i < WEIR_COUNT(images); i++) {
+        if (strcmp(images[i].name, name) == 0) return &images[i];
+    }
+    return NULL;
+}
+
 const struct weir_film_format *weir_film_format(const char *name)
 {
     for (size_t i = 0; i < WEIR_COUNT(formats); i++) {
@@ -32,6 +46,7 @@ struct weir_encoders {
     const char *program;
     bool is_read;
     char builds[KNOWN][WEIR_ENCODER_BUILD_BYTES]; /* "": not installed */
+    char image_builds[WEIR_COUNT(images)][WEIR_ENCODER_BUILD_BYTES];
 };
 
 enum weir_status weir_encoders_create(const char *program, struct weir_encoders **out, struct weir_error *error)
@@ -66,24 +81,28 @@ static int place_of(const char *codec)
     return -1;
 }
 
-/* {"encoders": {"h264": {"encoder": "libx264", "fingerprint": "..."}, ...}, ...} */
+/* {"encoder": "libx264", "fingerprint": "..."} as "libx264 ..."; "" when it is something else. */
+static void read_build(json_t *entry, char out[WEIR_ENCODER_BUILD_BYTES])
+{
+    const char *encoder = json_string_value(json_object_get(entry, "encoder"));
+    const char *fingerprint = json_string_value(json_object_get(entry, "fingerprint"));
+    out[0] = '\0';
+    if (encoder && fingerprint) snprintf(out, WEIR_ENCODER_BUILD_BYTES, "%s %s", encoder, fingerprint);
+}
+
+/* {"encoders": {"h264": BUILD, ...}, "pictures": {"png": BUILD, ...}, ...} */
 static enum weir_status parse(struct weir_encoders *encoders, const char *text, struct weir_error *error)
 {
     json_error_t fault;
     json_t *object = json_loads(text, JSON_REJECT_DUPLICATES, &fault);
-    const char *name;
-    json_t *entry;
+    json_t *films = json_object_get(object, "encoders"), *pictures = json_object_get(object, "pictures");
     enum weir_status status = WEIR_OK;
-    if (!json_is_object(json_object_get(object, "encoders"))) {
+    if (!json_is_object(films) || !json_is_object(pictures)) {
         status = weir_fail(error, WEIR_INTERNAL, "%s version: not the JSON that this build knows", encoders->program);
     }
-    json_object_foreach(json_object_get(object, "encoders"), name, entry)
-    {
-        const int place = place_of(name);
-        const char *encoder = json_string_value(json_object_get(entry, "encoder"));
-        const char *fingerprint = json_string_value(json_object_get(entry, "fingerprint"));
-        if (place < 0 || !encoder || !fingerprint) continue;
-        snprintf(encoders->builds[place], WEIR_ENCODER_BUILD_BYTES, "%s %s", encoder, fingerprint);
+    for (int i = 0; i < KNOWN; i++) read_build(json_object_get(films, known[i]), encoders->builds[i]);
+    for (size_t i = 0; i < WEIR_COUNT(images); i++) {
+        read_build(json_object_get(pictures, images[i].name), encoders->image_builds[i]);
     }
     json_decref(object);
     return status;
@@ -114,7 +133,7 @@ enum weir_status weir_encoders_codec(struct weir_encoders *encoders, const char 
     const bool any = !wish || wish[0] == '\0';
     char carried[64] = "";
     *out = "";
-    if (!row) return weir_fail(error, WEIR_BAD_ARGUMENT, "--format %s: mp4, webm, gif and png are offered", format);
+    if (!row) return weir_fail(error, WEIR_BAD_ARGUMENT, "--format %s: films are mp4, webm, gif and png", format);
     if (!row->codecs[0]) {
         return any ? WEIR_OK : weir_fail(error, WEIR_BAD_ARGUMENT, "--codec %s: %s has none to choose", wish, format);
     }
@@ -154,4 +173,17 @@ enum weir_status weir_encoders_build(struct weir_encoders *encoders, const char 
         return WEIR_OK;
     }
     return weir_fail(error, WEIR_UNSUPPORTED, "no encoder of %s is installed", what);
+}
+
+enum weir_status weir_encoders_image_build(struct weir_encoders *encoders, const char *format,
+                                           char out[WEIR_ENCODER_BUILD_BYTES], struct weir_error *error)
+{
+    const enum weir_status status = ask(encoders, error);
+    const struct weir_image_format *row = weir_image_format(format);
+    if (status != WEIR_OK) return status;
+    if (!row || !encoders->image_builds[row - images][0]) {
+        return weir_fail(error, WEIR_UNSUPPORTED, "no encoder of %s images is installed", format);
+    }
+    strcpy(out, encoders->image_builds[row - images]);
+    return WEIR_OK;
 }

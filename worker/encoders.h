@@ -29,7 +29,11 @@ enum weir_status weir_encoders_codec(struct weir_encoders *encoders, const char 
 enum weir_status weir_encoders_build(struct weir_encoders *encoders, const char *format, const char *codec,
                                      char out[WEIR_ENCODER_BUILD_BYTES], struct weir_error *error);
 
-/* One row a format. */
+/* The encoder build of an image of this format, likewise: name, version and fingerprint of the library. */
+enum weir_status weir_encoders_image_build(struct weir_encoders *encoders, const char *format,
+                                           char out[WEIR_ENCODER_BUILD_BYTES], struct weir_error *error);
+
+/* One row a format of films; of png, a folder of frames. */
 struct weir_film_format {
     const char *name;       /* "mp4" */
     const char *media_type; /* of one output */
@@ -38,5 +42,13 @@ struct weir_film_format {
     uint32_t fps_max, size_multiple, frames_max;
 };
 const struct weir_film_format *weir_film_format(const char *name); /* NULL: none of that name */
+
+/* One row a format of images: one picture, one file. */
+struct weir_image_format {
+    const char *name;       /* "jpeg" */
+    const char *media_type; /* "image/jpeg" */
+    const char *file;       /* "image.jpg": the name of the output */
+};
+const struct weir_image_format *weir_image_format(const char *name); /* NULL: none of that name */
 
 #endif

@@ -22,6 +22,11 @@ static int noise_of(const char *name)
     return -1;
 }
 
+bool weir_spec_is_image(const Weir__Pb__JobSpec *spec)
+{
+    return spec->has_image && spec->image;
+}
+
 enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, uint32_t index, struct weir_item *out,
                                 struct weir_error *error)
 {
@@ -72,9 +77,6 @@ static enum weir_status check_film(const struct weir_film_format *format, const 
         return weir_fail(error, WEIR_TOO_LARGE, "--frames %u: %s takes at most %u", item->frames, format->name,
                          format->frames_max);
     }
-    if (n < 1 || n > ITEMS_MAX) {
-        return weir_fail(error, n ? WEIR_TOO_LARGE : WEIR_BAD_ARGUMENT, "--n %u: 1 to %d is allowed", n, ITEMS_MAX);
-    }
     if (!format->is_joined && format->size_multiple == 1 && strcmp(format->name, "png") == 0 &&
         (uint64_t)n * item->frames > format->frames_max) {
         return weir_fail(error, WEIR_TOO_LARGE, "--n %u of %u frames as png: one job makes at most %u pictures", n,
@@ -83,13 +85,53 @@ static enum weir_status check_film(const struct weir_film_format *format, const 
     return WEIR_OK;
 }
 
+/* The rows of PROTOCOL.md section 7. */
+static enum weir_status choose_format(const Weir__Pb__JobSpec *wish, const struct weir_model_facts *facts,
+                                      const struct weir_item *item, const char **format, bool *is_image,
+                                      struct weir_error *error)
+{
+    const bool image_wished = wish->has_image && wish->image;
+    const char *unsaid = image_wished || (facts->frames == 1 && item->frames == 1) ? "png" : "mp4";
+    const char *name = wish->format && wish->format[0] ? wish->format : unsaid;
+    const struct weir_film_format *film = weir_film_format(name);
+    const struct weir_image_format *image = weir_image_format(name);
+    if (!film && !image) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--format %s: mp4, webm, gif, png, jpeg and webp are offered", name);
+    }
+    *is_image = wish->has_image ? wish->image : !film || (image && item->frames == 1);
+    if (*is_image && !image) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--format %s: it holds films; an image is png, jpeg or webp", name);
+    }
+    if (!*is_image && !film) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--format %s: it holds one picture; a folder of frames is png", name);
+    }
+    if (*is_image && item->frames != 1) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--frames %u: a %s image holds 1; --frames 1 makes one", item->frames,
+                         image->name);
+    }
+    *format = image ? image->name : film->name;
+    return WEIR_OK;
+}
+
+static enum weir_status check_image(const char *format, const struct weir_item *item, const char *codec,
+                                    struct weir_error *error)
+{
+    if (item->width > ENCODER_SIDE_MAX || item->height > ENCODER_SIDE_MAX) {
+        return weir_fail(error, WEIR_TOO_LARGE, "--size %ux%u: an image is at most %d pixels wide and high",
+                         item->width, item->height, ENCODER_SIDE_MAX);
+    }
+    if (!codec || codec[0] == '\0') return WEIR_OK;
+    return weir_fail(error, WEIR_BAD_ARGUMENT, "--codec %s: %s has none to choose", codec, format);
+}
+
 enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct weir_spec_model *model,
                                    struct weir_encoders *encoders, Weir__Pb__JobSpec *out, struct weir_error *error)
 {
     struct weir_item item;
     struct weir_item_wish blanks = WEIR_ITEM_WISH_NONE;
-    const char *codec = "", *format_name = wish->format && wish->format[0] ? wish->format : "mp4";
-    const struct weir_film_format *format = weir_film_format(format_name);
+    const uint32_t n = wish->has_n ? wish->n : 1;
+    const char *codec = "", *format = NULL;
+    bool is_image = false;
     enum weir_status status = WEIR_OK;
 
     if (!wish->prompt) return weir_fail(error, WEIR_BAD_ARGUMENT, "a prompt is missing");
@@ -119,8 +161,17 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
         blanks.seed = random;
     }
     WEIR_TRY(weir_item_resolve(model->facts, &blanks, &item, error));
-    WEIR_TRY(weir_encoders_codec(encoders, format_name, wish->codec, &codec, error)); /* also: no such format */
-    WEIR_TRY(check_film(format, &item, wish->has_n ? wish->n : 1, error));
+    if (n < 1 || n > ITEMS_MAX) {
+        WEIR_TRY(weir_fail(error, n ? WEIR_TOO_LARGE : WEIR_BAD_ARGUMENT, "--n %u: 1 to %d is allowed", n, ITEMS_MAX));
+    }
+    WEIR_TRY(choose_format(wish, model->facts, &item, &format, &is_image, error));
+    if (is_image) {
+        WEIR_TRY(check_image(format, &item, wish->codec, error));
+        item.fps = 1; /* its bytes do not depend on it */
+    } else {
+        WEIR_TRY(weir_encoders_codec(encoders, format, wish->codec, &codec, error));
+        WEIR_TRY(check_film(weir_film_format(format), &item, n, error));
+    }
 
     weir__pb__job_spec__init(out);
     out->has_spec_version = out->has_model_digest = out->has_width = out->has_height = out->has_frames = out->has_fps =
@@ -138,12 +189,13 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
     out->steps = item.steps;
     out->guidance = item.guidance;
     out->seed = item.seed;
-    out->n = wish->has_n ? wish->n : 1;
+    out->n = n;
     out->sampler = (char *)(uintptr_t)weir_item_sampler_name(item.sampler);
     out->noise = (char *)(uintptr_t)weir_item_noise_name(item.noise);
-    out->format = (char *)(uintptr_t)format->name;
+    out->format = (char *)(uintptr_t)format;
     out->codec = (char *)(uintptr_t)codec;
     out->precision = (char *)(uintptr_t) "f32";
+    out->has_image = out->image = is_image;
 cleanup:
     return status;
 }

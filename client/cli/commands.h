@@ -9,6 +9,7 @@
 #include <signal.h>
 
 int weir_cli_run(int argc, char **argv);
+int weir_cli_verify(int argc, char **argv);
 int weir_cli_serve(int argc, char **argv);
 int weir_cli_submit(int argc, char **argv);
 int weir_cli_watch(int argc, char **argv);

@@ -117,7 +117,7 @@ static enum weir_status act_submit(struct weir_client *client, const struct jobs
 int weir_cli_submit(int argc, char **argv)
 {
     struct command command = { .usage = "weir submit PROMPT... --dir DIR [options]",
-                               .text = "Hands films to a cluster and prints a job id each. The job is durable when its id "
+                               .text = "Hands films or images to a cluster and prints a job id each. The job is durable when its id "
                                        "is printed.",
                                .example = "weir submit --dir ~/weir \"a green square growing on a gray background\" --n 4",
                                .words_min = 1,
@@ -304,9 +304,9 @@ static enum weir_status fetch_job(struct weir_client *client, const struct jobs_
     status = failure_of(report, error);
     for (uint32_t item = 0; status == WEIR_OK && item < report->n; item++) {
         char path[PATH_MAX];
-        const bool png = strcmp(report->format, "png") == 0;
+        const char *ending = weir_cli_ending(report);
         const int used = snprintf(path, sizeof path, "%s/%s-%03u%s%s", options->output ? options->output : ".", job, item,
-                                  png ? "" : ".", png ? "" : report->format);
+                                  ending[0] ? "." : "", ending);
         if (used >= PATH_MAX) status = weir_fail(error, WEIR_BAD_ARGUMENT, "-o: a path of %d bytes is too long", used);
         if (status == WEIR_OK) status = weir_client_fetch(client, report, item, path, error);
         if (status == WEIR_OK && options->json) weir_cli_result_json(report, item, path);
@@ -332,7 +332,7 @@ static enum weir_status act_fetch(struct weir_client *client, const struct jobs_
 int weir_cli_fetch(int argc, char **argv)
 {
     struct command command = { .usage = "weir fetch JOB... --dir DIR [-o FOLDER]",
-                               .text = "Writes the films of finished jobs into a folder, as JOB-III.mp4 and so on.",
+                               .text = "Writes the films and images of finished jobs into a folder, as JOB-III.mp4 and so on.",
                                .example = "weir fetch --dir ~/weir 019a... -o films",
                                .words_min = 1,
                                .words_max = PROMPTS_MAX,

@@ -1,4 +1,4 @@
-/* weir: prompts in, films out. This file is the table of commands. */
+/* weir: prompts in, films and images out. This file is the table of commands. */
 #include "client/cli/commands.h"
 
 #include <libgen.h>
@@ -12,15 +12,16 @@ static const struct command {
     const char *name, *summary;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    { "run", "make films on this machine, leave nothing running", weir_cli_run },
+    { "run", "make films and images on this machine, leave nothing running", weir_cli_run },
+    { "verify", "make a film or image again from its receipt, compare the bytes", weir_cli_verify },
     { "serve", "a small cluster that stays", weir_cli_serve },
-    { "submit", "hand films to a cluster, print job ids", weir_cli_submit },
+    { "submit", "hand films and images to a cluster, print job ids", weir_cli_submit },
     { "watch", "show a job's progress", weir_cli_watch },
     { "wait", "wait for jobs", weir_cli_wait },
     { "ls", "list jobs", weir_cli_ls },
     { "show", "everything about a job", weir_cli_show },
     { "cancel", "cancel jobs", weir_cli_cancel },
-    { "fetch", "write a job's films to a folder", weir_cli_fetch },
+    { "fetch", "write a job's films and images to a folder", weir_cli_fetch },
     { "models", "which models are there, and what each can do", weir_cli_models },
 };
 
@@ -88,7 +89,7 @@ int weir_cli_models(int argc, char **argv)
 
 static void help(void)
 {
-    puts("Weir turns prompts into films.\n\nUsage: weir COMMAND [options]\n");
+    puts("Weir turns prompts into films and images.\n\nUsage: weir COMMAND [options]\n");
     for (size_t i = 0; i < WEIR_COUNT(commands); i++) printf("  %-8s %s\n", commands[i].name, commands[i].summary);
     puts("\nweir COMMAND --help explains one of them.\n\nExample\n  weir run \"a red circle moving right on a navy "
          "background\"");

@@ -1,4 +1,4 @@
-/* request: the options that describe a film, shared by run and submit. */
+/* request: the options that describe a film or image, shared by run and submit. */
 #ifndef WEIR_CLIENT_CLI_REQUEST_H
 #define WEIR_CLIENT_CLI_REQUEST_H
 
@@ -18,9 +18,13 @@ struct weir_cli_request {
 void weir_cli_request_rows(struct weir_option rows[WEIR_CLI_REQUEST_ROWS], size_t offset);
 
 /* BAD_ARGUMENT for a --size that is no WxH, or a --format that contradicts -o. The format comes from --format, else from
- * -o's ending (.mp4 .webm .gif, a final '/' or .png: a folder of PNGs), else it is absent. */
+ * -o's ending (.mp4 .webm .gif; .jpg .jpeg .webp: an image; .png: an image when there is one frame, else a folder; a final
+ * '/': a folder of PNGs), else it is absent. */
 enum weir_status weir_cli_request_read(const struct weir_cli_request *from, const char *prompt,
                                        struct weir_request *out, struct weir_error *error);
+
+/* What the name of a result ends in, behind a dot: "mp4", "jpg"; "" of a folder. */
+const char *weir_cli_ending(const struct weir_report *report);
 
 /* Where item `item` of prompt `prompt_index` goes: -o itself when only one film is made, else with -PPP-III before its
  * ending; without -o a name made from the prompt's words and the seed, in the current directory, that is not taken yet.

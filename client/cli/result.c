@@ -72,8 +72,10 @@ void weir_cli_result_text(const struct weir_report *report)
     strftime(created, sizeof created, "%Y-%m-%d %H:%M:%S", localtime_r(&seconds, &local));
     printf("job       %s\nstate     %s%s%s\ncreated   %s\nmodel     %s\nprompt    %s\n", report->job, report->state,
            report->words[0] ? ": " : "", report->words, created, report->model, report->prompt);
-    printf("film      %ux%u, %u frames at %u/s, %u steps, guidance %g, seed %llu, n %u, %s %s\n", report->width,
-           report->height, report->frames, report->fps, report->steps, report->guidance, (unsigned long long)report->seed,
+    char frames[48] = "";
+    if (!report->image) snprintf(frames, sizeof frames, " %u frames at %u/s,", report->frames, report->fps);
+    printf("%s%ux%u,%s %u steps, guidance %g, seed %llu, n %u, %s %s\n", report->image ? "image     " : "film      ",
+           report->width, report->height, frames, report->steps, report->guidance, (unsigned long long)report->seed,
            report->n, report->format, report->codec);
     if (report->terminal) printf("seconds   %.1f\n", seconds_of(report));
     else if (report->queue_position) printf("queue     %u before it\n", report->queue_position);

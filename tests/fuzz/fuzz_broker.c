@@ -304,6 +304,10 @@ static void say_quoted(struct world *w, uint8_t peer)
     spec.n = 1 + size / 64u;
     spec.format = (char *)(uintptr_t)((size & 1) != 0 ? "mp4" : "gif");
     if (kind == 1) spec.n = 4000;
+    if (kind >= 3 && kind < 64) {
+        spec.has_image = spec.image = true;
+        if (kind < 60) spec.frames = 1;
+    }
     quoted.has_number = quoted.has_status = true;
     quoted.number = w->quote;
     quoted.status = kind >= 128 ? kind % WEIR_STATUS_COUNT : 0;

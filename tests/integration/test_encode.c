@@ -1,4 +1,4 @@
-/* weir-encode, run as a program: films that read back as what went in, equal bytes for equal input, and nothing left
+/* weir-encode, run as a program: films and images that read back as what went in, equal bytes for equal input, and nothing left
  * behind when something fails. All work is in one temporary folder; its `out` may hold nothing but finished results. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -37,6 +37,12 @@ static const struct film_kind {
     { "mp4", "h264", 3 }, { "mp4", "av1", 3 }, { "mp4", "vp9", 3 }, { "webm", "vp9", 3 }, { "webm", "av1", 3 },
     { "gif", NULL, 0 },   { "png", NULL, 0 },
 };
+
+static const struct image_kind {
+    const char *format;
+    bool is_exact;
+    size_t receipt_bytes_max;
+} images[] = { { "png", true, 65536 }, { "jpeg", false, 65533 }, { "webp", true, 65536 } };
 
 struct world {
     char folder[64];
@@ -151,6 +157,20 @@ static const char *film(struct world *w, const struct film_kind *kind, int frame
     snprintf(w->film, sizeof w->film, "encode --width %d --height %d --frames %d --fps 8 --format %s%s%s", SIDE, SIDE,
              frames, kind->format, kind->codec ? " --codec " : "", kind->codec ? kind->codec : "");
     return w->film;
+}
+
+/* Likewise of an image of the first frame. */
+static const char *image(struct world *w, const struct image_kind *kind)
+{
+    snprintf(w->film, sizeof w->film, "image --width %d --height %d --format %s", SIDE, SIDE, kind->format);
+    return w->film;
+}
+
+static int run_image(struct world *w, const struct image_kind *kind, const char *options)
+{
+    char line[400];
+    snprintf(line, sizeof line, "%s %s", image(w, kind), options);
+    return run_fed(w, w->frames, FRAME_BYTES, line);
 }
 
 static bool is_installed(const struct world *w, const struct film_kind *kind)
@@ -288,6 +308,181 @@ static void a_receipt_of_64_kib_is_carried_and_a_larger_one_refused(void **state
     int code = run(w, "%s --metadata large.json -o out/film", film(w, &kinds[5], FRAMES));
     see_failure(w, code, 64, "large.json", "65536");
     free(receipt);
+}
+
+static void every_image_gives_back_its_pixels_and_receipt(void **state)
+{
+    struct world *w = *state;
+    for (size_t i = 0; i < WEIR_COUNT(images); i++) {
+        assert_int_equal(run_image(w, &images[i], "--metadata receipt.json -o out/image"), 0);
+        assert_int_equal(entries(w, "out"), 1);
+        assert_string_equal(w->words, "");
+        assert_int_equal(run(w, "probe out/image"), 0);
+        char head[40];
+        snprintf(head, sizeof head, "{\"format\":\"%s\",", images[i].format);
+        assert_int_equal(strncmp(w->output, head, strlen(head)), 0);
+        assert_non_null(strstr(w->output, "\"width\":128,\"height\":128,\"frames\":1,"));
+        assert_non_null(strstr(w->output, "\"comment\":\"{\\\"prompt\\\":"));
+        assert_int_equal(run(w, "probe --receipt out/image"), 0);
+        assert_string_equal(w->output, RECEIPT);
+        assert_int_equal(run(w, "probe --raw out/image"), 0);
+        assert_int_equal(w->output_bytes, FRAME_BYTES);
+        uint64_t error = 0;
+        for (size_t k = 0; k < FRAME_BYTES; k++) error += (uint64_t)abs(w->frames[k] - (uint8_t)w->output[k]);
+        print_message("%s: off by %.3f of 255\n", images[i].format, (double)error / FRAME_BYTES);
+        if (images[i].is_exact) assert_int_equal(error, 0);
+        assert_true((double)error / FRAME_BYTES < 1);
+        clear_out(w);
+    }
+}
+
+/* Also a receipt that is shorter than a pointer, which EXIF keeps elsewhere; and none. */
+static void an_images_receipt_is_carried_up_to_its_limit(void **state)
+{
+    struct world *w = *state;
+    char *receipt = malloc(65537);
+    for (size_t i = 0; i < WEIR_COUNT(images); i++) {
+        const size_t sizes[] = { 2, 3, 4, 5, images[i].receipt_bytes_max };
+        for (size_t k = 0; k < WEIR_COUNT(sizes); k++) {
+            memset(receipt, ' ', 65537);
+            memcpy(receipt, "{}", 2);
+            write_file(w, "large.json", receipt, sizes[k]);
+            assert_int_equal(run_image(w, &images[i], "--metadata large.json -o out/image"), 0);
+            assert_int_equal(run(w, "probe --receipt out/image"), 0);
+            assert_int_equal(w->output_bytes, sizes[k]);
+            assert_memory_equal(w->output, receipt, sizes[k]);
+            clear_out(w);
+        }
+        char limit[16];
+        snprintf(limit, sizeof limit, "%zu", images[i].receipt_bytes_max);
+        write_file(w, "large.json", receipt, images[i].receipt_bytes_max + 1);
+        see_failure(w, run_image(w, &images[i], "--metadata large.json -o out/image"), 64, "", limit);
+        assert_int_equal(run_image(w, &images[i], "-o out/image"), 0);
+        assert_int_equal(run(w, "probe out/image"), 0);
+        assert_non_null(strstr(w->output, "\"comment\":null"));
+        assert_int_equal(run(w, "probe --receipt out/image"), 74);
+        assert_non_null(strstr(w->words, "out/image: carries no receipt"));
+        clear_out(w);
+    }
+    free(receipt);
+}
+
+static void equal_frames_give_equal_images(void **state)
+{
+    struct world *w = *state;
+    for (size_t i = 0; i < WEIR_COUNT(images); i++) {
+        size_t first_bytes, second_bytes;
+        assert_int_equal(run_image(w, &images[i], "--metadata receipt.json -o out/image"), 0);
+        char *first = read_file(w, "out/image", &first_bytes);
+        assert_int_equal(run_image(w, &images[i], "--metadata receipt.json -o out/image"), 0); /* over the first one */
+        char *second = read_file(w, "out/image", &second_bytes);
+        assert_int_equal(entries(w, "out"), 1);
+        assert_int_equal(first_bytes, second_bytes);
+        assert_memory_equal(first, second, first_bytes);
+        free(first);
+        free(second);
+        clear_out(w);
+    }
+}
+
+/* Cut anywhere it is refused; with wrong bits it is refused or read; nothing crashes. */
+static void damaged_images_are_refused(void **state)
+{
+    struct world *w = *state;
+    uint32_t random = 1;
+    for (size_t i = 0; i < WEIR_COUNT(images); i++) {
+        size_t bytes;
+        assert_int_equal(run_image(w, &images[i], "--metadata receipt.json -o whole"), 0);
+        char *whole = read_file(w, "whole", &bytes), *damaged = malloc(bytes);
+        for (size_t cut = 0; cut < bytes; cut += cut < 64 ? 7 : bytes / 23 + 1) {
+            write_file(w, "damaged", whole, cut);
+            see_failure(w, run(w, "probe damaged"), 74, "damaged: ", "");
+        }
+        write_file(w, "damaged", whole, bytes - 1);
+        see_failure(w, run(w, "probe --raw damaged"), 74, "damaged: ", "");
+        for (int trial = 0; trial < 40; trial++) {
+            memcpy(damaged, whole, bytes);
+            for (int k = 0; k < 1 + trial / 4; k++) {
+                random = random * 1664525 + 1013904223;
+                const size_t reach = trial % 2 ? bytes : 200 < bytes ? 200 : bytes; /* half of them in the headers */
+                damaged[(random >> 8) % reach] ^= (char)(1 << (random >> 29));
+            }
+            write_file(w, "damaged", damaged, bytes);
+            int code = run(w, "probe --raw damaged");
+            if (code != 0 && code != 74) fail_msg("probe: %d: %s", code, w->words);
+            code = run(w, "probe --receipt damaged");
+            if (code != 0 && code != 74) fail_msg("probe --receipt: %d: %s", code, w->words);
+        }
+        free(whole);
+        free(damaged);
+    }
+    write_file(w, "damaged", "no picture at all, but long enough", 34);
+    see_failure(w, run(w, "probe damaged"), 74, "damaged", "nor a picture");
+    see_failure(w, run(w, "probe absent"), 74, "absent", "No such file");
+}
+
+static uint32_t crc32_of(const uint8_t *bytes, size_t count)
+{
+    uint32_t crc = ~0u;
+    for (size_t i = 0; i < count; i++) {
+        crc ^= bytes[i];
+        for (int k = 0; k < 8; k++) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
+    }
+    return ~crc;
+}
+
+/* A few bytes that promise 16,000 x 16,000 pixels, and a file of 300 MiB that holds nothing. */
+static void huge_images_are_refused(void **state)
+{
+    struct world *w = *state;
+    size_t bytes;
+    assert_int_equal(run_image(w, &images[0], "-o whole"), 0);
+    char *png = read_file(w, "whole", &bytes);
+    png[18] = png[22] = 16000 >> 8;
+    png[19] = png[23] = (char)(16000 & 255);
+    const uint32_t crc = crc32_of((const uint8_t *)png + 12, 17);
+    for (int k = 0; k < 4; k++) png[29 + k] = (char)(crc >> (24 - 8 * k));
+    write_file(w, "huge", png, bytes);
+    see_failure(w, run(w, "probe huge"), 74, "huge: PNG: ", "");
+    see_failure(w, run(w, "probe --receipt huge"), 74, "huge: PNG: ", "");
+    free(png);
+
+    assert_int_equal(run_image(w, &images[1], "-o whole"), 0);
+    char *jpeg = read_file(w, "whole", &bytes), *frame = memmem(jpeg, bytes, "\xff\xc0\x00\x11\x08", 5);
+    assert_non_null(frame);
+    frame[5] = frame[7] = 16000 >> 8;
+    frame[6] = frame[8] = (char)(16000 & 255);
+    write_file(w, "huge", jpeg, bytes);
+    see_failure(w, run(w, "probe huge"), 74, "huge: ", "8192");
+    free(jpeg);
+
+    assert_int_equal(run_image(w, &images[2], "-o whole"), 0); /* VP8L: 14 bits of width - 1, 14 of height - 1 */
+    char *webp = read_file(w, "whole", &bytes);
+    assert_memory_equal(webp + 12, "VP8L", 4);
+    const uint32_t sides = 15999u | 15999u << 14;
+    for (int k = 0; k < 4; k++) webp[21 + k] = (char)((sides >> (8 * k) & 255) | (k == 3 ? (uint8_t)webp[24] & 0xf0 : 0));
+    write_file(w, "huge", webp, bytes);
+    see_failure(w, run(w, "probe huge"), 74, "huge: ", "8192");
+    free(webp);
+
+    char *path = path_of(w, "huge");
+    write_file(w, "huge", "\x89PNG\r\n\x1a\n and more", 17);
+    assert_int_equal(truncate(path, (off_t)300 << 20), 0);
+    see_failure(w, run(w, "probe huge"), 64, "huge: ", "268435456");
+    unlink(path);
+    free(path);
+}
+
+static void an_image_takes_the_bytes_of_one_frame(void **state)
+{
+    struct world *w = *state;
+    for (size_t i = 0; i < WEIR_COUNT(images); i++) {
+        char line[300];
+        snprintf(line, sizeof line, "%s -o out/image", image(w, &images[i]));
+        see_failure(w, run_fed(w, w->frames, 0, line), 74, " 0 bytes", "49152");
+        see_failure(w, run_fed(w, w->frames, FRAME_BYTES - 1, line), 74, "49151", "49152");
+        see_failure(w, run_fed(w, w->frames, FRAME_BYTES + 1, line), 74, "49153", "49152");
+    }
 }
 
 static void a_receipt_that_is_no_json_object_is_refused(void **state)
@@ -541,6 +736,12 @@ static void command_lines_that_make_no_sense_are_refused(void **state)
         { "join --format mp4 -o out/f", "0 file names", "1" },
         { "join --format gif -o out/f stdin", "--format gif", "mp4|webm" },
         { "probe --raw --frames stdin", "--raw", "--frames" },
+        { "probe --receipt --frames stdin", "--receipt", "--frames" },
+        { "image --width 64 --height 64 --format gif -o out/f", "--format gif", "png|jpeg|webp" },
+        { "image --width 64 --height 64 --format png", "--output", "missing" },
+        { "image --width 8193 --height 64 --format webp -o out/f", "--width 8193", "8192" },
+        { "image --width 64 --height 64 --format png --frames 2 -o out/f", "--frames", "" },
+        { "image --width 64 --height 64 --format png -o out", "-o out", "folder" },
         { "encode --width 64 --height 64 --frames 1 --fps 8 --format gif -o out/", "out/", "name" },
         { "encode --width 64 --height 64 --frames 1 --fps 8 --format gif -o out", "-o out", "folder" },
         { "encode --width 64 --height 64 --frames 1 --fps 8 --format png -o stdin", "-o stdin", "file" },
@@ -591,6 +792,12 @@ static void a_file_over_its_limit_leaves_nothing(void **state)
                  "out/film", some[i]->format);
         see_failure(w, run_fed(w, noise, count, line), 75, "out/film", "File too large");
     }
+    for (size_t i = 0; i < WEIR_COUNT(images); i++) {
+        char line[300];
+        snprintf(line, sizeof line, "image --width 1024 --height 1024 --format %s --file-mib 1 -o out/image",
+                 images[i].format);
+        see_failure(w, run_fed(w, noise, (size_t)1024 * 1024 * 3, line), 75, "out/image", "File too large");
+    }
     free(noise);
 }
 
@@ -605,11 +812,17 @@ static int fill_the_disk(struct world *w)
     uint8_t *noise = noise_of(count);
     const struct film_kind *some[] = { first_film_kind(w), &kinds[5], &kinds[6] };
     int bad = 0;
-    for (size_t i = 0; i < WEIR_COUNT(some); i++) {
+    for (size_t i = 0; i < WEIR_COUNT(some) + WEIR_COUNT(images); i++) {
         char line[300];
-        snprintf(line, sizeof line, "encode --width 512 --height 512 --frames 4 --fps 8 --format %s -o out/film",
-                 some[i]->format);
-        const int code = run_fed(w, noise, count, line);
+        const bool is_image = i >= WEIR_COUNT(some);
+        if (is_image) {
+            snprintf(line, sizeof line, "image --width 512 --height 512 --format %s -o out/film",
+                     images[i - WEIR_COUNT(some)].format);
+        } else {
+            snprintf(line, sizeof line, "encode --width 512 --height 512 --frames 4 --fps 8 --format %s -o out/film",
+                     some[i]->format);
+        }
+        const int code = run_fed(w, noise, is_image ? count / 4 : count, line);
         bad |= code != 75 || !strstr(w->words, "No space left on device") || entries(w, "out") != 0;
         if (bad) printf("%s: exit %d, %d entries: %s\n", line, code, entries(w, "out"), w->words);
     }
@@ -634,16 +847,14 @@ static void a_full_disk_leaves_nothing(void **state)
     assert_int_equal(WEXITSTATUS(result), 0);
 }
 
-/* Feeds half the frames and waits until the program has taken them all and wants more. */
-static pid_t start_half_fed(struct world *w, const struct film_kind *kind, int *feed_fd)
+/* Feeds so many bytes, fewer than it wants, and waits until the program has taken them all. */
+static pid_t start_fed(struct world *w, const char *line, size_t count, int *feed_fd)
 {
-    char line[300];
     int ends[2], waiting = 1;
-    snprintf(line, sizeof line, "%s -o out/film", film(w, kind, FRAMES));
     assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
     const pid_t pid = start(w, line, ends[0]);
     close(ends[0]);
-    assert_int_equal(weir_fd_write(ends[1], w->frames, FRAMES / 2 * FRAME_BYTES, "pipe", NULL), WEIR_OK);
+    assert_int_equal(weir_fd_write(ends[1], w->frames, count, "pipe", NULL), WEIR_OK);
     const uint64_t end_ms = weir_clock_now_ms() + WAIT_MS;
     while (ioctl(ends[1], FIONREAD, &waiting) == 0 && waiting > 0) {
         assert_true(weir_clock_now_ms() < end_ms);
@@ -651,6 +862,27 @@ static pid_t start_half_fed(struct world *w, const struct film_kind *kind, int *
     }
     *feed_fd = ends[1];
     return pid;
+}
+
+static pid_t start_half_fed(struct world *w, const struct film_kind *kind, int *feed_fd)
+{
+    char line[300];
+    snprintf(line, sizeof line, "%s -o out/film", film(w, kind, FRAMES));
+    return start_fed(w, line, FRAMES / 2 * FRAME_BYTES, feed_fd);
+}
+
+static void an_interrupted_image_leaves_nothing(void **state)
+{
+    struct world *w = *state;
+    for (size_t i = 0; i < WEIR_COUNT(images); i++) {
+        char line[300];
+        int feed_fd;
+        snprintf(line, sizeof line, "%s -o out/image", image(w, &images[i]));
+        const pid_t pid = start_fed(w, line, FRAME_BYTES / 2, &feed_fd);
+        kill(pid, SIGTERM);
+        see_failure(w, finish(w, pid), 130, "interrupted", "");
+        close(feed_fd);
+    }
 }
 
 static void an_interrupted_encode_leaves_nothing(void **state)
@@ -745,6 +977,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_format_gives_back_its_frames_and_receipt),
+        cmocka_unit_test(every_image_gives_back_its_pixels_and_receipt),
+        cmocka_unit_test(an_images_receipt_is_carried_up_to_its_limit),
+        cmocka_unit_test(equal_frames_give_equal_images),
+        cmocka_unit_test(damaged_images_are_refused),
+        cmocka_unit_test(huge_images_are_refused),
+        cmocka_unit_test(an_image_takes_the_bytes_of_one_frame),
+        cmocka_unit_test(an_interrupted_image_leaves_nothing),
         cmocka_unit_test(a_receipt_of_64_kib_is_carried_and_a_larger_one_refused),
         cmocka_unit_test(a_receipt_that_is_no_json_object_is_refused),
         cmocka_unit_test(equal_frames_give_equal_bytes),

@@ -124,8 +124,10 @@ static void a_quote_fills_every_blank_or_says_why_not(void **state)
     wish.format = (char *)(uintptr_t) "png";
     wish.frames = 2049;
     quote_refused(b, &wish, WEIR_TOO_LARGE, "2048");
-    wish.format = NULL;
     wish.frames = 16;
+    wish.format = (char *)(uintptr_t) "jpeg";
+    quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "--frames 16");
+    wish.format = NULL;
     wish.width = wish.height = 512;
     quote_refused(b, &wish, WEIR_TOO_LARGE, "16.0 MiB");
     wish.width = 8200;
@@ -198,6 +200,89 @@ static void pictures_and_gifs_pass_through_the_assembler(void **state)
         assert_non_null(strstr(film->facts->note, "\"seed\":9")); /* item 2 of seed 7 */
         done_free(film);
         done_free(frames);
+        done_free(latents);
+        done_free(embedding);
+    }
+    see_no_scratch(b);
+}
+
+/* PROTOCOL.md section 7, row by row. */
+static void one_frame_is_an_image_where_the_format_can_be_one(void **state)
+{
+    struct broker *b = *state;
+    static const struct {
+        const char *format; /* NULL: not said */
+        int image;          /* -1: not said */
+        uint32_t frames;
+        const char *made; /* NULL: refused */
+        bool is_image;
+    } rows[] = {
+        { NULL, -1, 1, "mp4", false },  { NULL, 1, 1, "png", true },      { "mp4", -1, 1, "mp4", false },
+        { "mp4", 1, 1, NULL, false },   { "gif", 1, 1, NULL, false },     { "webm", 0, 1, "webm", false },
+        { "png", -1, 1, "png", true },  { "png", -1, 2, "png", false },   { "png", 1, 1, "png", true },
+        { "png", 1, 2, NULL, false },   { "png", 0, 1, "png", false },    { "png", 0, 2, "png", false },
+        { "jpeg", -1, 1, "jpeg", true }, { "jpeg", -1, 2, NULL, false },  { "jpeg", 0, 1, NULL, false },
+        { "webp", 1, 1, "webp", true }, { "webp", 0, 1, NULL, false },
+    };
+    worker_start(b, NULL);
+    worker_greet(b);
+    for (size_t i = 0; i < WEIR_COUNT(rows); i++) {
+        Weir__Pb__JobSpec wish;
+        wish_init(&wish, 2);
+        wish.frames = rows[i].frames;
+        wish.format = (char *)(uintptr_t)rows[i].format;
+        wish.has_image = rows[i].image >= 0;
+        wish.image = rows[i].image > 0;
+        if (!rows[i].made) {
+            quote_refused(b, &wish, WEIR_BAD_ARGUMENT, rows[i].frames > 1 ? "--frames 2" : rows[i].format);
+            continue;
+        }
+        quote(b, &wish);
+        assert_string_equal(b->spec->format, rows[i].made);
+        assert_int_equal(b->spec->has_image, rows[i].is_image); /* a film's spec has no word of it */
+        assert_int_equal(b->spec->image, rows[i].is_image);
+        if (rows[i].is_image) {
+            assert_int_equal(b->spec->frames, 1);
+            assert_int_equal(b->spec->fps, 1);
+            assert_string_equal(b->spec->codec, "");
+        }
+    }
+    Weir__Pb__JobSpec wish;
+    wish_init(&wish, 2);
+    wish.frames = 1;
+    wish.format = (char *)(uintptr_t) "webp";
+    wish.codec = (char *)(uintptr_t) "vp9";
+    quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "--codec vp9");
+}
+
+static void an_image_is_done_when_it_is_decoded(void **state)
+{
+    struct broker *b = *state;
+    static const char *const rows[][3] = { { "png", "image.png", "image/png" },
+                                           { "jpeg", "image.jpg", "image/jpeg" },
+                                           { "webp", "image.webp", "image/webp" } };
+    Weir__Pb__JobSpec wish;
+    wish_init(&wish, 2);
+    wish.frames = 1;
+    worker_start(b, (const char *const[]){ "--stages", "text,denoise,decode", NULL });
+    worker_greet(b);
+    for (size_t i = 0; i < WEIR_COUNT(rows); i++) {
+        wish.format = (char *)(uintptr_t)rows[i][0];
+        quote(b, &wish);
+        Weir__Pb__Done *embedding = run_task(b, &text);
+        Weir__Pb__Done *latents = run_task(
+            b, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .index = 2, .item = 2, .inputs = { embedding } });
+        assert_int_equal(latents->artefacts[0]->bytes, 64 + 4 * 1 * 6 * 8 * 4);
+        Weir__Pb__Done *image = run_task(
+            b, &(struct lease_options){
+                   .stage = WEIR_STAGE_DECODE, .index = 2, .item = 2, .frame_count = 1, .inputs = { latents } });
+        assert_int_equal(image->n_artefacts, 1);
+        assert_string_equal(image->artefacts[0]->name, rows[i][1]);
+        assert_string_equal(image->artefacts[0]->media_type, rows[i][2]);
+        assert_non_null(strstr(image->artefacts[0]->key, "decode-2/"));
+        static const char *const said[] = { "\"encoder\":\"lib", "\"image\":true", "\"n\":1", "\"seed\":9" };
+        for (size_t k = 0; k < WEIR_COUNT(said); k++) assert_non_null(strstr(image->facts->note, said[k]));
+        done_free(image);
         done_free(latents);
         done_free(embedding);
     }
@@ -476,6 +561,8 @@ int main(void)
         CASE(a_quote_fills_every_blank_or_says_why_not),
         CASE(the_four_stages_make_a_film_with_its_receipt),
         CASE(pictures_and_gifs_pass_through_the_assembler),
+        CASE(one_frame_is_an_image_where_the_format_can_be_one),
+        CASE(an_image_is_done_when_it_is_decoded),
         CASE(a_result_is_told_until_it_is_acknowledged),
         CASE(what_runs_is_renewed_with_progress_and_a_waiting_lease_too),
         CASE(a_stale_lease_is_dropped_without_a_word),

@@ -68,6 +68,7 @@ static void saw_submit(struct check *check, const struct weir_ledger_call *call)
     memcpy(job->key, call->u.submit.key, sizeof job->key);
     job->plan.items = call->u.submit.counts[WEIR_STAGE_DENOISE];
     job->plan.segments = call->u.submit.counts[WEIR_STAGE_DECODE] / job->plan.items;
+    job->plan.is_image = call->u.submit.counts[WEIR_STAGE_ASSEMBLE] == 0;
     job->tasks[0].state = WEIR_TASK_READY;
 }
 
@@ -133,6 +134,7 @@ static void saw_commit(struct check *check, struct check_job *job, struct check_
     }
     if (!call->u.commit.job_done) return;
     if (!all_done(job, WEIR_STAGE_ASSEMBLE)) check_fail(check, "a job succeeded with films missing");
+    if (job->plan.is_image && !all_done(job, WEIR_STAGE_DECODE)) check_fail(check, "a job succeeded with images missing");
     job->state = WEIR_JOB_SUCCEEDED;
 }
 

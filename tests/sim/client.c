@@ -16,7 +16,9 @@ void sim_client_start(struct sim *sim, uint32_t number)
     *client = (struct sim_client){ .connection = ++sim->connections,
                                    .submit_ms = sim_below(sim, 3000),
                                    .frames = 1 + sim_below(sim, 40),
-                                   .items = 1 + sim_below(sim, 3) };
+                                   .items = 1 + sim_below(sim, 3),
+                                   .image = sim_below(sim, 4) == 0 };
+    if (client->image) client->frames = 1;
     client->cancels = sim->faults[FAULT_CANCEL] && sim_below(sim, 100) < 30;
     client->cancel_ms = client->submit_ms + sim_below(sim, 3000);
     if (sim->faults[FAULT_DEADLINE] && sim_below(sim, 100) < 20) client->deadline_ms = 500 + sim_below(sim, 4000);
@@ -40,6 +42,7 @@ static void submit(struct sim *sim, uint32_t number)
     body->spec.has_frames = body->spec.has_n = true;
     body->spec.frames = client->frames;
     body->spec.n = client->items;
+    body->spec.has_image = body->spec.image = client->image;
     body->submit.has_number = true;
     body->submit.number = 1;
     body->submit.idempotency_key = body->key;

@@ -46,7 +46,7 @@ static void submit_call(struct trial *t, uint32_t job, struct weir_ledger_job *r
     *row = (struct weir_ledger_job){ .id = t->jobs[job],
                                      .tenant = tenants[trial_below(t, 2)],
                                      .priority = (int32_t)trial_below(t, 5) - 2,
-                                     .plan_version = 1,
+                                     .plan_version = weir_plan_version(&t->plans[job]),
                                      .cost_ms = trial_below(t, 1000),
                                      .deadline_ms = trial_below(t, 2) * 1000,
                                      .created_ms = 5,
@@ -207,7 +207,9 @@ void trial_begin(struct trial *t, uint64_t number)
 {
     *t = (struct trial){ .number = number, .random = number * 0x2545f4914f6cdd1du };
     for (uint32_t k = 0; k < TRIAL_JOBS; k++) {
-        t->plans[k] = (struct weir_plan){ 1 + trial_below(t, ITEMS_MAX), 16, 1 + trial_below(t, SEGMENTS_MAX) };
+        const bool image = trial_below(t, 4) == 0;
+        t->plans[k] = (struct weir_plan){ 1 + trial_below(t, ITEMS_MAX), image ? 1 : 16,
+                                          image ? 1 : 1 + trial_below(t, SEGMENTS_MAX), image };
         for (size_t at = 0; at < WEIR_ID_BYTES; at += 8) {
             const uint64_t value = trial_next(t);
             memcpy(t->jobs[k].bytes + at, &value, 8);

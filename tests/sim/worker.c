@@ -382,7 +382,8 @@ static void quoted(struct sim *sim, uint32_t number, const struct packet *packet
     body->spec.steps = SIM_STEPS;
     body->spec.frames = packet->frames;
     body->spec.n = packet->items;
-    body->spec.format = (char *)(uintptr_t) "mp4";
+    body->spec.format = (char *)(uintptr_t)(packet->image ? "png" : "mp4");
+    body->spec.has_image = body->spec.image = packet->image;
     say(sim, number, WEIR_MESSAGE_QUOTED, &body->quoted.base);
 }
 

@@ -215,6 +215,7 @@ static void read_job_view(struct sim *sim, struct packet *packet, const Weir__Pb
     packet->status = view->state;
     check_state_seen(&sim->check, &packet->task.job, (enum weir_job_state)view->state);
     if (view->state != WEIR_JOB_SUCCEEDED) return;
+    if (view->n_manifest != view->spec->n) check_fail(&sim->check, "a manifest has not one object an item");
     uint64_t manifest = view->n_manifest + 1;
     for (size_t k = 0; k < view->n_manifest; k++) {
         uint64_t digest;
@@ -272,6 +273,7 @@ static void read_body(struct sim *sim, struct packet *packet, const ProtobufCMes
         packet->number = (uint32_t)body.quote->number;
         packet->frames = body.quote->spec->frames;
         packet->items = body.quote->spec->n;
+        packet->image = body.quote->spec->image;
         break;
     case WEIR_MESSAGE_ACCEPTED:
         packet->number = (uint32_t)body.accepted->number;
@@ -465,12 +467,25 @@ static void kill_worker(struct sim *sim, uint32_t number)
                                   .target = CHAOS_WORKER + number });
 }
 
+/* Whether a manifest may name it: what the last stage of its job made. */
+static bool is_result(const struct sim *sim, const char *key)
+{
+    if (strstr(key, "/assemble-") != NULL) return true;
+    const char *id = strstr(key, "/j/"), *decoded = strstr(key, "/decode-");
+    for (uint32_t k = 0; decoded != NULL && id != NULL && k < sim->check.job_count; k++) {
+        char text[WEIR_ID_HEX_BYTES];
+        weir_job_id_text(&sim->check.jobs[k].id, text);
+        if (strncmp(id + 3, text, WEIR_ID_HEX_BYTES - 1) == 0) return sim->check.jobs[k].plan.is_image;
+    }
+    return false;
+}
+
 static void lose_output(struct sim *sim)
 {
     if (sim->object_count == 0) return;
     struct sim_object *object = &sim->objects[sim_below(sim, (uint32_t)sim->object_count)];
-    /* Not what a manifest may name: a result that was shown is kept by who runs the store. */
-    if (object->made == 0 || strstr(object->key, "/assemble-") != NULL) return;
+    /* Not a result: one that was shown is kept by who runs the store. */
+    if (object->made == 0 || is_result(sim, object->key)) return;
     object->gone = true;
     sim->totals->regressed++;
 }

@@ -43,6 +43,7 @@ struct packet {
     const char *input_keys[SIM_INPUTS_MAX];
     bool cancel, running, existed;
     uint32_t step, frames, items;
+    bool image;
     uint64_t manifest;
     const ProtobufCMessage *body; /* to the broker: built by the sender, in the seed's memory */
 };
@@ -86,6 +87,7 @@ struct sim_client { /* one job each */
     uint32_t connection, stamp;
     uint64_t submit_ms, cancel_ms, deadline_ms, said_ms;
     uint32_t frames, items;
+    bool image;
     struct weir_job_id job;
 };
 

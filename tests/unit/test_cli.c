@@ -1,3 +1,4 @@
+#include "client/cli/receipt.h"
 #include "client/cli/request.h"
 
 #include <setjmp.h>
@@ -43,16 +44,21 @@ static void the_ending_of_the_output_chooses_the_format(void **state)
     struct weir_request request;
     struct weir_error error;
     const char *const pairs[][2] = { { "x.mp4", "mp4" }, { "x.webm", "webm" }, { "x.gif", "gif" }, { "x/", "png" },
-                                     { "x.png", "png" } };
+                                     { "x.png", "png" },   { "x.jpg", "jpeg" }, { "x.jpeg", "jpeg" },
+                                     { "x.webp", "webp" } };
     for (size_t i = 0; i < WEIR_COUNT(pairs); i++) {
         assert_int_equal(read_request(NULL, NULL, pairs[i][0], &request, &error), WEIR_OK);
         assert_string_equal(request.format, pairs[i][1]);
+        assert_int_equal(request.folder, strcmp(pairs[i][0], "x/") == 0);
     }
     assert_int_equal(read_request(NULL, NULL, NULL, &request, &error), WEIR_OK);
     assert_null(request.format);
     assert_int_equal(read_request(NULL, "gif", "film", &request, &error), WEIR_OK);
     assert_string_equal(request.format, "gif");
     assert_int_equal(read_request(NULL, NULL, "film", &request, &error), WEIR_BAD_ARGUMENT);
+    assert_int_equal(read_request(NULL, "jpeg", "x.jpg", &request, &error), WEIR_OK);
+    assert_int_equal(read_request(NULL, "jpeg", "x/", &request, &error), WEIR_BAD_ARGUMENT);
+    assert_int_equal(read_request(NULL, "webp", "x.png", &request, &error), WEIR_BAD_ARGUMENT);
     assert_int_equal(read_request(NULL, "gif", "film.mp4", &request, &error), WEIR_BAD_ARGUMENT);
     assert_non_null(strstr(error.words, "film.mp4"));
 }
@@ -93,6 +99,14 @@ static void without_an_output_the_prompt_names_a_file_that_is_free(void **state)
     assert_int_equal(weir_cli_output_path(NULL, &report, 0, 1, 0, path, &error), WEIR_OK);
     snprintf(wanted, sizeof wanted, "%s/weir-5", folder);
     assert_string_equal(path, wanted);
+    report.image = true;
+    assert_int_equal(weir_cli_output_path(NULL, &report, 0, 1, 0, path, &error), WEIR_OK);
+    snprintf(wanted, sizeof wanted, "%s/weir-5.png", folder);
+    assert_string_equal(path, wanted);
+    report.format = "jpeg";
+    assert_int_equal(weir_cli_output_path(NULL, &report, 0, 1, 0, path, &error), WEIR_OK);
+    snprintf(wanted, sizeof wanted, "%s/weir-5.jpg", folder);
+    assert_string_equal(path, wanted);
     assert_int_equal(chdir("/"), 0);
     rmdir(folder);
 }
@@ -108,6 +122,88 @@ static void an_output_that_cannot_be_is_said_beforehand(void **state)
     assert_int_equal(weir_cli_output_check("/tmp/film.mp4", &error), WEIR_OK);
 }
 
+#define DIGEST "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+/* A receipt in which `from` (NULL: nothing) is replaced by `to`. */
+static enum weir_status read_receipt(const char *from, const char *to, struct weir_cli_receipt *out,
+                                     struct weir_error *error)
+{
+    static const char sound[] =
+        "{\"encoder\":\"libx 1\",\"model_digest\":\"" DIGEST "\",\"numerics_class\":\"cpu-x\",\"spec\":{"
+        "\"codec\":\"\",\"format\":\"png\",\"fps\":1,\"frames\":1,\"guidance\":2.5,\"height\":48,\"image\":true,"
+        "\"model\":\"tiny\",\"model_digest\":\"" DIGEST "\",\"n\":1,\"negative\":\"\",\"noise\":\"f32\","
+        "\"pipeline\":\"P\",\"precision\":\"f32\",\"prompt\":\"a \\u00e9\",\"sampler\":\"ddim\",\"seed\":-1,"
+        "\"spec_version\":1,\"steps\":7,\"width\":64},\"weir\":1}";
+    char text[2048];
+    const char *at = from ? strstr(sound, from) : sound;
+    assert_non_null(at);
+    snprintf(text, sizeof text, "%.*s%s%s", (int)(at - sound), sound, to ? to : "", at + (from ? strlen(from) : 0));
+    return weir_cli_receipt_parse(text, "cat.png", out, error);
+}
+
+static void a_receipt_becomes_the_request_that_made_it(void **state)
+{
+    (void)state;
+    struct weir_cli_receipt receipt;
+    struct weir_error error;
+    assert_int_equal(read_receipt(NULL, NULL, &receipt, &error), WEIR_OK);
+    assert_string_equal(receipt.model, "tiny");
+    assert_string_equal(receipt.numerics_class, "cpu-x");
+    assert_string_equal(receipt.encoder, "libx 1");
+    const struct weir_request *r = &receipt.request;
+    assert_null(r->model); /* of the cluster that is started for it */
+    assert_string_equal(r->model_digest, DIGEST);
+    assert_string_equal(r->prompt, "a \xc3\xa9");
+    assert_true(r->seed_given);
+    assert_true(r->seed == UINT64_MAX); /* JSON's integers end at 2^63 */
+    assert_int_equal(r->width, 64);
+    assert_int_equal(r->height, 48);
+    assert_int_equal(r->steps, 7);
+    assert_int_equal(r->n, 1);
+    assert_true(r->guidance == 2.5);
+    assert_false(r->folder);
+    weir_cli_receipt_destroy(&receipt);
+    assert_int_equal(read_receipt("\"image\":true,", "", &receipt, &error), WEIR_OK);
+    assert_true(receipt.request.folder); /* a folder of one frame, as png was before there were images */
+    weir_cli_receipt_destroy(&receipt);
+}
+
+static void a_receipt_that_cannot_be_believed_is_refused_by_field(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *from, *to, *says;
+    } bad[] = {
+        { "{\"encoder\"", "\"encoder\"", "no JSON" },
+        { "\"weir\":1", "\"weir\":2", "weir is missing" },
+        { "\"encoder\":\"libx 1\"", "\"encoder\":1", "encoder" },
+        { "\"cpu-x\"", "\"\"", "numerics_class" },
+        { "\"spec\"", "\"speck\"", "spec is missing" },
+        { "\"n\":1", "\"n\":2", "spec.n" },
+        { "\"spec_version\":1", "\"spec_version\":9", "spec.spec_version" },
+        { "\"width\":64", "\"width\":0", "spec.width" },
+        { "\"width\":64", "\"width\":4294967296", "spec.width" },
+        { "\"height\":48", "\"height\":\"48\"", "spec.height" },
+        { "\"guidance\":2.5", "\"guidance\":-1", "spec.guidance" },
+        { "\"steps\":7", "\"steps\":7.5", "spec.steps" },
+        { "\"prompt\":", "\"promt\":", "spec.prompt" },
+        { "\"sampler\":\"ddim\"", "\"sampler\":\"12345678901234567\"", "spec.sampler" },
+        { "\"model\":\"tiny\",\"model_digest\":\"0011", "\"model\":\"tiny\",\"model_digest\":\"0", "spec.model_digest" },
+        { "\"model\":\"tiny\"", "\"model\":\"/etc\"", "/etc" },
+        { "\"model\":\"tiny\"", "\"model\":\"../tiny\"", "no name" },
+        { "\"model\":\"tiny\"", "\"model\":\"a/../../b\"", "no name" },
+        { "\"model\":\"tiny\"", "\"model\":\"--help\"", "no name" },
+    };
+    for (size_t i = 0; i < WEIR_COUNT(bad); i++) {
+        struct weir_cli_receipt receipt;
+        struct weir_error error = { 0 };
+        assert_int_equal(read_receipt(bad[i].from, bad[i].to, &receipt, &error), WEIR_BAD_FILE);
+        if (!strstr(error.words, bad[i].says) || !strstr(error.words, "cat.png")) {
+            fail_msg("\"%s\" does not say \"%s\"", error.words, bad[i].says);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -116,6 +212,8 @@ int main(void)
         cmocka_unit_test(several_films_get_numbers_before_the_ending),
         cmocka_unit_test(without_an_output_the_prompt_names_a_file_that_is_free),
         cmocka_unit_test(an_output_that_cannot_be_is_said_beforehand),
+        cmocka_unit_test(a_receipt_becomes_the_request_that_made_it),
+        cmocka_unit_test(a_receipt_that_cannot_be_believed_is_refused_by_field),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,14 +9,20 @@
 
 #include <cmocka.h>
 
-static enum weir_status make(const char *format, uint32_t n, uint32_t frames, struct weir_plan *out)
+static enum weir_status make_of(const char *format, bool image, uint32_t n, uint32_t frames, struct weir_plan *out)
 {
     Weir__Pb__JobSpec spec = WEIR__PB__JOB_SPEC__INIT;
+    spec.has_image = spec.image = image;
     spec.has_n = spec.has_frames = true;
     spec.n = n;
     spec.frames = frames;
     spec.format = (char *)(uintptr_t)format;
     return weir_plan_make(&spec, out, NULL);
+}
+
+static enum weir_status make(const char *format, uint32_t n, uint32_t frames, struct weir_plan *out)
+{
+    return make_of(format, false, n, frames, out);
 }
 
 static void films_are_cut_into_segments_of_16_frames_and_pictures_are_not(void **state)
@@ -51,15 +57,40 @@ static void the_limit_of_tasks_holds_from_both_sides_and_numbers_do_not_overflow
     assert_int_equal(make(NULL, 1, 16, &plan), WEIR_BAD_ARGUMENT);
 }
 
+/* Whatever wrote the row of a film before there were images reads it back as it was. */
+static void a_film_keeps_its_plan_and_an_image_has_another_version(void **state)
+{
+    (void)state;
+    static const char *const formats[] = { "mp4", "webm", "gif", "png" };
+    struct weir_plan plan;
+    for (size_t k = 0; k < WEIR_COUNT(formats); k++) {
+        assert_int_equal(make(formats[k], 2, 1, &plan), WEIR_OK); /* also of one frame, png among them */
+        assert_int_equal(weir_plan_version(&plan), 1);
+        assert_int_equal(weir_plan_tasks(&plan), 7);
+        assert_int_equal(weir_plan_count(&plan, WEIR_STAGE_ASSEMBLE), 2);
+        assert_int_equal(weir_plan_last(&plan), WEIR_STAGE_ASSEMBLE);
+    }
+    assert_int_equal(make_of("png", true, 2, 1, &plan), WEIR_OK);
+    assert_int_equal(weir_plan_version(&plan), 2);
+    assert_int_equal(weir_plan_tasks(&plan), 5);
+    assert_int_equal(weir_plan_count(&plan, WEIR_STAGE_DECODE), 2);
+    assert_int_equal(weir_plan_count(&plan, WEIR_STAGE_ASSEMBLE), 0);
+    assert_false(weir_plan_has(&plan, WEIR_STAGE_ASSEMBLE, 0));
+    assert_int_equal(weir_plan_last(&plan), WEIR_STAGE_DECODE);
+    assert_int_equal(make_of("webp", true, 2047, 1, &plan), WEIR_OK); /* 1 + 2047 * 2 = 4095 */
+    assert_int_equal(make_of("webp", true, 2048, 1, &plan), WEIR_TOO_LARGE);
+    assert_int_equal(make_of("webp", true, 1, 2, &plan), WEIR_BAD_ARGUMENT);
+}
+
 /* For every task of every small job: places go there and back, frames of an item are covered once, and a task is among
  * the consumers of exactly those tasks that are its inputs. */
 static void every_small_plan_fits_together(void **state)
 {
     (void)state;
     for (uint32_t n = 1; n <= 4; n++) {
-        for (uint32_t frames = 1; frames <= 50; frames++) {
+        for (uint32_t frames = 0; frames <= 50; frames++) { /* 0: a job of images */
             struct weir_plan plan;
-            assert_int_equal(make("mp4", n, frames, &plan), WEIR_OK);
+            assert_int_equal(make_of(frames ? "mp4" : "png", frames == 0, n, frames ? frames : 1, &plan), WEIR_OK);
             uint32_t covered = 0;
             for (uint32_t place = 0; place < weir_plan_tasks(&plan); place++) {
                 enum weir_stage stage, from;
@@ -80,7 +111,7 @@ static void every_small_plan_fits_together(void **state)
                     assert_int_equal(is_input, consumes);
                 }
             }
-            assert_int_equal(covered, n * frames);
+            assert_int_equal(covered, n * (frames ? frames : 1));
         }
     }
 }
@@ -127,6 +158,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(films_are_cut_into_segments_of_16_frames_and_pictures_are_not),
         cmocka_unit_test(the_limit_of_tasks_holds_from_both_sides_and_numbers_do_not_overflow),
+        cmocka_unit_test(a_film_keeps_its_plan_and_an_image_has_another_version),
         cmocka_unit_test(every_small_plan_fits_together),
         cmocka_unit_test(a_heap_gives_back_in_order_whatever_left_between),
     };

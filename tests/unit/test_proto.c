@@ -318,6 +318,10 @@ static void equal_requests_have_equal_fingerprints_and_others_not(void **state)
     b.negative = (char *)"";
     weir_spec_fingerprint(&b, y);
     assert_memory_not_equal(x, y, sizeof x);
+    b.negative = NULL;
+    b.has_image = 1; /* said to be none is not the same as not said */
+    weir_spec_fingerprint(&b, y);
+    assert_memory_not_equal(x, y, sizeof x);
     a.prompt = (char *)"p\n6:1:q";
     b.prompt = (char *)"p";
     b.negative = (char *)"q";

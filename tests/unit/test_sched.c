@@ -77,26 +77,32 @@ struct job_wish {
     uint64_t deadline_ms;
 };
 
-static enum weir_status try_submit(struct world *w, struct job_wish wish, struct weir_job_id *out)
+static enum weir_status try_submit_planned(struct world *w, const struct weir_plan *plan, struct job_wish wish,
+                                           struct weir_job_id *out)
 {
-    struct weir_plan plan = { wish.items, wish.frames, (wish.frames + 15) / 16 };
     struct weir_ledger_job job = { .tenant = "t",
                                    .numerics_class = "",
                                    .words = "",
                                    .priority = wish.priority,
                                    .deadline_ms = wish.deadline_ms,
                                    .cost_ms = 1000 };
-    struct weir_ledger_task *tasks = calloc(weir_plan_tasks(&plan), sizeof *tasks);
+    struct weir_ledger_task *tasks = calloc(weir_plan_tasks(plan), sizeof *tasks);
     job.id.bytes[7] = (uint8_t)++w->jobs;
-    for (uint32_t k = 0; k < weir_plan_tasks(&plan); k++) {
-        weir_plan_at(&plan, k, &tasks[k].stage, &tasks[k].index);
+    for (uint32_t k = 0; k < weir_plan_tasks(plan); k++) {
+        weir_plan_at(plan, k, &tasks[k].stage, &tasks[k].index);
         tasks[k].state = k == 0 ? WEIR_TASK_READY : WEIR_TASK_BLOCKED;
     }
     const enum weir_status status =
-        weir_sched_load(w->sched, w->now_ms, &job, &plan, model, 7, tasks, weir_plan_tasks(&plan), NULL);
+        weir_sched_load(w->sched, w->now_ms, &job, plan, model, 7, tasks, weir_plan_tasks(plan), NULL);
     free(tasks);
     if (out != NULL) *out = job.id;
     return status;
+}
+
+static enum weir_status try_submit(struct world *w, struct job_wish wish, struct weir_job_id *out)
+{
+    const struct weir_plan plan = { wish.items, wish.frames, (wish.frames + 15) / 16, false };
+    return try_submit_planned(w, &plan, wish, out);
 }
 
 static struct weir_job_id submit(struct world *w, struct job_wish wish)
@@ -326,6 +332,30 @@ static void a_task_goes_where_its_input_was_made_unless_only_a_waiting_place_is_
     end(w);
 }
 
+static void an_image_job_ends_with_its_last_picture_and_assembles_nothing(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    const struct weir_plan plan = { 2, 1, 1, true };
+    const uint32_t worker = join(w, 1);
+    struct weir_job_id id;
+    assert_int_equal(try_submit_planned(w, &plan, (struct job_wish){ 2, 1, 0, 0 }, &id), WEIR_OK);
+    uint32_t decoded = 0;
+    for (uint32_t k = 0; k < 5; k++) { /* text, two of denoise, two of decode */
+        assert_int_equal(weir_sched_counts(w->sched).jobs, 1);
+        const struct grant grant = tick_grant(w);
+        done(w, &grant);
+        decoded += grant.task.stage == WEIR_STAGE_DECODE;
+        const struct weir_ledger_call *commit = see_call(w, WEIR_LEDGER_COMMIT);
+        assert_int_equal(commit->u.commit.job_done, decoded == 2);
+        if (grant.task.stage == WEIR_STAGE_DECODE) assert_int_equal(commit->u.commit.ready.count, 0);
+        credit(w, worker, 1);
+    }
+    assert_int_equal(decoded, 2);
+    assert_int_equal(weir_sched_counts(w->sched).jobs, 0);
+    end(w);
+}
+
 static void nobody_gets_more_than_its_slots_and_one_waiting(void **state)
 {
     (void)state;
@@ -473,7 +503,7 @@ static void a_broker_that_was_away_in_the_reassert_window_begins_it_again(void *
 {
     (void)state;
     struct world *w = begin();
-    const struct weir_plan plan = { 1, 16, 1 };
+    const struct weir_plan plan = { 1, 16, 1, false };
     const struct weir_ledger_job job = { .tenant = "t", .numerics_class = "c", .words = "", .state = WEIR_JOB_RUNNING };
     const struct weir_ledger_task tasks[] = { { .stage = WEIR_STAGE_TEXT, .state = WEIR_TASK_LEASED, .attempt = 1 },
                                               { .stage = WEIR_STAGE_DENOISE },
@@ -681,7 +711,7 @@ static void rows_that_are_not_those_of_the_plan_are_refused(void **state)
 {
     (void)state;
     struct world *w = begin();
-    const struct weir_plan plan = { 1, 16, 1 };
+    const struct weir_plan plan = { 1, 16, 1, false };
     struct weir_ledger_job job = { .tenant = "t", .numerics_class = "", .words = "" };
     const struct weir_ledger_task good[] = { { .stage = WEIR_STAGE_TEXT, .state = WEIR_TASK_READY },
                                              { .stage = WEIR_STAGE_DENOISE },
@@ -729,6 +759,7 @@ int main(void)
         cmocka_unit_test(a_renewal_gives_a_full_period_again),
         cmocka_unit_test(later_stages_go_before_new_films_and_priority_before_both),
         cmocka_unit_test(a_task_goes_where_its_input_was_made_unless_only_a_waiting_place_is_free_there),
+        cmocka_unit_test(an_image_job_ends_with_its_last_picture_and_assembles_nothing),
         cmocka_unit_test(nobody_gets_more_than_its_slots_and_one_waiting),
         cmocka_unit_test(a_job_stays_with_the_class_of_its_first_lease),
         cmocka_unit_test(a_crash_is_charged_only_without_a_newer_checkpoint),

@@ -1,7 +1,7 @@
-/* decode: a range of an item's latents to frames, and the frames to a film's segment, a GIF, or pictures.
+/* decode: a range of an item's latents to frames, and the frames to a film's segment, a GIF, pictures, or an image.
  *
  * Frames go to weir-encode as they come; it writes into a scratch folder, and what it wrote is put in the store. A
- * segment carries no receipt (the joined film does); a GIF and every PNG carry theirs here. */
+ * segment carries no receipt (the joined film does); a GIF, every PNG and an image carry theirs here. */
 #include "worker/encoder_child.h"
 #include "worker/link/artefact.h"
 #include "worker/scratch.h"
@@ -73,7 +73,8 @@ struct passage {
     struct decoder *decoder;
     struct weir_task *task;
     const struct weir_stage_ground *ground;
-    const struct weir_film_format *format;
+    const struct weir_film_format *format; /* NULL of an image */
+    const struct weir_image_format *image; /* NULL of a film */
     uint32_t first, count;
     struct weir_scratch scratch;
     char path[WEIR_SCRATCH_PATH_BYTES]; /* of what weir-encode makes */
@@ -84,13 +85,19 @@ static enum weir_status write_receipt(struct passage *p, char path[WEIR_SCRATCH_
 {
     const Weir__Pb__JobSpec *spec = p->task->lease->spec;
     char build[WEIR_ENCODER_BUILD_BYTES];
-    enum weir_status status =
-        weir_encoders_build(p->ground->encoders, spec->format, spec->codec ? spec->codec : "", build, error);
+    const enum weir_status status =
+        p->image ? weir_encoders_image_build(p->ground->encoders, spec->format, build, error)
+                 : weir_encoders_build(p->ground->encoders, spec->format, spec->codec ? spec->codec : "", build, error);
     if (status != WEIR_OK) return status;
     p->task->note = weir_spec_receipt(spec, p->task->lease->item, p->ground->device->numerics_class, build);
     if (!p->task->note) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the receipt");
     weir_scratch_name(&p->scratch, "receipt.json", path);
     return weir_scratch_write(path, p->task->note, strlen(p->task->note), error);
+}
+
+static bool is_joined(const struct passage *p)
+{
+    return p->format && p->format->is_joined;
 }
 
 static enum weir_status start_encoder(struct passage *p, struct weir_error *error)
@@ -106,12 +113,17 @@ static enum weir_status start_encoder(struct passage *p, struct weir_error *erro
     snprintf(fps, sizeof fps, "%" PRIu32, item->fps);
     snprintf(cpu, sizeof cpu, "%" PRIu64, CPU_SECONDS_BASE + 4 * film_mib);
     snprintf(memory, sizeof memory, "%" PRIu64,
-             MEMORY_MIB_BASE + 64 * (weir_item_frame_bytes(item) >> 20) + (p->format->is_joined ? 0 : film_mib));
+             MEMORY_MIB_BASE + 64 * (weir_item_frame_bytes(item) >> 20) + (is_joined(p) ? 0 : film_mib));
     snprintf(file, sizeof file, "%" PRIu64, FILE_MIB_BASE + 2 * film_mib);
-    const char *words[32] = { "encode",        "--width",       width,   "--height",   height,
-                              "--frames",      frames,          "--fps", fps,          "--format",
-                              p->format->name, "--cpu-seconds", cpu,     "--file-mib", file };
-    size_t at = 15;
+    const char *words[32] = { p->image ? "image" : "encode", "--width",       width, "--height",   height, "--format",
+                              spec->format,                  "--cpu-seconds", cpu,   "--file-mib", file };
+    size_t at = 11;
+    if (!p->image) {
+        words[at++] = "--frames";
+        words[at++] = frames;
+        words[at++] = "--fps";
+        words[at++] = fps;
+    }
     if (WEIR_ENCODER_LIMITS_MEMORY) {
         words[at++] = "--memory-mib";
         words[at++] = memory;
@@ -120,7 +132,7 @@ static enum weir_status start_encoder(struct passage *p, struct weir_error *erro
         words[at++] = "--codec";
         words[at++] = spec->codec;
     }
-    if (p->format->is_joined) {
+    if (is_joined(p)) {
         words[at++] = "--segment";
     } else {
         const enum weir_status status = write_receipt(p, receipt, error);
@@ -160,14 +172,15 @@ static enum weir_status publish_one(struct passage *p, const char *name, const c
     struct weir_output *output;
     const enum weir_status status = weir_task_output(p->task, &output, error);
     if (status != WEIR_OK) return status;
-    return weir_link_put_file(p->ground->link, p->task->lease->tenant, &p->task->id, name, p->format->media_type, path,
-                              output, error);
+    return weir_link_put_file(p->ground->link, p->task->lease->tenant, &p->task->id, name,
+                              p->image ? p->image->media_type : p->format->media_type, path, output, error);
 }
 
 static enum weir_status publish(struct passage *p, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    if (p->format->is_joined) return publish_one(p, "segment", p->path, error);
+    if (p->image) return publish_one(p, p->image->file, p->path, error);
+    if (is_joined(p)) return publish_one(p, "segment", p->path, error);
     if (strcmp(p->format->name, "png") != 0) return publish_one(p, "film.gif", p->path, error);
     for (uint32_t i = 0; i < p->count; i++) {
         char name[WORD_BYTES], path[WEIR_SCRATCH_PATH_BYTES + WORD_BYTES];
@@ -198,16 +211,25 @@ static enum weir_status run(struct weir_open_stage *stage, struct weir_task *tas
     const struct weir_stage_ground *ground = stage->ground;
     const struct weir_model_facts *facts = weir_pipeline_facts(ground->pipeline);
     const struct weir_item *item = &task->item;
-    struct passage p = {
-        .decoder = decoder, .task = task, .ground = ground, .format = weir_film_format(task->lease->spec->format)
-    };
+    const Weir__Pb__JobSpec *spec = task->lease->spec;
+    const bool is_image = weir_spec_is_image(spec);
+    struct passage p = { .decoder = decoder,
+                         .task = task,
+                         .ground = ground,
+                         .format = is_image ? NULL : weir_film_format(spec->format),
+                         .image = is_image ? weir_image_format(spec->format) : NULL };
     const uint32_t dims[] = { facts->latent_channels, item->frames, item->height / facts->latent_factor,
                               item->width / facts->latent_factor };
     struct weir_artefact_tensor latents;
     void *bytes = NULL;
     size_t byte_count;
 
-    if (!p.format) WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "no format \"%s\"", task->lease->spec->format));
+    if (!p.format && !p.image) {
+        WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "no format \"%s\"%s", spec->format, is_image ? " of images" : ""));
+    }
+    if (is_image && item->frames != 1) {
+        WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "an image of %u frames; it has one", item->frames));
+    }
     WEIR_TRY(range_of(&p, error));
     WEIR_TRY(weir_task_input(task, ground->link, 0, &bytes, &byte_count, error));
     WEIR_TRY(weir_artefact_parse(bytes, byte_count, &latents, error));

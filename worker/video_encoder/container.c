@@ -325,7 +325,7 @@ enum weir_status weir_demuxer_create(struct weir_demuxer **out, int fd, const ch
 {
     enum weir_status status = WEIR_OK;
     const struct weir_container *container = recognise(fd);
-    if (!container) return weir_fail(error, WEIR_BAD_FILE, "%s: neither MP4, WebM nor GIF", path);
+    if (!container) return weir_fail(error, WEIR_BAD_FILE, "%s: neither MP4, WebM, GIF nor a picture", path);
     struct weir_demuxer *demuxer = calloc(1, sizeof *demuxer);
     if (!demuxer) return weir_fail(error, WEIR_NO_MEMORY, "out of memory");
     demuxer->container = container;

@@ -342,9 +342,10 @@ struct folder {
 static enum weir_status write_png(void *taker, int64_t index, uint8_t *rgb, struct weir_error *error)
 {
     const struct folder *folder = taker;
-    const struct weir_png png = { .width = (uint32_t)folder->encode->width, .height = (uint32_t)folder->encode->height,
-                                  .comment = (char *)folder->encode->comment, .rgb = rgb };
-    return weir_png_write(folder->fd, folder->encode->path, index, &png, error);
+    const struct weir_picture picture = { .width = (uint32_t)folder->encode->width,
+                                          .height = (uint32_t)folder->encode->height,
+                                          .comment = (char *)folder->encode->comment, .rgb = rgb };
+    return weir_png_write(folder->fd, folder->encode->path, index, &picture, error);
 }
 
 static enum weir_status encode_folder(const struct weir_encode *encode, int in_fd, struct weir_error *error)
@@ -366,9 +367,74 @@ cleanup:
     return status;
 }
 
+struct image {
+    const struct weir_encode *encode;
+    const struct weir_picture_kind *kind;
+    struct weir_output output;
+};
+
+/* What lies in the file by now must be what went in: its size, its receipt and, where the format is exact, every pixel. */
+static enum weir_status verify_image(const struct image *image, const struct weir_picture *wanted,
+                                     struct weir_error *error)
+{
+    const struct weir_picture_kind *kind;
+    struct weir_picture found;
+    size_t file_bytes;
+    enum weir_status status =
+        weir_picture_read(image->output.fd, image->encode->path, true, &kind, &found, &file_bytes, error);
+    if (status != WEIR_OK) return status;
+    const bool same_size = found.width == wanted->width && found.height == wanted->height;
+    const size_t bytes = (size_t)found.width * found.height * 3;
+    const char *comment = found.comment ? found.comment : "";
+    if (kind != image->kind || !same_size || strcmp(comment, wanted->comment ? wanted->comment : "") != 0 ||
+        (kind->is_exact && memcmp(found.rgb, wanted->rgb, bytes) != 0)) {
+        status = weir_fail(error, WEIR_INTERNAL, "%s: read back as something else", image->encode->path);
+    }
+    weir_picture_deinit(&found);
+    return status;
+}
+
+static enum weir_status write_image(void *taker, int64_t index, uint8_t *rgb, struct weir_error *error)
+{
+    (void)index;
+    struct image *image = taker;
+    const struct weir_encode *encode = image->encode;
+    const struct weir_picture picture = { .width = (uint32_t)encode->width, .height = (uint32_t)encode->height,
+                                          .comment = (char *)encode->comment, .rgb = rgb };
+    uint8_t *bytes = NULL;
+    size_t count;
+    enum weir_status status = WEIR_OK;
+    WEIR_TRY(weir_picture_encode(image->kind, &picture, &bytes, &count, error));
+    WEIR_TRY(weir_guard_check(error));
+    WEIR_TRY(weir_fd_write(image->output.fd, bytes, count, encode->path, error));
+    WEIR_TRY(verify_image(image, &picture, error));
+
+cleanup:
+    free(bytes);
+    return status;
+}
+
+static enum weir_status encode_image(const struct weir_encode *encode, int in_fd, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct image image = { .encode = encode, .kind = weir_picture_kind_find(encode->format) };
+    if (!image.kind) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--format %s: png, jpeg and webp are images", encode->format);
+    }
+    WEIR_TRY(weir_output_open(&image.output, encode->path, false, error));
+    WEIR_TRY(read_frames(encode, in_fd, write_image, &image, error));
+    WEIR_TRY(weir_guard_check(error));
+    WEIR_TRY(weir_output_commit(&image.output, error));
+
+cleanup:
+    weir_output_close(&image.output);
+    return status;
+}
+
 enum weir_status weir_encode_run(const struct weir_encode *encode, int in_fd, struct weir_error *error)
 {
     if (isatty(in_fd)) return weir_fail(error, WEIR_BAD_ARGUMENT, "standard input: a terminal, raw frames are wanted");
+    if (encode->is_image) return encode_image(encode, in_fd, error);
     const struct weir_container *container = weir_container_find(encode->format);
     return container ? encode_film(encode, container, in_fd, error) : encode_folder(encode, in_fd, error);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-/* encode: raw RGB24 frames from standard input to one film.
+/* encode: raw RGB24 frames from standard input to one film, or one frame to one picture (picture.h).
  *
  * Every MP4 or WebM film is made so that it can be joined: one encoder thread, no B-frames, closed groups of pictures,
  * a key frame every 64 frames whatever the film's length, headers in the container. So the bytes depend on the frames,
@@ -14,18 +14,20 @@
 
 #include "proto/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct weir_encode {
     int64_t width, height, frames, fps;
-    const char *format; /* mp4, webm, gif, png */
+    bool is_image;      /* one frame to one file; no codec */
+    const char *format; /* mp4, webm, gif, png (a folder); of an image png, jpeg, webp */
     const char *codec;  /* h264, av1, vp9; NULL: the format's first that is installed */
     const char *comment; /* the receipt; may be NULL */
     const char *path;
 };
 
 /* Errors   BAD_ARGUMENT (sizes a format cannot have), UNSUPPORTED (no such encoder installed), BAD_FILE (fewer or more
- *          bytes came than the frames have), IO, NO_MEMORY, INTERRUPTED, EXPIRED, INTERNAL; nothing is left behind */
+ *          bytes came than the frames have), TOO_LARGE (the receipt), IO, NO_MEMORY, INTERRUPTED, EXPIRED, INTERNAL; nothing is left behind */
 enum weir_status weir_encode_run(const struct weir_encode *encode, int in_fd, struct weir_error *error);
 
 /* Encodes eight fixed frames in memory with the codec's encoder. `out` gets the digest of the packets: what a receipt

@@ -18,7 +18,7 @@ static void wake(int signal)
     (void)signal; /* its delivery ends ppoll with EINTR, which is all that is wanted */
 }
 
-static enum weir_status limit(int resource, const char *flag, int64_t value, rlim_t unit, rlim_t grace,
+static enum weir_status limit(__rlimit_resource_t resource, const char *flag, int64_t value, rlim_t unit, rlim_t grace,
                               struct weir_error *error)
 {
     if (value == 0) return WEIR_OK;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-/* weir-encode: frames to films, in a process of its own.
+/* weir-encode: frames to films and pictures, in a process of its own.
  *
  *   weir-encode encode --width W --height H --frames N --fps F --format mp4|webm|gif|png
  *                      [--codec h264|av1|vp9] [--segment] [--metadata FILE] -o PATH  < raw RGB24 frames
+ *   weir-encode image --width W --height H --format png|jpeg|webp [--metadata FILE] -o PATH  < one raw RGB24 frame
  *   weir-encode join --format mp4|webm [--metadata FILE] -o PATH SEGMENT...
- *   weir-encode probe [--frames | --raw] PATH
+ *   weir-encode probe [--frames | --raw | --receipt] PATH
  *   weir-encode version
  *
  * It is apart because Debian's FFmpeg is GPL and must not share a process with CUDA libraries, because an encoder's
@@ -14,7 +15,8 @@
  * Output   PATH appears whole or not at all: unnamed or temporary first, then read back, fsync, rename, fsync of its
  *          folder; whatever fails or interrupts, nothing is left. Success says nothing (probe and version print JSON)
  * Receipt  FILE is a JSON object of at most 64 KiB, carried byte for byte: MP4 and WebM `comment` tag, GIF comment
- *          extension, PNG iTXt chunk "weir" in every frame. Segments carry none: the film's is given to join
+ *          extension, PNG iTXt chunk "weir" in every frame, JPEG COM segment (at most 65,533 bytes), WebP EXIF
+ *          ImageDescription. Segments carry none: the film's is given to join
  * Errors   one line on standard error. Exit codes: 0; 64 usage; 70 internal; 71 memory; 74 input damaged, of another
  *          size or over --cpu-seconds; 75 reading or writing failed; 130 interrupted
  * Bytes    depend on frames, options, receipt and the encoder build, which `version` prints as a fingerprint
@@ -25,6 +27,7 @@
 #include "worker/video_encoder/guard.h"
 #include "worker/video_encoder/join.h"
 #include "worker/video_encoder/output.h"
+#include "worker/video_encoder/picture.h"
 #include "worker/video_encoder/probe.h"
 
 #include <jansson.h>
@@ -41,7 +44,7 @@ struct values {
     struct weir_encode encode;
     struct weir_guard_limits limits;
     const char *metadata;
-    bool segment, frames, raw;
+    bool segment, frames, raw, receipt;
 };
 
 #define AT(field) offsetof(struct values, field)
@@ -72,6 +75,19 @@ static const struct weir_option encode_rows[] = {
     FILM_ROWS,
     LIMIT_ROWS,
 };
+static const struct weir_option image_rows[] = {
+    { .kind = WEIR_OPTION_TITLE,
+      .help = "weir-encode image OPTIONS < FRAME     one raw RGB24 frame to one picture" },
+    { "width", 0, WEIR_OPTION_INT, AT(encode.width), 1, SIDE_MAX, "W", "pixels, 1 to 8192" },
+    { "height", 0, WEIR_OPTION_INT, AT(encode.height), 1, SIDE_MAX, "H", "pixels, 1 to 8192" },
+    { "format", 0, WEIR_OPTION_CHOICE, AT(encode.format), .value = "png|jpeg|webp",
+      .help = "png and webp are exact; jpeg has quality 95 and full colour" },
+    { "metadata", 0, WEIR_OPTION_TEXT, AT(metadata), .value = "FILE",
+      .help = "the receipt: a JSON object of at most 65536 bytes, 65533 for jpeg. png: an iTXt chunk \"weir\"; jpeg: a "
+              "COM segment; webp: EXIF's ImageDescription" },
+    { "output", 'o', WEIR_OPTION_TEXT, AT(encode.path), .value = "PATH", .help = "the file to write" },
+    LIMIT_ROWS,
+};
 static const struct weir_option join_rows[] = {
     { .kind = WEIR_OPTION_TITLE,
       .help = "weir-encode join OPTIONS SEGMENT...     segments to one film, copied, not encoded again" },
@@ -80,9 +96,11 @@ static const struct weir_option join_rows[] = {
     LIMIT_ROWS,
 };
 static const struct weir_option probe_rows[] = {
-    { .kind = WEIR_OPTION_TITLE, .help = "weir-encode probe [OPTIONS] PATH     what a film or folder holds, as JSON" },
+    { .kind = WEIR_OPTION_TITLE, .help = "weir-encode probe [OPTIONS] PATH     what a film, folder or picture holds, as JSON" },
     { "frames", 0, WEIR_OPTION_FLAG, AT(frames), .help = "decode, and add the sha256 of every RGB24 frame" },
     { "raw", 0, WEIR_OPTION_FLAG, AT(raw), .help = "decode, and write the RGB24 frames to standard output" },
+    { "receipt", 0, WEIR_OPTION_FLAG, AT(receipt),
+      .help = "write the receipt alone, byte for byte; the pixels of pictures are not looked at" },
     LIMIT_ROWS,
 };
 static const struct weir_option version_rows[] = {
@@ -90,6 +108,7 @@ static const struct weir_option version_rows[] = {
 };
 
 static enum weir_status run_encode(struct values *values, char **words, int count, struct weir_error *error);
+static enum weir_status run_image(struct values *values, char **words, int count, struct weir_error *error);
 static enum weir_status run_join(struct values *values, char **words, int count, struct weir_error *error);
 static enum weir_status run_probe(struct values *values, char **words, int count, struct weir_error *error);
 static enum weir_status run_version(struct values *values, char **words, int count, struct weir_error *error);
@@ -104,6 +123,7 @@ static const struct verb {
 } verbs[] = {
     { "encode", encode_rows, WEIR_COUNT(encode_rows), run_encode,
       { "width", "height", "frames", "fps", "format", "output" }, 0, 0 },
+    { "image", image_rows, WEIR_COUNT(image_rows), run_image, { "width", "height", "format", "output" }, 0, 0 },
     { "join", join_rows, WEIR_COUNT(join_rows), run_join, { "format", "output" }, 1, WEIR_OUTPUT_FRAMES_MAX },
     { "probe", probe_rows, WEIR_COUNT(probe_rows), run_probe, { NULL }, 1, 1 },
     { "version", version_rows, WEIR_COUNT(version_rows), run_version, { NULL }, 0, 0 },
@@ -151,6 +171,13 @@ static enum weir_status run_encode(struct values *values, char **words, int coun
     return status;
 }
 
+static enum weir_status run_image(struct values *values, char **words, int count, struct weir_error *error)
+{
+    values->encode.is_image = true;
+    values->encode.frames = values->encode.fps = 1;
+    return run_encode(values, words, count, error);
+}
+
 static enum weir_status run_join(struct values *values, char **words, int count, struct weir_error *error)
 {
     char *receipt = NULL;
@@ -165,10 +192,30 @@ static enum weir_status run_join(struct values *values, char **words, int count,
 static enum weir_status run_probe(struct values *values, char **words, int count, struct weir_error *error)
 {
     (void)count;
-    if (values->raw && values->frames) return weir_fail(error, WEIR_BAD_ARGUMENT, "--raw: not together with --frames");
-    const enum weir_probe_mode mode = values->raw ? WEIR_PROBE_RAW
-                                                  : values->frames ? WEIR_PROBE_FRAMES : WEIR_PROBE_FACTS;
+    if (values->raw + values->frames + values->receipt > 1) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--raw, --frames, --receipt: one of them at a time");
+    }
+    const enum weir_probe_mode mode = values->raw       ? WEIR_PROBE_RAW
+                                      : values->frames  ? WEIR_PROBE_FRAMES
+                                      : values->receipt ? WEIR_PROBE_RECEIPT
+                                                        : WEIR_PROBE_FACTS;
     return weir_probe_run(words[0], mode, error);
+}
+
+/* {"png": {"encoder": "libspng 0.7.3, zlib 1.2.13", "fingerprint": "..."}, ...} */
+static enum weir_status add_pictures(json_t *pictures, struct weir_error *error)
+{
+    const struct weir_picture_kind *kind;
+    for (size_t i = 0; (kind = weir_picture_kind_at(i)); i++) {
+        uint8_t digest[WEIR_SHA256_BYTES];
+        char hex[WEIR_SHA256_HEX_BYTES], library[64];
+        const enum weir_status status = weir_picture_fingerprint(kind, digest, error);
+        if (status != WEIR_OK) return status;
+        weir_hex_write(digest, sizeof digest, hex);
+        kind->library(library);
+        json_object_set_new(pictures, kind->name, json_pack("{s:s, s:s}", "encoder", library, "fingerprint", hex));
+    }
+    return WEIR_OK;
 }
 
 static enum weir_status run_version(struct values *values, char **words, int count, struct weir_error *error)
@@ -189,8 +236,15 @@ static enum weir_status run_version(struct values *values, char **words, int cou
         weir_hex_write(digest, sizeof digest, hex);
         json_object_set_new(encoders, codecs[i], json_pack("{s:s, s:s}", "encoder", encoder, "fingerprint", hex));
     }
-    json_t *object = json_pack("{s:s, s:s, s:s, s:o}", "weir", WEIR_VERSION, "ffmpeg", av_version_info(), "license",
-                               avformat_license(), "encoders", encoders);
+    json_t *pictures = json_object();
+    const enum weir_status status = add_pictures(pictures, error);
+    if (status != WEIR_OK) {
+        json_decref(encoders);
+        json_decref(pictures);
+        return status;
+    }
+    json_t *object = json_pack("{s:s, s:s, s:s, s:o, s:o}", "weir", WEIR_VERSION, "ffmpeg", av_version_info(), "license",
+                               avformat_license(), "encoders", encoders, "pictures", pictures);
     char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
     json_decref(object);
     if (!text) return weir_fail(error, WEIR_NO_MEMORY, "out of memory");
@@ -227,7 +281,7 @@ static enum weir_status run(int argc, char **argv, struct weir_error *error)
         if (strcmp(verbs[i].name, name) == 0) verb = &verbs[i];
     }
     if (!verb) {
-        return weir_fail(error, WEIR_BAD_ARGUMENT, "'%s': one of encode, join, probe, version is wanted; --help lists "
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "'%s': one of encode, image, join, probe, version is wanted; --help lists "
                          "the options", name);
     }
     struct values values = { 0 };
@@ -236,7 +290,7 @@ static enum weir_status run(int argc, char **argv, struct weir_error *error)
     enum weir_status status = WEIR_OK;
     WEIR_TRY(weir_options_parse(verb->rows, verb->row_count, argc - 1, argv + 1, &values, &given, &first, error));
     WEIR_TRY(check_line(verb, given, argc - 1 - first, error));
-    WEIR_TRY(weir_guard_start(&values.limits, verb->run == run_encode || verb->run == run_join, error));
+    WEIR_TRY(weir_guard_start(&values.limits, verb->run == run_encode || verb->run == run_image || verb->run == run_join, error));
     WEIR_TRY(verb->run(&values, argv + 1 + first, argc - 1 - first, error));
 
 cleanup:

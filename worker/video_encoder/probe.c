@@ -159,7 +159,7 @@ static enum weir_status read_folder(int fd, const char *path, const struct sink 
 {
     *facts = (struct facts){ .format = "png", .codec = "png", .pixels = "rgb24", .matrix = "gbr" };
     for (int64_t i = 0; i < WEIR_OUTPUT_FRAMES_MAX; i++) {
-        struct weir_png png;
+        struct weir_picture png;
         enum weir_status status = weir_png_read(fd, path, i, sink != NULL, &png, error);
         if (status == WEIR_NOT_FOUND && i > 0) return WEIR_OK;
         if (status != WEIR_OK) return status;
@@ -176,10 +176,33 @@ static enum weir_status read_folder(int fd, const char *path, const struct sink 
             facts->comment = png.comment;
             png.comment = NULL;
         }
-        weir_png_deinit(&png);
+        weir_picture_deinit(&png);
         if (status != WEIR_OK) return status;
     }
     return WEIR_OK;
+}
+
+static enum weir_status read_picture(int fd, const char *path, bool with_pixels, const struct sink *sink,
+                                     struct facts *facts, struct weir_error *error)
+{
+    struct weir_picture picture;
+    const struct weir_picture_kind *kind;
+    size_t bytes;
+    enum weir_status status = weir_picture_read(fd, path, with_pixels, &kind, &picture, &bytes, error);
+    if (status != WEIR_OK) return status;
+    *facts = (struct facts){ .format = kind->name, .codec = kind->name, .pixels = kind->pixels, .matrix = kind->matrix,
+                             .width = picture.width, .height = picture.height, .frames = 1, .bytes = (int64_t)bytes,
+                             .comment = picture.comment };
+    picture.comment = NULL;
+    if (sink) status = sink->take(sink->taker, picture.rgb, (size_t)picture.width * picture.height * 3, error);
+    weir_picture_deinit(&picture);
+    return status;
+}
+
+static bool is_picture(int fd)
+{
+    uint8_t head[16];
+    return pread(fd, head, sizeof head, 0) == sizeof head && weir_picture_kind_of(head, sizeof head);
 }
 
 enum weir_status weir_probe_verify(int fd, bool is_folder, const char *path, int64_t width, int64_t height,
@@ -236,6 +259,12 @@ static enum weir_status print_facts(const struct facts *f, json_t *digests, stru
     return written ? WEIR_OK : weir_fail(error, WEIR_IO, "standard output: %s", strerror(errno));
 }
 
+static enum weir_status print_receipt(const char *path, const struct facts *facts, struct weir_error *error)
+{
+    if (!facts->comment) return weir_fail(error, WEIR_BAD_FILE, "%s: carries no receipt", path);
+    return weir_fd_write(STDOUT_FILENO, facts->comment, strlen(facts->comment), "standard output", error);
+}
+
 enum weir_status weir_probe_run(const char *path, enum weir_probe_mode mode, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
@@ -244,7 +273,7 @@ enum weir_status weir_probe_run(const char *path, enum weir_probe_mode mode, str
     json_t *digests = mode == WEIR_PROBE_FRAMES ? json_array() : NULL;
     const struct sink sinks[] = { [WEIR_PROBE_FRAMES] = { take_digest, digests },
                                   [WEIR_PROBE_RAW] = { take_raw, NULL } };
-    const struct sink *sink = mode == WEIR_PROBE_FACTS ? NULL : &sinks[mode];
+    const struct sink *sink = mode == WEIR_PROBE_FRAMES || mode == WEIR_PROBE_RAW ? &sinks[mode] : NULL;
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a fifo must not hold us */
     if (fd < 0 || fstat(fd, &info) != 0) {
         status = weir_fail(error, errno == ENOENT ? WEIR_NOT_FOUND : WEIR_IO, "%s: %s", path, strerror(errno));
@@ -252,13 +281,16 @@ enum weir_status weir_probe_run(const char *path, enum weir_probe_mode mode, str
     }
     if (S_ISDIR(info.st_mode)) {
         WEIR_TRY(read_folder(fd, path, sink, &facts, error));
+    } else if (S_ISREG(info.st_mode) && is_picture(fd)) {
+        WEIR_TRY(read_picture(fd, path, mode != WEIR_PROBE_RECEIPT, sink, &facts, error));
     } else if (S_ISREG(info.st_mode)) {
         WEIR_TRY(read_film(fd, path, sink, &facts, error));
     } else {
         status = weir_fail(error, WEIR_BAD_FILE, "%s: neither a file nor a folder", path);
         goto cleanup;
     }
-    if (mode != WEIR_PROBE_RAW) WEIR_TRY(print_facts(&facts, digests, error));
+    if (mode == WEIR_PROBE_RECEIPT) WEIR_TRY(print_receipt(path, &facts, error));
+    else if (mode != WEIR_PROBE_RAW) WEIR_TRY(print_facts(&facts, digests, error));
 
 cleanup:
     free(facts.comment);

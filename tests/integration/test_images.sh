@@ -1,0 +1,176 @@
+#!/bin/sh
+# Images through the whole road, and `weir verify`: every format with its receipt, the same bytes however the work is
+# shared, and a word for every file that is not what it was.
+#   test_images.sh BUILD_DIR SOURCE_DIR
+set -eu
+weir=$1/bin/weir
+encode=$1/bin/weir-encode
+tiny=$2/tests/golden/tiny-a
+work=$(mktemp -d)
+mkdir "$work/tmp" "$work/out"
+export TMPDIR="$work/tmp"
+serve=""
+cleanup() {
+    [ -z "$serve" ] || kill "$serve" 2>/dev/null || :
+    rm -rf "$work"
+}
+trap cleanup EXIT INT TERM
+fail() {
+    echo "test_images: $*" >&2
+    [ ! -f "$work/words" ] || sed 's/^/    /' "$work/words" >&2
+    exit 1
+}
+
+nothing_left() {
+    [ -z "$(ls -A "$work/tmp")" ] || fail "$1 left $(ls -A "$work/tmp")"
+    if pgrep -f "[w]eir-.* $work/tmp/" >/dev/null || pgrep -f "[w]eir-.*ipc://$work/tmp/" >/dev/null; then fail "$1 left processes"; fi
+}
+made() {
+    "$weir" run "a red circle" --model "$tiny" --steps 2 --seed 5 -q "$@" >"$work/stdout" 2>"$work/words" ||
+        fail "weir run $* failed"
+    nothing_left "weir run $*"
+}
+# verified CODE PATTERN FILE OPTIONS...: the exit code, and what is printed: on stdout below 64, else one line on stderr
+verified() {
+    code=$1 pattern=$2
+    shift 2
+    got=0
+    "$weir" verify "$@" -q >"$work/stdout" 2>"$work/words" || got=$?
+    said=$work/words silent=$work/stdout
+    [ "$code" -ge 64 ] || said=$work/stdout silent=$work/words
+    [ "$got" = "$code" ] || fail "weir verify $*: exit code $got, not $code: $(cat "$work/stdout")"
+    [ "$(wc -l <"$said")" = 1 ] || fail "weir verify $*: not one line"
+    [ ! -s "$silent" ] || fail "weir verify $*: words on the other side, too"
+    grep -q -e "$pattern" "$said" || fail "weir verify $*: no '$pattern' in $(cat "$said")"
+    nothing_left "weir verify $*"
+}
+refused() {
+    code=$1 pattern=$2
+    shift 2
+    got=0
+    "$weir" run "a red circle" --model "$tiny" --steps 2 -q "$@" >"$work/stdout" 2>"$work/words" || got=$?
+    [ "$got" = "$code" ] || fail "weir run $*: exit code $got, not $code"
+    [ "$(wc -l <"$work/words")" = 1 ] || fail "weir run $*: not one line"
+    grep -q -e "$pattern" "$work/words" || fail "weir run $*: no '$pattern' in"
+    nothing_left "weir run $*"
+}
+cd "$work/out"
+
+# ---- every format, what it says it is, what it holds
+for kind in png:png jpg:jpeg webp:webp; do
+    file=a.${kind%:*} format=${kind#*:}
+    made --frames 1 -o "$file"
+    [ "$(cat "$work/stdout")" = "$file" ] || fail "the path of $file is not printed"
+    "$encode" probe "$file" >"$work/facts"
+    grep -q "{\"format\":\"$format\",.*\"frames\":1," "$work/facts" || fail "$file is no $format: $(cat "$work/facts")"
+    "$encode" probe --receipt "$file" >"$work/receipt"
+    grep -q '^{"encoder":"lib[^"]*","model_digest":"[0-9a-f]*","numerics_class":"[^"]*","spec":{.*"image":true,.*"seed":5,' \
+        "$work/receipt" || fail "$file: receipt: $(cat "$work/receipt")"
+    verified 0 '^same bytes$' "$file" --model "$tiny"
+done
+"$encode" probe --raw a.png >"$work/png"
+"$encode" probe --raw a.webp | cmp -s - "$work/png" || fail "PNG and WebP hold other pixels"
+made --frames 1 -o frames/
+"$encode" probe --raw frames | cmp -s - "$work/png" || fail "a folder of one frame holds another picture"
+[ "$(ls frames)" = 00000.png ] || fail "a final / made no folder of one frame: $(ls frames)"
+
+# ---- names, formats by flag, several, JSON
+made --frames 1 --format jpeg
+[ -f a-red-circle-5.jpg ] || fail "no name from the prompt: $(ls)"
+cmp -s a-red-circle-5.jpg a.jpg || fail "another name, other bytes"
+made --frames 1 -o n.png --n 2
+cmp -s n-000-000.png a.png || fail "item 0 of two is another image than the one made alone"
+"$encode" probe --receipt n-000-001.png | grep -q '"n":1,.*"seed":6,' || fail "item 1 does not have the next seed"
+verified 0 '^same bytes$' n-000-001.png --model "$tiny"
+made --frames 1 --json -o j.png
+grep -q '"stage":"decode"' "$work/stdout" || fail "--json shows no tasks"
+grep -q '"stage":"assemble"' "$work/stdout" && fail "an image was assembled"
+grep -q '"name":"image.png",.*"media_type":"image/png"' "$work/stdout" || fail "--json: $(cat "$work/stdout")"
+grep -q '"receipt":{' "$work/stdout" || fail "--json shows no receipt"
+
+# ---- the same bytes however the work is shared
+for kind in png jpg webp; do
+    made --frames 1 -o "s.$kind" --workers text=1,denoise=1,decode=1 --threads 1
+    cmp -s "a.$kind" "s.$kind" || fail "split stages and one thread made another $kind"
+done
+made --frames 1 -o s.png --workers 3
+cmp -s a.png s.png || fail "three workers made another image"
+verified 0 '^same bytes$' a.png --model "$tiny" --workers text=1,denoise=1,decode=1
+
+# ---- films and folders are verified, too
+made --frames 20 -o f.mp4
+made --frames 2 -o f.gif
+made --frames 2 -o two.png # of more frames than one it is a folder, as ever
+for film in f.mp4 f.gif two.png frames; do verified 0 '^same bytes$' $film --model "$tiny"; done
+
+# ---- what is not what it was
+flip() { # flip FILE OFFSET: another byte there
+    cp a."$1" t."$1"
+    byte=$(dd if=t."$1" bs=1 skip="$2" count=1 2>/dev/null | od -An -tu1 | tr -d ' ')
+    printf "$(printf '\\%03o' $((byte ^ 1)))" | dd of=t."$1" bs=1 seek="$2" conv=notrunc 2>/dev/null
+}
+for kind in png jpg webp; do
+    size=$(stat -c %s "a.$kind")
+    case $kind in webp) at=2000 ;; *) at=$((size - 1000)) ;; esac # of WebP the pixels come first
+    flip "$kind" $at
+    verified 1 '^differs$' "t.$kind" --model "$tiny"
+done
+rm -rf cut && cp -r two.png cut && rm cut/00001.png
+verified 1 '^differs$' cut --model "$tiny"
+sed 's/"seed":5,/"seed":6,/' a.jpg >t.jpg # a receipt that claims another seed; a COM segment has no checksum
+verified 1 '^differs$' t.jpg --model "$tiny"
+sed 's/"numerics_class":"cpu/"numerics_class":"gpu/' a.jpg >t.jpg
+verified 2 '^made on gpu-.*, cannot be replayed here: this is cpu-' t.jpg --model "$tiny"
+verified 2 '^made on cpu-.*, cannot be replayed here: this is ref-' a.jpg --model "$tiny" --device ref
+sed 's/"encoder":"libjpeg-turbo 2/"encoder":"libjpeg-turbo 1/; s/"encoder":"libjpeg-turbo 3/"encoder":"libjpeg-turbo 1/' a.jpg >t.jpg
+verified 2 '^made on libjpeg-turbo 1.*cannot be replayed here: this is libjpeg-turbo' t.jpg --model "$tiny"
+cp -r "$tiny" other
+verified 2 'called tiny-a, cannot be replayed here: it is called other' a.png --model other
+mkdir renamed && cp -r "$2/tests/golden/tiny-b" renamed/tiny-a
+verified 2 'cannot be replayed here: .*another digest' a.png --model renamed/tiny-a
+sed 's/"weir":1}/"weir":2}/' a.jpg >t.jpg
+verified 74 't.jpg: its receipt is none that this build can replay: weir' t.jpg --model "$tiny"
+sed 's/"model":"tiny-a"/"model":"..\/tin"/' a.jpg >t.jpg # as many bytes
+verified 74 'no name' t.jpg
+head -c 300 a.png >t.png
+verified 74 't.png: PNG: ' t.png --model "$tiny"
+echo "not a picture at all, and no film" >t.png
+verified 74 't.png: neither MP4, WebM, GIF nor a picture' t.png
+head -c 12288 /dev/zero | "$encode" image --width 64 --height 64 --format png -o bare.png
+verified 74 'bare.png: carries no receipt' bare.png
+verified 74 'absent.png: No such file' absent.png
+verified 74 'tiny-a.*not found' a.png
+verified 64 '2 files' a.png a.jpg
+
+# ---- what cannot be asked for
+refused 64 '--frames 3: a jpeg image holds 1' --frames 3 -o x.jpg
+refused 64 '--frames [0-9]*: a webp image holds 1' -o x.webp # as many as the model makes by itself
+refused 64 'contradicts' --frames 1 --format webp -o x.png
+refused 64 '--codec vp9: webp has none' --frames 1 --codec vp9 -o x.webp
+refused 64 '--format' --format bmp
+[ ! -e x.jpg ] && [ ! -e x.webp ] && [ ! -e x.png ] || fail "what was refused left a file"
+
+# ---- a cluster that stays: submit, wait, fetch; several images of one job
+"$weir" serve --dir "$work/serve" --model "$tiny" --test-timers --workers text=1,denoise=1,decode=1 >"$work/words" 2>&1 &
+serve=$!
+tries=0
+until "$weir" ls --dir "$work/serve" >/dev/null 2>&1; do
+    kill -0 "$serve" 2>/dev/null || fail "serve ended"
+    tries=$((tries + 1))
+    [ "$tries" -lt 600 ] || fail "serve does not answer"
+    sleep 0.1
+done
+job=$("$weir" submit "a red circle" --steps 2 --seed 5 --n 3 --frames 1 --format webp --dir "$work/serve") || fail "submit"
+"$weir" wait --dir "$work/serve" "$job" >"$work/stdout" || fail "job $job: $(cat "$work/stdout")"
+"$weir" fetch --dir "$work/serve" "$job" -o fetched >"$work/stdout"
+[ "$(ls fetched)" = "$job-000.webp
+$job-001.webp
+$job-002.webp" ] || fail "fetched: $(ls fetched)"
+cmp -s "fetched/$job-000.webp" a.webp || fail "a cluster made another image"
+"$weir" show --dir "$work/serve" "$job" | grep -q '^image     64x64, 2 steps' || fail "show does not call it an image"
+kill "$serve"
+wait "$serve" || :
+serve=""
+nothing_left "serve"
+
+echo "test_images: passed"
