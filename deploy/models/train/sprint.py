@@ -105,7 +105,7 @@ class Pairs:
         count, device = self.args.pairs_chunk, self.device
         captions = torch.stack([self.pool.draw(count), self.pool.wording(count)], 1)
         other = GUIDANCES[0] + (GUIDANCES[1] - GUIDANCES[0]) * torch.rand(count, device=device)
-        guidance = torch.where(torch.rand(count, device=device) < 0.5, nets.GUIDANCE, other)
+        guidance = other + (nets.GUIDANCE - other) * (torch.rand(count, device=device) < 0.5)
         states, mask = self.condition(captions)
         empty = self.pool.empty != vocabulary_gemma.PAD
         both = torch.cat([self.empty_states.expand_as(states), states])
