@@ -24,7 +24,7 @@ What is done here beyond the plain recipe, and why:
   sampler tells it: a whole number, cut off.
 - Linear heads that only training knows ask the text states for each slot of the caption (see Hints). Words get their
   meaning from that before pictures could teach it.
-- Sprint is not trained by its published recipe but by the shortest way to a network of exactly two steps: see sprint.py.
+- Sprint is not trained by its published recipe but by the shortest way to a network of exactly two steps: sprint.py.
 """
 import argparse
 import copy
@@ -256,8 +256,8 @@ def text_states(text_encoder, ids):
 
 
 class Hints(torch.nn.Module):
-    """What else training asks: each slot of the caption from the mean of its text states. One linear head for all slots,
-    thrown away afterwards."""
+    """What else training asks: each slot of the caption from the mean of its text states. One linear head for all
+    slots, thrown away afterwards."""
 
     def __init__(self, width):
         super().__init__()
