@@ -342,8 +342,8 @@ cleanup:
     return status;
 }
 
-/* The artefacts of the tasks of the job's last stage, one after another: packed messages with repeated fields alone join to one
- * message when their bytes are joined. */
+/* The artefacts of the tasks of the job's last stage, one after another: packed messages with repeated fields alone
+ * join to one message when their bytes are joined. */
 static enum weir_status write_manifest(struct sqlite_ledger *ledger, const struct weir_job_id *job,
                                        struct weir_error *error)
 {

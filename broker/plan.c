@@ -21,10 +21,13 @@ enum weir_status weir_plan_make(const Weir__Pb__JobSpec *spec, struct weir_plan 
         joined ? ((uint64_t)spec->frames + WEIR_PLAN_SEGMENT_FRAMES - 1) / WEIR_PLAN_SEGMENT_FRAMES : 1;
     const uint64_t tasks = 1 + (uint64_t)spec->n * (is_image ? 2 : 2 + segments); /* at most 2^32 * 2^28: no overflow */
     if (tasks > WEIR_PLAN_TASKS_MAX) {
-        return weir_fail(error, WEIR_TOO_LARGE, "n = %u %s of %u frame%s make %llu tasks; one job may have %d",
-                         spec->n, is_image ? "images" : "films", spec->frames, spec->frames == 1 ? "" : "s", (unsigned long long)tasks, WEIR_PLAN_TASKS_MAX);
+        return weir_fail(error, WEIR_TOO_LARGE, "n = %u %s of %u frame%s make %llu tasks; one job may have %d", spec->n,
+                         is_image ? "images" : "films", spec->frames, spec->frames == 1 ? "" : "s",
+                         (unsigned long long)tasks, WEIR_PLAN_TASKS_MAX);
     }
-    *out = (struct weir_plan){ .items = spec->n, .frames = spec->frames, .segments = (uint32_t)segments, .is_image = is_image };
+    *out = (struct weir_plan){
+        .items = spec->n, .frames = spec->frames, .segments = (uint32_t)segments, .is_image = is_image
+    };
     return WEIR_OK;
 }
 

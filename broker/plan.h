@@ -31,7 +31,8 @@ struct weir_plan_range {
     uint32_t count;
 };
 
-/* Errors   BAD_ARGUMENT (a field is missing, nothing is asked for, an image of several frames), TOO_LARGE (over WEIR_PLAN_TASKS_MAX) */
+/* Errors   BAD_ARGUMENT (a field is missing, nothing is asked for, an image of several frames), TOO_LARGE (over
+ *          WEIR_PLAN_TASKS_MAX) */
 enum weir_status weir_plan_make(const Weir__Pb__JobSpec *spec, struct weir_plan *out, struct weir_error *error);
 
 /* WEIR_PLAN_FILM or WEIR_PLAN_IMAGE: what the job's row keeps. */

@@ -40,8 +40,8 @@ struct weir_request {
     uint32_t n;          /* items; item i has seed + i */
     const char *sampler; /* "ddim", "dpm++", "flow-dpm++", "flow-euler", "scm" */
     const char *noise;   /* "f32", "f16" */
-    const char *format;  /* films: "mp4", "webm", "gif"; images, of one frame: "jpeg", "webp"; "png": an image when there is
-                          * one frame, else a folder of them */
+    const char *format;  /* films: "mp4", "webm", "gif"; images, of one frame: "jpeg", "webp"; "png": an image when
+                          * there is one frame, else a folder of them */
     bool folder;         /* with png: a folder, also of one frame */
     const char *codec;   /* "h264", "av1", "vp9" */
     uint64_t deadline_ms; /* from admission; 0: none */
@@ -120,8 +120,8 @@ enum weir_status weir_client_wait(struct weir_client *client, const char *job, w
 /* OK also when the job was being cancelled already; CONFLICT, with its state, when it is terminal. */
 enum weir_status weir_client_cancel(struct weir_client *client, const char *job, struct weir_error *error);
 
-/* Writes item `item` to `path`: a file, or for a folder of PNGs a directory of frames. Digests are checked, then it is fsynced and
- * renamed; what was there is replaced (of a directory: only an empty one). From the store's path where this machine has it, else from the
+/* Writes item `item` to `path`: a file, or for a folder of PNGs a directory of frames. Digests are checked, then it is
+ * fsynced and renamed; what was there is replaced (of a directory: only an empty one). From the store's path where this machine has it, else from the
  * worker's tensor socket. Blocks: as long as the bytes take. */
 enum weir_status weir_client_fetch(struct weir_client *client, const struct weir_report *report, uint32_t item,
                                    const char *path, struct weir_error *error);

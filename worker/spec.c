@@ -103,11 +103,12 @@ static enum weir_status choose_format(const Weir__Pb__JobSpec *wish, const struc
         return weir_fail(error, WEIR_BAD_ARGUMENT, "--format %s: it holds films; an image is png, jpeg or webp", name);
     }
     if (!*is_image && !film) {
-        return weir_fail(error, WEIR_BAD_ARGUMENT, "--format %s: it holds one picture; a folder of frames is png", name);
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--format %s: it holds one picture; a folder of frames is png",
+                         name);
     }
     if (*is_image && item->frames != 1) {
-        return weir_fail(error, WEIR_BAD_ARGUMENT, "--frames %u: a %s image holds 1; --frames 1 makes one", item->frames,
-                         image->name);
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--frames %u: a %s image holds 1; --frames 1 makes one",
+                         item->frames, image->name);
     }
     *format = image ? image->name : film->name;
     return WEIR_OK;

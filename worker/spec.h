@@ -22,14 +22,16 @@ struct weir_spec_model {
     const struct weir_model_facts *facts;
 };
 /* What is made, a film or images, is decided as PROTOCOL.md section 7 says.
- * `out` shares the texts of `wish` and of the model; every field is set, `image` where it is true. A seed that nobody asked for is random.
+ * `out` shares the texts of `wish` and of the model; every field is set, `image` where it is true. A seed that nobody
+ * asked for is random.
  * Errors   BAD_ARGUMENT, TOO_LARGE, UNSUPPORTED: the words name the flag, the value and the limit */
 enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct weir_spec_model *model,
                                    struct weir_encoders *encoders, Weir__Pb__JobSpec *out, struct weir_error *error);
 
 /* Whether a resolved spec is that of an image job. */
 bool weir_spec_is_image(const Weir__Pb__JobSpec *spec);
-/* What determines the bytes of one film or image (PROTOCOL.md section 10), as JSON with sorted keys; free() it. NULL: no memory. */
+/* What determines the bytes of one film or image (PROTOCOL.md section 10), as JSON with sorted keys; free() it. NULL:
+ * no memory. */
 char *weir_spec_receipt(const Weir__Pb__JobSpec *spec, uint32_t index, const char *numerics_class, const char *encoder);
 
 #endif

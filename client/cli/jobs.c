@@ -117,8 +117,8 @@ static enum weir_status act_submit(struct weir_client *client, const struct jobs
 int weir_cli_submit(int argc, char **argv)
 {
     struct command command = { .usage = "weir submit PROMPT... --dir DIR [options]",
-                               .text = "Hands films or images to a cluster and prints a job id each. The job is durable when its id "
-                                       "is printed.",
+                               .text = "Hands films or images to a cluster and prints a job id each. The job is durable "
+                                       "when its id is printed.",
                                .example = "weir submit --dir ~/weir \"a green square growing on a gray background\" --n 4",
                                .words_min = 1,
                                .words_max = PROMPTS_MAX,
@@ -332,7 +332,8 @@ static enum weir_status act_fetch(struct weir_client *client, const struct jobs_
 int weir_cli_fetch(int argc, char **argv)
 {
     struct command command = { .usage = "weir fetch JOB... --dir DIR [-o FOLDER]",
-                               .text = "Writes the films and images of finished jobs into a folder, as JOB-III.mp4 and so on.",
+                               .text = "Writes the films and images of finished jobs into a folder, as JOB-III.mp4 "
+                                       "and so on.",
                                .example = "weir fetch --dir ~/weir 019a... -o films",
                                .words_min = 1,
                                .words_max = PROMPTS_MAX,

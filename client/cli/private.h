@@ -1,5 +1,5 @@
-/* private: a broker and workers of our own in a temporary directory, and a client of them: what `run` and `verify` stand
- * on. The very same path as a cluster, and nothing left running.
+/* private: a broker and workers of our own in a temporary directory, and a client of them: what `run` and `verify`
+ * stand on. The very same path as a cluster, and nothing left running.
  *
  * Threads  one caller
  */

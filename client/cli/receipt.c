@@ -124,7 +124,8 @@ enum weir_status weir_cli_receipt_read(const char *path, char **text, struct wei
                                       { words, 0, WORDS_MAX, ours[ERR], false } };
         hear(heard);
         while (waitpid(pid, &state, 0) < 0 && errno == EINTR) continue;
-        if (!WIFEXITED(state) || WEXITSTATUS(state) != 0) status = explain(path, state, words, error);
+        if (!WIFEXITED(state) || WEXITSTATUS(state) != 0)
+            status = explain(path, state, words, error);
         else if (heard[OUT].over) {
             status = weir_fail(error, WEIR_BAD_FILE, "%s: a receipt of over %d bytes", path, RECEIPT_BYTES_MAX);
         }
@@ -157,7 +158,8 @@ static const char *text_of(struct fields *from, const char *name, size_t bytes_m
 static uint64_t number_of(struct fields *from, const char *name, uint64_t min, uint64_t max)
 {
     const json_t *value = json_object_get(from->object, name);
-    const uint64_t number = (uint64_t)json_integer_value(value); /* a seed of 2^63 and more is written as a negative one */
+    const uint64_t number =
+        (uint64_t)json_integer_value(value); /* a seed of 2^63 and more is written as a negative one */
     const bool good = json_is_integer(value) && number >= min && number <= max;
     if (!good && !from->missing) from->missing = name;
     return good ? number : min;
@@ -222,8 +224,10 @@ enum weir_status weir_cli_receipt_parse(const char *text, const char *path, stru
     const char *missing = whole.missing ? whole.missing : spec.missing;
     enum weir_status status = WEIR_OK;
     if (missing) {
-        status = weir_fail(error, WEIR_BAD_FILE, "%s: its receipt is none that this build can replay: %s%s is missing or "
-                           "not what it should be", path, spec.missing ? "spec." : "", missing);
+        status = weir_fail(error, WEIR_BAD_FILE,
+                           "%s: its receipt is none that this build can replay: %s%s is missing or "
+                           "not what it should be",
+                           path, spec.missing ? "spec." : "", missing);
     } else if (!is_name(out->model)) {
         status = weir_fail(error, WEIR_BAD_FILE, "%s: its receipt calls the model \"%.80s\", which is no name", path,
                            out->model);

@@ -16,7 +16,8 @@ void weir_cli_request_rows(struct weir_option rows[WEIR_CLI_REQUEST_ROWS], size_
     const struct weir_option own[WEIR_CLI_REQUEST_ROWS] = {
         { "model", 'm', WEIR_OPTION_TEXT, AT(model), 0, 4096, "DIR|NAME",
           "a diffusers model folder, or the name of one that `weir models` lists (default: shapes-modelscope)" },
-        { "frames", 0, WEIR_OPTION_INT, AT(frames), 1, 100000, "N", "frames of the film; 1 makes an image where the format can be one (default: the model's)" },
+        { "frames", 0, WEIR_OPTION_INT, AT(frames), 1, 100000, "N",
+          "frames of the film; 1 makes an image where the format can be one (default: the model's)" },
         { "size", 0, WEIR_OPTION_TEXT, AT(size), 0, 32, "WxH", "pixels, e.g. 128x128 (default: the model's)" },
         { "steps", 0, WEIR_OPTION_INT, AT(steps), 1, 1000, "N", "denoising steps (default: the model's)" },
         { "guidance", 0, WEIR_OPTION_REAL, AT(guidance), 0, 100, "G",
@@ -24,14 +25,15 @@ void weir_cli_request_rows(struct weir_option rows[WEIR_CLI_REQUEST_ROWS], size_
         { "seed", 0, WEIR_OPTION_INT, AT(seed), 0, 9223372036854774784.0, "S",
           "same seed, same bytes (default: a random one, which is printed)" },
         { "negative", 0, WEIR_OPTION_TEXT, AT(negative), 0, 10240, "TEXT", "what not to show" },
-        { "n", 'n', WEIR_OPTION_INT, AT(n), 1, 4096, "N", "films or images a prompt, with seeds S, S+1, ... (default: 1)" },
+        { "n", 'n', WEIR_OPTION_INT, AT(n), 1, 4096, "N",
+          "films or images a prompt, with seeds S, S+1, ... (default: 1)" },
         { "fps", 0, WEIR_OPTION_INT, AT(fps), 1, 240, "N", "frames a second of the film (default: the model's)" },
         { "sampler", 0, WEIR_OPTION_CHOICE, AT(sampler), 0, 0, "ddim|dpm++", "solver (default: the model's)" },
         { "noise", 0, WEIR_OPTION_CHOICE, AT(noise), 0, 0, "f32|f16",
           "type in which the initial noise is drawn, as diffusers would (default: f32)" },
         { "format", 0, WEIR_OPTION_CHOICE, AT(format), 0, 0, "mp4|webm|gif|png|jpeg|webp",
-          "jpeg, webp: an image of one frame; png: an image of one frame, a folder of more (default: from -o's ending, else mp4, "
-          "or png where the model makes images)" },
+          "jpeg, webp: an image of one frame; png: an image of one frame, a folder of more (default: from -o's ending, "
+          "else mp4, or png where the model makes images)" },
         { "codec", 0, WEIR_OPTION_CHOICE, AT(codec), 0, 0, "h264|av1|vp9",
           "video codec (default: h264 where the encoder has it; vp9 for webm)" },
     };
@@ -94,7 +96,8 @@ enum weir_status weir_cli_request_read(const struct weir_cli_request *from, cons
     }
     if (from->output && !of_path && !from->format) {
         return weir_fail(error, WEIR_BAD_ARGUMENT,
-                         "-o %s: an ending .mp4, .webm, .gif, .png, .jpg, .webp or / (a folder of PNGs) is wanted, or --format", from->output);
+                         "-o %s: an ending .mp4, .webm, .gif, .png, .jpg, .webp or / (a folder of PNGs) is wanted, or --format",
+                         from->output);
     }
     if (!out->format) out->format = of_path;
     out->folder = from->output && ends_with(from->output, "/");

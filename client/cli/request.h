@@ -18,8 +18,8 @@ struct weir_cli_request {
 void weir_cli_request_rows(struct weir_option rows[WEIR_CLI_REQUEST_ROWS], size_t offset);
 
 /* BAD_ARGUMENT for a --size that is no WxH, or a --format that contradicts -o. The format comes from --format, else from
- * -o's ending (.mp4 .webm .gif; .jpg .jpeg .webp: an image; .png: an image when there is one frame, else a folder; a final
- * '/': a folder of PNGs), else it is absent. */
+ * -o's ending (.mp4 .webm .gif; .jpg .jpeg .webp: an image; .png: an image when there is one frame, else a folder; a
+ * final '/': a folder of PNGs), else it is absent. */
 enum weir_status weir_cli_request_read(const struct weir_cli_request *from, const char *prompt,
                                        struct weir_request *out, struct weir_error *error);
 

@@ -25,7 +25,8 @@ static void fill_rows(struct weir_option *rows, size_t *count)
 #define AT(field) offsetof(struct run_options, field)
     const struct weir_option own[] = {
         { "output", 'o', WEIR_OPTION_TEXT, AT(request.output), 0, 4000, "PATH",
-          "where the film or image goes; several get -PPP-III before the ending (default: a name made from the prompt)" },
+          "where the film or image goes; several get -PPP-III before the ending (default: a name made from the "
+          "prompt)" },
         { "device", 0, WEIR_OPTION_CHOICE, AT(device), 0, 0, "auto|cpu|ref|cuda", "what computes (default: auto)" },
         { "threads", 0, WEIR_OPTION_INT, AT(threads), 1, 1024, "N", "threads of each worker (default: the cores shared out)" },
         { "workers", 0, WEIR_OPTION_TEXT, AT(workers), 0, 200, "SPEC",
@@ -83,8 +84,8 @@ static enum weir_status finish_job(struct weir_client *client, const struct run_
     return status;
 }
 
-static enum weir_status make_films(const struct weir_cli_private *own, const struct run_options *options, char **prompts,
-                                   size_t prompt_count, struct weir_error *error)
+static enum weir_status make_films(const struct weir_cli_private *own, const struct run_options *options,
+                                   char **prompts, size_t prompt_count, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK, first_failure = WEIR_OK;
     char(*jobs)[WEIR_JOB_BYTES] = calloc(prompt_count, sizeof *jobs);
@@ -140,8 +141,8 @@ int weir_cli_run(int argc, char **argv)
     if (status != WEIR_OK) return weir_cli_fail(status, &error);
     if (options.help) {
         weir_cli_help("weir run PROMPT... [options]",
-                      "Makes a film or an image of each prompt on this machine: starts a private broker and workers, shows "
-                      "progress, prints the path, and leaves nothing running.",
+                      "Makes a film or an image of each prompt on this machine: starts a private broker and workers, "
+                      "shows progress, prints the path, and leaves nothing running.",
                       rows, count);
         puts("\nExample\n  weir run \"a red circle moving right on a navy background\" --seed 7 -o circle.mp4\n"
              "  weir run \"a yellow star on a black background\" --frames 1 -o star.png");

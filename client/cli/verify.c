@@ -28,7 +28,8 @@ static const struct weir_option rows[] = {
       "where its model is (default: the name in the receipt)" },
     { "device", 0, WEIR_OPTION_CHOICE, AT(device), 0, 0, "auto|cpu|ref|cuda",
       "what computes (default: what the receipt says it was made on)" },
-    { "threads", 0, WEIR_OPTION_INT, AT(threads), 1, 1024, "N", "threads of each worker (default: the cores shared out)" },
+    { "threads", 0, WEIR_OPTION_INT, AT(threads), 1, 1024, "N",
+      "threads of each worker (default: the cores shared out)" },
     { "workers", 0, WEIR_OPTION_TEXT, AT(workers), 0, 200, "SPEC",
       "2: two that do all; text=1,denoise=2,decode=1: some for each stage (default: 1)" },
     { "quiet", 'q', WEIR_OPTION_FLAG, AT(quiet), 0, 0, NULL, "no progress" },
@@ -148,8 +149,10 @@ static void judge(const struct weir_cli_receipt *then, const struct weir_cli_rec
         elsewhere(verdict, then->encoder, now->encoder);
     } else if (strcmp(then->model, now->model) != 0) {
         verdict->code = EXIT_ELSEWHERE;
-        snprintf(verdict->words, sizeof verdict->words, "made of a model called %.120s, cannot be replayed here: it is "
-                 "called %.120s; its folder's name is what counts", then->model, now->model);
+        snprintf(verdict->words, sizeof verdict->words,
+                 "made of a model called %.120s, cannot be replayed here: it is "
+                 "called %.120s; its folder's name is what counts",
+                 then->model, now->model);
     } else {
         verdict->code = EXIT_DIFFERS;
         strcpy(verdict->words, "differs");
@@ -242,17 +245,20 @@ int weir_cli_verify(int argc, char **argv)
     enum weir_status status = weir_options_parse(rows, WEIR_COUNT(rows), argc, argv, &options, &given, &first, &error);
     if (status != WEIR_OK) return weir_cli_fail(status, &error);
     if (options.help) {
-        weir_cli_help("weir verify FILE [options]",
-                      "Reads the receipt of a film, an image or a folder of frames, makes it again on this machine, and "
-                      "compares the bytes.",
-                      rows, WEIR_COUNT(rows));
-        puts("\nPrints `same bytes` (exit code 0), `differs` (1), or `made on CLASS, cannot be replayed here` (2) where device,\n"
-             "encoder or model are others and other bytes prove nothing. A file without a receipt is an error (74).\n\n"
-             "Example\n  weir verify cat.png");
+        weir_cli_help(
+            "weir verify FILE [options]",
+            "Reads the receipt of a film, an image or a folder of frames, makes it again on this machine, and "
+            "compares the bytes.",
+            rows, WEIR_COUNT(rows));
+        puts(
+            "\nPrints `same bytes` (exit code 0), `differs` (1), or `made on CLASS, cannot be replayed here` (2) where\n"
+            "device, encoder or model are others and other bytes prove nothing. A file without a receipt is an error (74).\n\n"
+            "Example\n  weir verify cat.png");
         return 0;
     }
     if (argc - first != 1) {
-        status = weir_fail(&error, WEIR_BAD_ARGUMENT, "verify: %d files, 1 is wanted; weir verify --help", argc - first);
+        status =
+            weir_fail(&error, WEIR_BAD_ARGUMENT, "verify: %d files, 1 is wanted; weir verify --help", argc - first);
         return weir_cli_fail(status, &error);
     }
     status = verify(&options, argv[first], &verdict, &error);

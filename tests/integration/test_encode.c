@@ -1,5 +1,5 @@
-/* weir-encode, run as a program: films and images that read back as what went in, equal bytes for equal input, and nothing left
- * behind when something fails. All work is in one temporary folder; its `out` may hold nothing but finished results. */
+/* weir-encode, run as a program: films and images that read back as what went in, equal bytes for equal input, and
+ * nothing left behind when something fails. All work is in one temporary folder; its `out` may hold nothing but finished results. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -460,7 +460,8 @@ static void huge_images_are_refused(void **state)
     char *webp = read_file(w, "whole", &bytes);
     assert_memory_equal(webp + 12, "VP8L", 4);
     const uint32_t sides = 15999u | 15999u << 14;
-    for (int k = 0; k < 4; k++) webp[21 + k] = (char)((sides >> (8 * k) & 255) | (k == 3 ? (uint8_t)webp[24] & 0xf0 : 0));
+    const uint32_t flags = (uint32_t)(uint8_t)webp[24] << 24 & 0xf0000000u;
+    for (int k = 0; k < 4; k++) webp[21 + k] = (char)((sides | flags) >> (8 * k) & 255);
     write_file(w, "huge", webp, bytes);
     see_failure(w, run(w, "probe huge"), 74, "huge: ", "8192");
     free(webp);

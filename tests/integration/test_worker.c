@@ -217,12 +217,12 @@ static void one_frame_is_an_image_where_the_format_can_be_one(void **state)
         const char *made; /* NULL: refused */
         bool is_image;
     } rows[] = {
-        { NULL, -1, 1, "mp4", false },  { NULL, 1, 1, "png", true },      { "mp4", -1, 1, "mp4", false },
-        { "mp4", 1, 1, NULL, false },   { "gif", 1, 1, NULL, false },     { "webm", 0, 1, "webm", false },
-        { "png", -1, 1, "png", true },  { "png", -1, 2, "png", false },   { "png", 1, 1, "png", true },
-        { "png", 1, 2, NULL, false },   { "png", 0, 1, "png", false },    { "png", 0, 2, "png", false },
-        { "jpeg", -1, 1, "jpeg", true }, { "jpeg", -1, 2, NULL, false },  { "jpeg", 0, 1, NULL, false },
-        { "webp", 1, 1, "webp", true }, { "webp", 0, 1, NULL, false },
+        { NULL, -1, 1, "mp4", false },   { NULL, 1, 1, "png", true },    { "mp4", -1, 1, "mp4", false },
+        { "mp4", 1, 1, NULL, false },    { "gif", 1, 1, NULL, false },   { "webm", 0, 1, "webm", false },
+        { "png", -1, 1, "png", true },   { "png", -1, 2, "png", false }, { "png", 1, 1, "png", true },
+        { "png", 1, 2, NULL, false },    { "png", 0, 1, "png", false },  { "png", 0, 2, "png", false },
+        { "jpeg", -1, 1, "jpeg", true }, { "jpeg", -1, 2, NULL, false }, { "jpeg", 0, 1, NULL, false },
+        { "webp", 1, 1, "webp", true },  { "webp", 0, 1, NULL, false },
     };
     worker_start(b, NULL);
     worker_greet(b);

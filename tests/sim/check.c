@@ -134,7 +134,8 @@ static void saw_commit(struct check *check, struct check_job *job, struct check_
     }
     if (!call->u.commit.job_done) return;
     if (!all_done(job, WEIR_STAGE_ASSEMBLE)) check_fail(check, "a job succeeded with films missing");
-    if (job->plan.is_image && !all_done(job, WEIR_STAGE_DECODE)) check_fail(check, "a job succeeded with images missing");
+    if (job->plan.is_image && !all_done(job, WEIR_STAGE_DECODE))
+        check_fail(check, "a job succeeded with images missing");
     job->state = WEIR_JOB_SUCCEEDED;
 }
 

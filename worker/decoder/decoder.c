@@ -115,8 +115,17 @@ static enum weir_status start_encoder(struct passage *p, struct weir_error *erro
     snprintf(memory, sizeof memory, "%" PRIu64,
              MEMORY_MIB_BASE + 64 * (weir_item_frame_bytes(item) >> 20) + (is_joined(p) ? 0 : film_mib));
     snprintf(file, sizeof file, "%" PRIu64, FILE_MIB_BASE + 2 * film_mib);
-    const char *words[32] = { p->image ? "image" : "encode", "--width",       width, "--height",   height, "--format",
-                              spec->format,                  "--cpu-seconds", cpu,   "--file-mib", file };
+    const char *words[32] = { p->image ? "image" : "encode",
+                              "--width",
+                              width,
+                              "--height",
+                              height,
+                              "--format",
+                              spec->format,
+                              "--cpu-seconds",
+                              cpu,
+                              "--file-mib",
+                              file };
     size_t at = 11;
     if (!p->image) {
         words[at++] = "--frames";

@@ -373,7 +373,8 @@ struct image {
     struct weir_output output;
 };
 
-/* What lies in the file by now must be what went in: its size, its receipt and, where the format is exact, every pixel. */
+/* What lies in the file by now must be what went in: its size, its receipt and, where the format is exact, every
+ * pixel. */
 static enum weir_status verify_image(const struct image *image, const struct weir_picture *wanted,
                                      struct weir_error *error)
 {

@@ -27,7 +27,8 @@ struct weir_encode {
 };
 
 /* Errors   BAD_ARGUMENT (sizes a format cannot have), UNSUPPORTED (no such encoder installed), BAD_FILE (fewer or more
- *          bytes came than the frames have), TOO_LARGE (the receipt), IO, NO_MEMORY, INTERRUPTED, EXPIRED, INTERNAL; nothing is left behind */
+ *          bytes came than the frames have), TOO_LARGE (the receipt), IO, NO_MEMORY, INTERRUPTED,
+ *          EXPIRED, INTERNAL; nothing is left behind */
 enum weir_status weir_encode_run(const struct weir_encode *encode, int in_fd, struct weir_error *error);
 
 /* Encodes eight fixed frames in memory with the codec's encoder. `out` gets the digest of the packets: what a receipt

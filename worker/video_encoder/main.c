@@ -96,7 +96,8 @@ static const struct weir_option join_rows[] = {
     LIMIT_ROWS,
 };
 static const struct weir_option probe_rows[] = {
-    { .kind = WEIR_OPTION_TITLE, .help = "weir-encode probe [OPTIONS] PATH     what a film, folder or picture holds, as JSON" },
+    { .kind = WEIR_OPTION_TITLE,
+      .help = "weir-encode probe [OPTIONS] PATH     what a film, folder or picture holds, as JSON" },
     { "frames", 0, WEIR_OPTION_FLAG, AT(frames), .help = "decode, and add the sha256 of every RGB24 frame" },
     { "raw", 0, WEIR_OPTION_FLAG, AT(raw), .help = "decode, and write the RGB24 frames to standard output" },
     { "receipt", 0, WEIR_OPTION_FLAG, AT(receipt),
@@ -243,8 +244,8 @@ static enum weir_status run_version(struct values *values, char **words, int cou
         json_decref(pictures);
         return status;
     }
-    json_t *object = json_pack("{s:s, s:s, s:s, s:o, s:o}", "weir", WEIR_VERSION, "ffmpeg", av_version_info(), "license",
-                               avformat_license(), "encoders", encoders, "pictures", pictures);
+    json_t *object = json_pack("{s:s, s:s, s:s, s:o, s:o}", "weir", WEIR_VERSION, "ffmpeg", av_version_info(),
+                               "license", avformat_license(), "encoders", encoders, "pictures", pictures);
     char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
     json_decref(object);
     if (!text) return weir_fail(error, WEIR_NO_MEMORY, "out of memory");
@@ -281,8 +282,8 @@ static enum weir_status run(int argc, char **argv, struct weir_error *error)
         if (strcmp(verbs[i].name, name) == 0) verb = &verbs[i];
     }
     if (!verb) {
-        return weir_fail(error, WEIR_BAD_ARGUMENT, "'%s': one of encode, image, join, probe, version is wanted; --help lists "
-                         "the options", name);
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "'%s': one of encode, image, join, probe, version is wanted; --help "
+                         "lists the options", name);
     }
     struct values values = { 0 };
     uint64_t given = 0;
@@ -290,7 +291,8 @@ static enum weir_status run(int argc, char **argv, struct weir_error *error)
     enum weir_status status = WEIR_OK;
     WEIR_TRY(weir_options_parse(verb->rows, verb->row_count, argc - 1, argv + 1, &values, &given, &first, error));
     WEIR_TRY(check_line(verb, given, argc - 1 - first, error));
-    WEIR_TRY(weir_guard_start(&values.limits, verb->run == run_encode || verb->run == run_image || verb->run == run_join, error));
+    const bool leaves_files = verb->run == run_encode || verb->run == run_image || verb->run == run_join;
+    WEIR_TRY(weir_guard_start(&values.limits, leaves_files, error));
     WEIR_TRY(verb->run(&values, argv + 1 + first, argc - 1 - first, error));
 
 cleanup:

@@ -33,8 +33,8 @@ struct weir_picture {
 };
 void weir_picture_deinit(struct weir_picture *picture);
 
-struct weir_picture_kind { /* one row a format */
-    const char *name;      /* "png" */
+struct weir_picture_kind {       /* one row a format */
+    const char *name;            /* "png" */
     const char *pixels, *matrix; /* what is stored, as probe says it */
     const char *magic;
     size_t magic_bytes;

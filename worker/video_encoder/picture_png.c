@@ -13,11 +13,13 @@ static const uint8_t end[12] = { 0, 0, 0, 0, 'I', 'E', 'N', 'D', 0xae, 0x42, 0x6
 
 int weir_png_put(spng_ctx *png, const struct weir_picture *picture)
 {
-    struct spng_ihdr header = { .width = picture->width, .height = picture->height, .bit_depth = 8,
-                                .color_type = SPNG_COLOR_TYPE_TRUECOLOR };
+    struct spng_ihdr header = {
+        .width = picture->width, .height = picture->height, .bit_depth = 8, .color_type = SPNG_COLOR_TYPE_TRUECOLOR
+    };
     char no_words[1] = "";
-    struct spng_text text = { .type = SPNG_ITXT, .text = picture->comment, .language_tag = no_words,
-                              .translated_keyword = no_words };
+    struct spng_text text = {
+        .type = SPNG_ITXT, .text = picture->comment, .language_tag = no_words, .translated_keyword = no_words
+    };
     memcpy(text.keyword, keyword, sizeof keyword);
     int code = spng_set_ihdr(png, &header);
     if (!code && picture->comment) {
@@ -105,7 +107,8 @@ static enum weir_status decode(const uint8_t *bytes, size_t count, bool with_pix
     spng_ctx_free(png);
     if (code) return fail(code, WEIR_BAD_FILE, error);
     /* libspng is content with an end that lacks its checksum */
-    if (!with_pixels || (count >= sizeof end && memcmp(bytes + count - sizeof end, end, sizeof end) == 0)) return WEIR_OK;
+    if (!with_pixels || (count >= sizeof end && memcmp(bytes + count - sizeof end, end, sizeof end) == 0))
+        return WEIR_OK;
     return weir_fail(error, WEIR_BAD_FILE, "PNG: it does not end in its last chunk");
 }
 

@@ -81,11 +81,13 @@ static enum weir_status encode_pixels(const struct weir_picture *picture, WebPMe
     if (!WebPPictureImportRGB(&webp, picture->rgb, (int)picture->width * 3)) {
         status = weir_fail(error, WEIR_NO_MEMORY, "WebP: out of memory");
     } else if (!WebPEncode(&config, &webp)) {
-        const bool no_memory = webp.error_code == VP8_ENC_ERROR_OUT_OF_MEMORY ||
-                               webp.error_code == VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY;
-        if (stopped.code != WEIR_OK) status = weir_fail(error, stopped.code, "%s", stopped.words);
-        else status = weir_fail(error, no_memory ? WEIR_NO_MEMORY : WEIR_INTERNAL, "WebP: error %d of its encoder",
-                                (int)webp.error_code);
+        const bool no_memory =
+            webp.error_code == VP8_ENC_ERROR_OUT_OF_MEMORY || webp.error_code == VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY;
+        if (stopped.code != WEIR_OK)
+            status = weir_fail(error, stopped.code, "%s", stopped.words);
+        else
+            status = weir_fail(error, no_memory ? WEIR_NO_MEMORY : WEIR_INTERNAL, "WebP: error %d of its encoder",
+                               (int)webp.error_code);
     }
     WebPPictureFree(&webp);
     return status;

@@ -49,8 +49,8 @@ enum weir_status weir_png_write(int folder_fd, const char *folder, int64_t index
     return status;
 }
 
-enum weir_status weir_png_read(int folder_fd, const char *folder, int64_t index, bool with_pixels, struct weir_picture *out,
-                               struct weir_error *error)
+enum weir_status weir_png_read(int folder_fd, const char *folder, int64_t index, bool with_pixels,
+                               struct weir_picture *out, struct weir_error *error)
 {
     *out = (struct weir_picture){ 0 };
     const struct name name = name_of(index);

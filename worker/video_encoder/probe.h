@@ -16,11 +16,12 @@ enum weir_probe_mode {
     WEIR_PROBE_FACTS,  /* one JSON object to standard output, from the index and the packets */
     WEIR_PROBE_FRAMES, /* and frame_sha256: one digest a decoded frame */
     WEIR_PROBE_RAW,    /* the decoded frames to standard output, nothing else */
-    WEIR_PROBE_RECEIPT, /* the receipt to standard output, byte for byte; of a picture or folder its pixels are not read */
+    WEIR_PROBE_RECEIPT, /* the receipt to standard output, byte for byte; pixels of pictures are not read */
 };
 
 /* A single picture is decoded as a whole in every mode but the last.
- * Errors   NOT_FOUND, BAD_FILE (another kind, damaged, cut short, no receipt), TOO_LARGE (a picture of over 256 MiB), IO, NO_MEMORY */
+ * Errors   NOT_FOUND, BAD_FILE (another kind, damaged, cut short, no receipt), TOO_LARGE (a picture of over 256 MiB), IO,
+ *          NO_MEMORY */
 enum weir_status weir_probe_run(const char *path, enum weir_probe_mode mode, struct weir_error *error);
 
 /* Reads back what was just written: `fd` must hold exactly `frames` frames of this size.
