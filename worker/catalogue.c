@@ -24,12 +24,15 @@ static enum weir_status digest_of(const struct weir_model_dir *model, const stru
 static void print_facts(const char *name, const struct weir_model_dir *model, const struct weir_model_facts *facts,
                         const char *digest)
 {
-    printf("%-24s %s: text to video, %ux%u, %u frames at %u/s, %u steps, guidance %g, sampler %s\n", name,
-           weir_model_dir_class_name(model), facts->width, facts->height, facts->frames, facts->fps, facts->steps,
-           facts->guidance,
+    char what[64], sizes[64];
+    snprintf(what, sizeof what, "%u frames at %u/s, ", facts->frames, facts->fps);
+    snprintf(sizes, sizeof sizes, "sizes in multiples of %u", facts->size_multiple);
+    if (facts->frames_max == 1) what[0] = '\0';
+    if (facts->bins) snprintf(sizes, sizeof sizes, "any size, made at the nearest that it was trained on");
+    printf("%-24s %s: text to %s, %ux%u, %s%u steps, guidance %g, sampler %s\n", name, weir_model_dir_class_name(model),
+           facts->frames_max == 1 ? "image" : "video", facts->width, facts->height, what, facts->steps, facts->guidance,
            facts->sampler == WEIR_ITEM_SAMPLER_COUNT ? "to be named" : weir_item_sampler_name(facts->sampler));
-    printf("%-24s sizes in multiples of %u; digest %.16s; %s\n", "", facts->size_multiple, digest,
-           weir_model_dir_path(model));
+    printf("%-24s %s; digest %.16s; %s\n", "", sizes, digest, weir_model_dir_path(model));
 }
 
 static void print_one(void *context, const char *name, const char *path)

@@ -17,13 +17,16 @@ static uint64_t times(uint64_t a, uint64_t b)
 
 static uint64_t denoise_units(const struct weir_model_facts *facts, const struct weir_item *item, uint32_t steps)
 {
-    const uint64_t positions = (uint64_t)(item->width / facts->latent_factor) * (item->height / facts->latent_factor);
-    return times(times(positions, item->frames), (uint64_t)steps * (weir_item_guided(item) ? 2 : 1));
+    uint32_t dims[4];
+    weir_item_latent_dims(facts, item, dims);
+    return times(times((uint64_t)dims[2] * dims[3], dims[1]),
+                 (uint64_t)steps * (weir_item_guided(facts, item) ? 2 : 1));
 }
 
-static uint64_t decode_units(const struct weir_item *item, uint32_t frames)
+static uint64_t decode_units(const struct weir_model_facts *facts, const struct weir_item *item, uint32_t frames)
 {
-    return times((uint64_t)item->width * item->height, frames);
+    const struct weir_sana_size made = weir_item_made(facts, item);
+    return times((uint64_t)made.width * made.height, frames);
 }
 
 static uint64_t predict_ms(const struct weir_quoter *quoter, size_t model, const struct weir_model_facts *facts,
@@ -32,7 +35,7 @@ static uint64_t predict_ms(const struct weir_quoter *quoter, size_t model, const
     const struct weir_speed *speed = &quoter->speeds[model];
     const uint64_t denoise = atomic_load(&speed->denoise_ns), decode = atomic_load(&speed->decode_ns);
     const uint64_t denoise_ns = times(denoise_units(facts, item, item->steps), denoise ? denoise : DENOISE_NS_GUESS);
-    const uint64_t decode_ns = times(decode_units(item, item->frames), decode ? decode : DECODE_NS_GUESS);
+    const uint64_t decode_ns = times(decode_units(facts, item, item->frames), decode ? decode : DECODE_NS_GUESS);
     const uint64_t one_ms = denoise_ns / 1000000 + decode_ns / 1000000 + 3 * TASK_MS;
     const uint64_t all_ms = times(one_ms, n);
     return all_ms > INT64_MAX ? INT64_MAX : all_ms;
@@ -54,8 +57,8 @@ static enum weir_status answer(struct weir_quoter *quoter, struct weir_quote *qu
     WEIR_TRY(weir_spec_resolve(wish, &asked, quoter->encoders, &quote->spec, error));
     WEIR_TRY(weir_spec_item(&quote->spec, 0, &item, error));
     WEIR_TRY(weir_pipeline_check_sampler(model->quotes, &item, error));
-    WEIR_TRY(weir_pipeline_text_tokens(model->quotes, quote->spec.prompt, &real, &whole, error));
-    WEIR_TRY(weir_pipeline_text_tokens(model->quotes, quote->spec.negative, &real, &whole, error));
+    WEIR_TRY(weir_pipeline_text_tokens(model->quotes, quote->spec.prompt, false, &real, &whole, error));
+    WEIR_TRY(weir_pipeline_text_tokens(model->quotes, quote->spec.negative, true, &real, &whole, error));
     status = weir_stages_plan(model->quotes, quoter->device, &item, &quote->memory_bytes, error);
     if (status == WEIR_BAD_SHAPE) { /* over what an op can count, long before any machine's memory */
         status = weir_fail(error, WEIR_TOO_LARGE, "--size %ux%u with %u frames: more pixels than any plan can hold",
@@ -100,7 +103,7 @@ void weir_quoter_learn(struct weir_quoter *quoter, const struct weir_task *task)
     if (task->id.stage == WEIR_STAGE_DENOISE) {
         teach(&speed->denoise_ns, denoise_units(facts, &task->item, task->steps_run), task->milliseconds);
     } else if (task->id.stage == WEIR_STAGE_DECODE && task->lease->frame_count) {
-        teach(&speed->decode_ns, decode_units(&task->item, task->lease->frame_count), task->milliseconds);
+        teach(&speed->decode_ns, decode_units(facts, &task->item, task->lease->frame_count), task->milliseconds);
     }
 }
 

@@ -162,6 +162,9 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
         blanks.seed = random;
     }
     WEIR_TRY(weir_item_resolve(model->facts, &blanks, &item, error));
+    if (model->facts->guidance_inside && wish->negative && wish->negative[0]) {
+        WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "--negative: model %s takes none", model->name));
+    }
     if (n < 1 || n > ITEMS_MAX) {
         WEIR_TRY(weir_fail(error, n ? WEIR_TOO_LARGE : WEIR_BAD_ARGUMENT, "--n %u: 1 to %d is allowed", n, ITEMS_MAX));
     }

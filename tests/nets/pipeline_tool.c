@@ -116,13 +116,13 @@ static bool write_file(struct tool *tool, const char *out, const char *suffix, c
 static bool encode(struct tool *tool, const char *prompt, const char *negative, float *embedding)
 {
     const struct weir_model_facts *facts = weir_pipeline_facts(tool->pipeline);
-    const size_t one = (size_t)facts->text_tokens * facts->text_channels;
-    const bool guided = weir_item_guided(&tool->item);
+    const size_t one = (size_t)facts->text_rows * facts->text_channels;
+    const bool guided = weir_item_guided(facts, &tool->item);
     struct weir_text *text = NULL;
     const bool good = load(tool, WEIR_PIPELINE_TEXT) &&
                       weir_text_create(tool->pipeline, &text, &tool->error) == WEIR_OK &&
-                      (!guided || weir_text_run(text, negative, embedding, &tool->error) == WEIR_OK) &&
-                      weir_text_run(text, prompt, embedding + (guided ? one : 0), &tool->error) == WEIR_OK;
+                      (!guided || weir_text_run(text, negative, true, embedding, &tool->error) == WEIR_OK) &&
+                      weir_text_run(text, prompt, false, embedding + (guided ? one : 0), &tool->error) == WEIR_OK;
     weir_text_destroy(&text);
     weir_pipeline_unload(tool->pipeline, WEIR_PIPELINE_TEXT);
     return good;

@@ -74,7 +74,7 @@ static enum weir_status run_text(struct attempt *a, struct weir_error *error)
     struct weir_text *text = NULL;
     WEIR_TRY(weir_pipeline_load(a->pipeline, a->device, WEIR_PIPELINE_TEXT, error));
     WEIR_TRY(weir_text_create(a->pipeline, &text, error));
-    WEIR_TRY(weir_text_run(text, "a red star", a->embedding, error));
+    WEIR_TRY(weir_text_run(text, "a red star", false, a->embedding, error));
 cleanup:
     weir_text_destroy(&text);
     weir_pipeline_unload(a->pipeline, WEIR_PIPELINE_TEXT);

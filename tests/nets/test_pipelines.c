@@ -83,14 +83,14 @@ static struct weir_item resolve(const struct bench *b, const struct film *film)
 static float *embed(const struct bench *b, const struct film *film, const struct weir_item *item)
 {
     struct weir_text *text = NULL;
-    const size_t one = (size_t)b->facts->text_tokens * b->facts->text_channels;
+    const size_t one = (size_t)b->facts->text_rows * b->facts->text_channels;
     float *embedding = malloc(weir_item_embedding_count(b->facts, item) * sizeof *embedding), *to = embedding;
     OK(weir_text_create(b->pipeline, &text, &error));
-    if (weir_item_guided(item)) {
-        OK(weir_text_run(text, film->negative, to, &error));
+    if (weir_item_guided(b->facts, item)) {
+        OK(weir_text_run(text, film->negative, true, to, &error));
         to += one;
     }
-    OK(weir_text_run(text, film->prompt, to, &error));
+    OK(weir_text_run(text, film->prompt, false, to, &error));
     weir_text_destroy(&text);
     return embedding;
 }
@@ -391,17 +391,17 @@ static void texts_have_keys_that_tell_them_apart(void **state)
     struct bench b = bench_open("ref", "tiny-b");
     char one[WEIR_SHA256_HEX_BYTES], two[WEIR_SHA256_HEX_BYTES];
     uint32_t real, whole;
-    OK(weir_pipeline_text_key(b.pipeline, "class-1", "a red circle", one, &error));
-    OK(weir_pipeline_text_key(b.pipeline, "class-1", "A  RED circle", two, &error)); /* the same ids */
+    OK(weir_pipeline_text_key(b.pipeline, "class-1", "a red circle", false, one, &error));
+    OK(weir_pipeline_text_key(b.pipeline, "class-1", "A  RED circle", false, two, &error)); /* the same ids */
     assert_string_equal(one, two);
-    OK(weir_pipeline_text_key(b.pipeline, "class-1", "a red square", two, &error));
+    OK(weir_pipeline_text_key(b.pipeline, "class-1", "a red square", false, two, &error));
     assert_string_not_equal(one, two);
-    OK(weir_pipeline_text_key(b.pipeline, "class-2", "a red circle", two, &error));
+    OK(weir_pipeline_text_key(b.pipeline, "class-2", "a red circle", false, two, &error));
     assert_string_not_equal(one, two);
-    OK(weir_pipeline_text_tokens(b.pipeline, "a red circle", &real, &whole, &error));
+    OK(weir_pipeline_text_tokens(b.pipeline, "a red circle", false, &real, &whole, &error));
     assert_int_equal(real, 5);
     assert_int_equal(whole, 5);
-    OK(weir_pipeline_text_tokens(b.pipeline, long_prompt, &real, &whole, &error));
+    OK(weir_pipeline_text_tokens(b.pipeline, long_prompt, false, &real, &whole, &error));
     assert_int_equal(real, 16);
     assert_true(whole > 16);
     bench_close(&b);
@@ -414,6 +414,8 @@ static const struct weir_model_facts some_facts = { .family = "test",
                                                     .latent_channels = 4,
                                                     .latent_factor = 8,
                                                     .text_tokens = 77,
+                                                    .text_rows = 77,
+                                                    .frames_max = WEIR_ITEM_FRAMES_MAX,
                                                     .text_channels = 10,
                                                     .train_timesteps = 500,
                                                     .width = 128,
@@ -439,7 +441,7 @@ static void blanks_are_filled_from_the_model(void **state)
     assert_int_equal(item.fps, 8);
     assert_int_equal(item.sampler, WEIR_ITEM_SAMPLER_DPM_SOLVER);
     assert_int_equal(item.noise, WEIR_ITEM_NOISE_F32);
-    assert_true(weir_item_guided(&item));
+    assert_true(weir_item_guided(&some_facts, &item));
     assert_int_equal(weir_item_latent_count(&some_facts, &item), 4 * 16 * 16 * 8);
     assert_int_equal(weir_item_embedding_count(&some_facts, &item), 2 * 77 * 10);
     assert_int_equal(weir_item_frame_bytes(&item), 128 * 64 * 3);
@@ -451,7 +453,7 @@ static void blanks_are_filled_from_the_model(void **state)
     OK(weir_item_resolve(&some_facts, &wish, &item, &error));
     assert_int_equal(item.sampler, WEIR_ITEM_SAMPLER_DDIM);
     assert_int_equal(item.noise, WEIR_ITEM_NOISE_F16);
-    assert_false(weir_item_guided(&item));
+    assert_false(weir_item_guided(&some_facts, &item));
 }
 
 static void a_wish_over_a_limit_is_refused_with_flag_value_and_limit(void **state)

@@ -227,8 +227,7 @@ static enum weir_status run(struct weir_open_stage *stage, struct weir_task *tas
                          .ground = ground,
                          .format = is_image ? NULL : weir_film_format(spec->format),
                          .image = is_image ? weir_image_format(spec->format) : NULL };
-    const uint32_t dims[] = { facts->latent_channels, item->frames, item->height / facts->latent_factor,
-                              item->width / facts->latent_factor };
+    uint32_t dims[4];
     struct weir_artefact_tensor latents;
     void *bytes = NULL;
     size_t byte_count;
@@ -242,6 +241,7 @@ static enum weir_status run(struct weir_open_stage *stage, struct weir_task *tas
     WEIR_TRY(range_of(&p, error));
     WEIR_TRY(weir_task_input(task, ground->link, 0, &bytes, &byte_count, error));
     WEIR_TRY(weir_artefact_parse(bytes, byte_count, &latents, error));
+    weir_item_latent_dims(facts, item, dims);
     WEIR_TRY(weir_artefact_expect(&latents, "the latents", 4, dims, error));
     if (!fits(stage, item)) {
         weir_decoder_destroy(&decoder->run);

@@ -160,12 +160,12 @@ static enum weir_status publish(struct passage *p, struct weir_error *error)
     enum weir_status status = WEIR_OK;
     const struct weir_model_facts *facts = weir_pipeline_facts(p->ground->pipeline);
     const struct weir_item *item = &p->task->item;
-    const uint32_t dims[] = { facts->latent_channels, item->frames, item->height / facts->latent_factor,
-                              item->width / facts->latent_factor };
+    uint32_t dims[4];
     void *bytes = NULL;
     size_t byte_count, count;
     float *values;
     struct weir_output *output;
+    weir_item_latent_dims(facts, item, dims);
     WEIR_TRY(weir_artefact_create(4, dims, &bytes, &byte_count, &values, &count, error));
     memcpy(values, p->latents, count * sizeof *values);
     WEIR_TRY(weir_task_output(p->task, &output, error));
@@ -182,7 +182,7 @@ static enum weir_status run(struct weir_open_stage *stage, struct weir_task *tas
     struct denoiser *denoiser = (struct denoiser *)stage;
     const struct weir_stage_ground *ground = stage->ground;
     const struct weir_model_facts *facts = weir_pipeline_facts(ground->pipeline);
-    const uint32_t dims[] = { weir_item_guided(&task->item) ? 2 : 1, facts->text_tokens, facts->text_channels };
+    const uint32_t dims[] = { weir_item_guided(facts, &task->item) ? 2 : 1, facts->text_rows, facts->text_channels };
     struct passage p = { .denoiser = denoiser, .task = task, .ground = ground };
     struct weir_artefact_tensor embedding;
     void *bytes = NULL;

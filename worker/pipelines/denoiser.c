@@ -4,6 +4,7 @@
 #include "worker/samplers/noise.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,8 @@ struct weir_denoiser {
     float *host;                  /* latent_count: noise on its way in; NULL before the first begin */
     struct weir_item shape;       /* planned for */
     struct weir_item item;        /* in progress */
+    int32_t lengths[2];           /* real tokens of each row; where embeddings count them */
+    float t[2], guidance;         /* of the step in progress: on their way in */
     struct weir_sampler *sampler; /* NULL: no item was begun */
     uint32_t done;
 };
@@ -63,7 +66,7 @@ enum weir_status weir_denoiser_plan(struct weir_pipeline *pipeline, struct weir_
     d->latent_count = weir_item_latent_count(&pipeline->facts, item);
     WEIR_TRY(weir_run_create_program(device, &d->prepare, error));
     WEIR_TRY(weir_run_create_program(device, &d->step, error));
-    pipeline->family->build_prepare(pipeline, net, d->prepare, weir_item_guided(item) ? 2 : 1);
+    pipeline->family->build_prepare(pipeline, net, d->prepare, weir_item_guided(&pipeline->facts, item) ? 2 : 1);
     WEIR_TRY(weir_program_finish(d->prepare, error));
     pipeline->family->build_step(pipeline, net, d->step, item);
     WEIR_TRY(weir_program_finish(d->step, error));
@@ -121,8 +124,9 @@ uint64_t weir_denoiser_bytes(const struct weir_denoiser *denoiser)
 bool weir_denoiser_fits(const struct weir_denoiser *denoiser, const struct weir_item *item)
 {
     const struct weir_item *shape = &denoiser->shape;
+    const struct weir_model_facts *facts = &denoiser->pipeline->facts;
     return shape->width == item->width && shape->height == item->height && shape->frames == item->frames &&
-           weir_item_guided(shape) == weir_item_guided(item);
+           weir_item_guided(facts, shape) == weir_item_guided(facts, item);
 }
 
 /* ---- an item ---- */
@@ -191,12 +195,48 @@ cleanup:
     return status;
 }
 
+static uint32_t rows_of(const struct weir_denoiser *d)
+{
+    return weir_item_guided(&d->pipeline->facts, &d->shape) ? 2 : 1;
+}
+
+static bool counts_tokens(const struct weir_denoiser *d)
+{
+    return d->pipeline->facts.text_rows > d->pipeline->facts.text_tokens;
+}
+
+static enum weir_status read_lengths(struct weir_denoiser *d, const float *embedding, struct weir_error *error)
+{
+    const struct weir_model_facts *facts = &d->pipeline->facts;
+    for (uint32_t row = 0; counts_tokens(d) && row < rows_of(d); row++) {
+        const float count = embedding[((size_t)row * facts->text_rows + facts->text_tokens) * facts->text_channels];
+        if (!(count >= 1 && count <= (float)facts->text_tokens && floorf(count) == count))
+            return weir_fail(error, WEIR_BAD_FILE, "the embedding says that %g of %u tokens are real", (double)count,
+                             facts->text_tokens);
+        d->lengths[row] = (int32_t)count;
+    }
+    return WEIR_OK;
+}
+
+static enum weir_status write_text(struct weir_denoiser *d, const float *embedding, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_model_facts *facts = &d->pipeline->facts;
+    const size_t at = d->prepare_at + weir_program_offset(d->prepare, "text");
+    const size_t bytes = (size_t)facts->text_tokens * facts->text_channels * sizeof *embedding;
+    for (uint32_t row = 0; row < rows_of(d); row++) {
+        const float *from = embedding + (size_t)row * facts->text_rows * facts->text_channels;
+        WEIR_TRY(weir_run_write(&d->run, at + row * bytes, from, bytes, error));
+    }
+cleanup:
+    return status;
+}
+
 enum weir_status weir_denoiser_begin(struct weir_denoiser *d, const struct weir_item *item, const float *embedding,
                                      const struct weir_denoiser_state *state, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct weir_sampler *sampler = NULL; /* owned here until the item is begun */
-    const size_t embedding_bytes = weir_item_embedding_count(&d->pipeline->facts, item) * sizeof(float);
 
     weir_sampler_destroy(&d->sampler);
     WEIR_TRY(weir_item_check(&d->pipeline->facts, item, error));
@@ -204,12 +244,12 @@ enum weir_status weir_denoiser_begin(struct weir_denoiser *d, const struct weir_
         WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "a denoise run of %ux%u, %u frames, was planned for %ux%u, %u",
                            item->width, item->height, item->frames, d->shape.width, d->shape.height, d->shape.frames));
     }
+    WEIR_TRY(read_lengths(d, embedding, error));
     WEIR_TRY(sampler_for(d, item, &sampler, error));
     WEIR_TRY(check_state(sampler, state, error));
     WEIR_TRY(start(d, error));
     WEIR_TRY(write_state(d, item, state, error));
-    WEIR_TRY(weir_run_write(&d->run, d->prepare_at + weir_program_offset(d->prepare, "text"), embedding,
-                            embedding_bytes, error));
+    WEIR_TRY(write_text(d, embedding, error));
     WEIR_TRY(weir_run_program(&d->run, d->prepare, d->prepare_at, NULL, 0, error));
     WEIR_TRY(d->device->table->stream_sync(d->run.stream, error));
     d->item = *item;
@@ -240,11 +280,36 @@ bool weir_denoiser_looks_back(const struct weir_denoiser *denoiser)
 static_assert(sizeof(struct weir_sampler_coefficients) == WEIR_SAMPLER_COEFFICIENTS * sizeof(float),
               "sampler_step and the samplers share one formula");
 
+/* What a step's program is given beside latents and slots. Its arena is one for all steps, so all of it every time. */
+static enum weir_status write_inputs(struct weir_denoiser *d, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_pipeline *pipeline = d->pipeline;
+    const struct weir_sampler_coefficients *k = weir_sampler_coefficients(d->sampler, d->done);
+    const size_t rows = rows_of(d);
+    const struct {
+        const char *name;
+        const void *host;
+        size_t bytes;
+        bool there;
+    } inputs[] = { { "t", d->t, rows * sizeof *d->t, true },
+                   { "k", k, sizeof *k, true },
+                   { "guidance", &d->guidance, sizeof d->guidance, rows == 2 || pipeline->facts.guidance_inside },
+                   { "lengths", d->lengths, rows * sizeof *d->lengths, counts_tokens(d) } };
+    d->t[0] = d->t[1] = (float)weir_sampler_timestep(d->sampler, d->done) * pipeline->time_factor;
+    d->guidance = (float)d->item.guidance * pipeline->guidance_factor;
+    for (size_t i = 0; i < WEIR_COUNT(inputs); i++) {
+        if (!inputs[i].there) continue;
+        WEIR_TRY(weir_run_write(&d->run, d->step_at + weir_program_offset(d->step, inputs[i].name), inputs[i].host,
+                                inputs[i].bytes, error));
+    }
+cleanup:
+    return status;
+}
+
 enum weir_status weir_denoiser_step(struct weir_denoiser *d, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    float t[2], guidance = (float)d->item.guidance;
-    const size_t rows = weir_item_guided(&d->item) ? 2 : 1;
     if (!d->sampler || d->done >= weir_sampler_step_count(d->sampler))
         return weir_fail(error, WEIR_BAD_ARGUMENT, "no step is left to do");
 
@@ -252,14 +317,7 @@ enum weir_status weir_denoiser_step(struct weir_denoiser *d, struct weir_error *
         draw(&d->item, d->done + 1, d->host, d->latent_count);
         WEIR_TRY(weir_run_write(&d->run, d->previous_at, d->host, d->latent_count * sizeof(float), error));
     }
-    const struct weir_sampler_coefficients *k = weir_sampler_coefficients(d->sampler, d->done);
-    t[0] = t[1] = (float)weir_sampler_timestep(d->sampler, d->done);
-    WEIR_TRY(weir_run_write(&d->run, d->step_at + weir_program_offset(d->step, "t"), t, rows * sizeof *t, error));
-    WEIR_TRY(weir_run_write(&d->run, d->step_at + weir_program_offset(d->step, "k"), k, sizeof *k, error));
-    if (rows == 2) {
-        WEIR_TRY(weir_run_write(&d->run, d->step_at + weir_program_offset(d->step, "guidance"), &guidance,
-                                sizeof guidance, error));
-    }
+    WEIR_TRY(write_inputs(d, error));
     WEIR_TRY(weir_run_program(&d->run, d->step, d->step_at, d->bindings, d->binding_count, error));
     WEIR_TRY(d->device->table->stream_sync(d->run.stream, error));
     d->done++;

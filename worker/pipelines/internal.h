@@ -13,9 +13,16 @@
 /* What a family says. A `net` is a stage's network on a device; the driver only hands it back.
  * The programs' names: text: input "ids" i32 [R, 1, 1, L, 1], output "embedding". prepare: input "text" [R, 1, 1, L,
  * C]; every output is an extern of step by the same name. step: externs "latents" and "previous" f32 [items, C, T, H W,
- * 1], inputs "t" [R], "guidance" [items] (when guided), "k" [items, coefficients]: of sampler_step, and of
- * latents_pack_scaled where a sampler scales what the network is given. decode: input "z" f32 [frames, C, 1, h w, 1],
- * outputs "picture" and "rgb". */
+ * 1], inputs "t" [R], "guidance" [items] (when guided, or where the network is told it), "lengths" i32 [R] (where
+ * embeddings count their tokens), "k" [items, coefficients]: of sampler_step, and of latents_pack_scaled where a sampler
+ * scales what the network is given. decode: input "z" f32 [frames, C, 1, h w, 1], outputs "picture" and "rgb". */
+
+/* What the text encoder reads of a text, and which of its outputs are the embedding's rows. */
+struct weir_text_tokens {
+    uint32_t count;       /* ids to be read; what is behind them is padding that they do not see */
+    uint32_t first, kept; /* kept are position 0 and those from `first` on, `kept` in all */
+    uint32_t real, whole; /* of the text: weir_pipeline_text_tokens */
+};
 struct weir_pipeline_family {
     const char *name;
     const char *class_name;             /* in model_index.json */
@@ -27,9 +34,9 @@ struct weir_pipeline_family {
     void (*close)(void *state);
     enum weir_status (*sampler_config)(const struct weir_pipeline *pipeline, enum weir_item_sampler sampler,
                                        struct weir_sampler_config *out, struct weir_error *error);
-    /* Fills facts.text_tokens ids. */
-    enum weir_status (*tokens)(const struct weir_pipeline *pipeline, const char *text, int32_t *ids, uint32_t *real,
-                               uint32_t *whole, struct weir_error *error);
+    /* Fills pipeline->text_window ids. */
+    enum weir_status (*tokens)(const struct weir_pipeline *pipeline, const char *text, bool is_negative, int32_t *ids,
+                               struct weir_text_tokens *out, struct weir_error *error);
 
     /* shapes_only: no weights are read; the net can be planned with, not run. */
     enum weir_status (*net_open)(const struct weir_pipeline *pipeline, struct weir_device *device,
@@ -38,7 +45,7 @@ struct weir_pipeline_family {
     void (*net_close)(enum weir_pipeline_stage stage, void *net);
     uint64_t (*net_bytes)(enum weir_pipeline_stage stage, const void *net);
 
-    void (*build_text)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p);
+    void (*build_text)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p, uint32_t tokens);
     void (*build_prepare)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p, uint32_t rows);
     void (*build_step)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
                        const struct weir_item *item);
@@ -54,7 +61,10 @@ struct weir_pipeline {
     const struct weir_pipeline_family *family;
     const struct weir_model_dir *model; /* borrowed */
     struct weir_model_facts facts;
-    void *state; /* the family's */
+    uint32_t text_window;  /* ids that the text encoder reads at most */
+    float guidance_factor; /* what the network is told, or guided with, is the item's guidance times it */
+    float time_factor;     /* and the sampler's timestep times it */
+    void *state;           /* the family's */
     struct weir_device *device;
     void *nets[WEIR_PIPELINE_STAGE_COUNT]; /* NULL: not loaded */
     pthread_mutex_t lock;                  /* of text_digest */
@@ -62,6 +72,8 @@ struct weir_pipeline {
 };
 
 extern const struct weir_pipeline_family weir_pipeline_modelscope;
+extern const struct weir_pipeline_family weir_pipeline_sana;
+extern const struct weir_pipeline_family weir_pipeline_sana_sprint;
 
 /* A program and its arena: what every run is made of. */
 struct weir_run {

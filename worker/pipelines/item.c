@@ -108,7 +108,11 @@ static enum weir_status check(const struct weir_model_facts *facts, const struct
         facts->train_timesteps < WEIR_ITEM_STEPS_MAX ? facts->train_timesteps : WEIR_ITEM_STEPS_MAX;
     WEIR_TRY(check_size("--size: width", w->width, facts, error));
     WEIR_TRY(check_size("--size: height", w->height, facts, error));
-    WEIR_TRY(check_int("--frames", w->frames, 1, WEIR_ITEM_FRAMES_MAX, error));
+    if (facts->frames_max == 1 && w->frames > 1) {
+        WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "--frames is %lld; this model makes pictures, of one frame",
+                           (long long)w->frames));
+    }
+    WEIR_TRY(check_int("--frames", w->frames, 1, facts->frames_max, error));
     WEIR_TRY(check_int("--steps", w->steps, 1, steps_max, error));
     WEIR_TRY(check_int("--fps", w->fps, 1, WEIR_ITEM_FPS_MAX, error));
     if (!(w->guidance >= 0.0))
@@ -168,20 +172,40 @@ enum weir_status weir_item_check(const struct weir_model_facts *facts, const str
     return check(facts, &w, error);
 }
 
-bool weir_item_guided(const struct weir_item *item)
+bool weir_item_guided(const struct weir_model_facts *facts, const struct weir_item *item)
 {
-    return item->guidance > 1.0;
+    return item->guidance > 1.0 && !facts->guidance_inside;
+}
+
+struct weir_sana_size weir_item_made(const struct weir_model_facts *facts, const struct weir_item *item)
+{
+    struct weir_sana_size size = { item->width, item->height };
+    if (facts->bins == 0) return size;
+    const enum weir_status status = weir_sana_bin(facts->bins, item->width, item->height, &size, NULL);
+    assert(status == WEIR_OK); /* who filled the facts looked */
+    (void)status;
+    return size;
+}
+
+void weir_item_latent_dims(const struct weir_model_facts *facts, const struct weir_item *item, uint32_t dims[4])
+{
+    const struct weir_sana_size made = weir_item_made(facts, item);
+    dims[0] = facts->latent_channels;
+    dims[1] = item->frames;
+    dims[2] = made.height / facts->latent_factor;
+    dims[3] = made.width / facts->latent_factor;
 }
 
 size_t weir_item_latent_count(const struct weir_model_facts *facts, const struct weir_item *item)
 {
-    return (size_t)facts->latent_channels * item->frames * (item->height / facts->latent_factor) *
-           (item->width / facts->latent_factor);
+    uint32_t dims[4];
+    weir_item_latent_dims(facts, item, dims);
+    return (size_t)dims[0] * dims[1] * dims[2] * dims[3];
 }
 
 size_t weir_item_embedding_count(const struct weir_model_facts *facts, const struct weir_item *item)
 {
-    return (weir_item_guided(item) ? 2 : 1) * (size_t)facts->text_tokens * facts->text_channels;
+    return (weir_item_guided(facts, item) ? 2 : 1) * (size_t)facts->text_rows * facts->text_channels;
 }
 
 size_t weir_item_frame_bytes(const struct weir_item *item)

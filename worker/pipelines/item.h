@@ -16,7 +16,7 @@
 #ifndef WEIR_WORKER_PIPELINES_ITEM_H
 #define WEIR_WORKER_PIPELINES_ITEM_H
 
-#include "proto/status.h"
+#include "worker/pipelines/sana_bins.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -50,12 +50,18 @@ enum weir_item_noise { WEIR_ITEM_NOISE_F32, WEIR_ITEM_NOISE_F16, WEIR_ITEM_NOISE
 struct weir_model_facts {
     char family[WEIR_ITEM_NAME_BYTES]; /* "modelscope" */
     uint32_t size_min, size_multiple;  /* width and height are at least, and multiples of */
+    uint32_t bins;                     /* not 0: the sample_size whose sizes items are made at (sana_bins.h) */
     uint32_t latent_channels,
-        latent_factor;                   /* latents are [latent_channels, frames, height / factor, width / factor] */
-    uint32_t text_tokens, text_channels; /* the embedding of one text is f32 [text_tokens, text_channels] */
-    uint32_t train_timesteps;            /* the most steps a sampler of it can take */
+        latent_factor; /* latents are [latent_channels, frames, height / factor, width / factor] of the size made */
+    /* The embedding of one text is f32 [text_rows, text_channels]: a row for each of text_tokens. A family whose
+     * networks must not see padding has one row more: its first number says how many tokens are real, 1..text_tokens;
+     * the rest of it, and the rows of padding, are 0. */
+    uint32_t text_tokens, text_rows, text_channels;
+    uint32_t train_timesteps;                   /* the most steps a sampler of it can take */
     uint32_t width, height, frames, steps, fps; /* defaults */
+    uint32_t frames_max;
     double guidance;
+    bool guidance_inside;           /* the network is told its guidance: never a second row, no negative text */
     enum weir_item_sampler sampler; /* WEIR_ITEM_SAMPLER_COUNT: the folder's own scheduler is not offered, name one */
     uint32_t samplers;              /* bit i: enum weir_item_sampler i fits the networks of this family */
 };
@@ -92,10 +98,16 @@ enum weir_status weir_item_resolve(const struct weir_model_facts *facts, const s
 enum weir_status weir_item_check(const struct weir_model_facts *facts, const struct weir_item *item,
                                  struct weir_error *error);
 
-bool weir_item_guided(const struct weir_item *item);
-/* Floats of an item's latents: latent_channels * frames * (height / factor) * (width / factor). */
+/* Whether every step asks the network twice: with the negative text, and with the prompt. */
+bool weir_item_guided(const struct weir_model_facts *facts, const struct weir_item *item);
+/* The size an item is made at: its own; where the model has bins, the nearest, from which its picture is resized and
+ * cropped. */
+struct weir_sana_size weir_item_made(const struct weir_model_facts *facts, const struct weir_item *item);
+/* latent_channels, frames, height / factor, width / factor: of the size made. */
+void weir_item_latent_dims(const struct weir_model_facts *facts, const struct weir_item *item, uint32_t dims[4]);
+/* Floats of an item's latents. */
 size_t weir_item_latent_count(const struct weir_model_facts *facts, const struct weir_item *item);
-/* Floats of an item's embedding: (2 when guided, else 1) * text_tokens * text_channels. */
+/* Floats of an item's embedding: (2 when guided, else 1) * text_rows * text_channels. */
 size_t weir_item_embedding_count(const struct weir_model_facts *facts, const struct weir_item *item);
 /* Bytes of one frame of 8-bit RGB. */
 size_t weir_item_frame_bytes(const struct weir_item *item);

@@ -166,12 +166,14 @@ static enum weir_status fill_facts(const struct weir_model_dir *model, const str
                                       .latent_channels = s->vae.latent_channels,
                                       .latent_factor = s->vae.factor,
                                       .text_tokens = window ? window : s->text.positions,
+                                      .text_rows = window ? window : s->text.positions,
                                       .text_channels = s->text.width,
                                       .width = chosen(folder->width, side),
                                       .height = chosen(folder->height, side),
                                       .frames = chosen(folder->frames, FRAMES_DEFAULT),
                                       .steps = chosen(folder->steps, STEPS_DEFAULT),
                                       .fps = chosen(folder->fps, FPS_DEFAULT),
+                                      .frames_max = WEIR_ITEM_FRAMES_MAX,
                                       .samplers = SAMPLERS,
                                       .guidance = isnan(folder->guidance) ? GUIDANCE_DEFAULT : folder->guidance };
     struct weir_sampler_config sampler;
@@ -206,6 +208,7 @@ static enum weir_status open_state(struct weir_pipeline *pipeline, void **out, s
     WEIR_TRY(weir_clip_folder_open(model, "tokenizer", &state->tokenizer, error));
     WEIR_TRY(check_fit(state, model, error));
     WEIR_TRY(fill_facts(model, state, &pipeline->facts, error));
+    pipeline->text_window = pipeline->facts.text_tokens;
     *out = state;
     state = NULL;
 cleanup:
@@ -213,15 +216,16 @@ cleanup:
     return status;
 }
 
-static enum weir_status tokens(const struct weir_pipeline *pipeline, const char *text, int32_t *ids, uint32_t *real,
-                               uint32_t *whole, struct weir_error *error)
+/* All of the window is read and kept, padding too: that is what the network was trained with. */
+static enum weir_status tokens(const struct weir_pipeline *pipeline, const char *text, bool is_negative, int32_t *ids,
+                               struct weir_text_tokens *out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
+    const uint32_t window = pipeline->text_window;
     struct weir_clip_bpe_counts counts;
-    WEIR_TRY(weir_clip_bpe_encode(state_of(pipeline)->tokenizer, text, strlen(text), pipeline->facts.text_tokens, ids,
-                                  &counts, error));
-    *real = counts.real;
-    *whole = counts.whole;
+    (void)is_negative;
+    WEIR_TRY(weir_clip_bpe_encode(state_of(pipeline)->tokenizer, text, strlen(text), window, ids, &counts, error));
+    *out = (struct weir_text_tokens){ window, 1, window, counts.real, counts.whole };
 cleanup:
     return status;
 }
@@ -285,9 +289,10 @@ static uint64_t net_bytes(enum weir_pipeline_stage stage, const void *net)
     }
 }
 
-static void build_text(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p)
+static void build_text(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p, uint32_t tokens)
 {
-    const struct weir_dims ids = { 1, 1, 1, pipeline->facts.text_tokens, 1 };
+    const struct weir_dims ids = { 1, 1, 1, tokens, 1 };
+    (void)pipeline;
     weir_program_output(p, "embedding", weir_clip_text_build(net, p, weir_program_input(p, "ids", WEIR_I32, &ids)));
 }
 
@@ -301,7 +306,7 @@ static void build_step(const struct weir_pipeline *pipeline, const void *net, st
 {
     const struct weir_model_facts *facts = &pipeline->facts;
     const uint32_t height = item->height / facts->latent_factor, width = item->width / facts->latent_factor;
-    const uint32_t channels = facts->latent_channels, copies = weir_item_guided(item) ? 2 : 1;
+    const uint32_t channels = facts->latent_channels, copies = weir_item_guided(facts, item) ? 2 : 1;
     const struct weir_dims latents = { 1, channels, item->frames, height * width, 1 };
     const struct weir_dims packed = { copies, item->frames, height, width, channels };
     const struct weir_dims t_dims = { copies, 1, 1, 1, 1 }, one = { 1, 1, 1, 1, 1 };

@@ -3,10 +3,15 @@
 #include "worker/pipelines/internal.h"
 #include "worker/model_dir.h"
 
+#include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const struct weir_pipeline_family *const families[] = { &weir_pipeline_modelscope };
+#define FAMILY_WORDS 128
+
+static const struct weir_pipeline_family *const families[] = { &weir_pipeline_modelscope, &weir_pipeline_sana,
+                                                               &weir_pipeline_sana_sprint };
 
 const char *weir_pipeline_stage_name(enum weir_pipeline_stage stage)
 {
@@ -31,14 +36,20 @@ enum weir_status weir_pipeline_open(const struct weir_model_dir *model, struct w
     const char *class_name = weir_model_dir_class_name(model);
     const struct weir_pipeline_family *family = family_of(class_name);
     if (!family) {
+        char names[FAMILY_WORDS] = "";
+        for (size_t i = 0, at = 0; i < WEIR_COUNT(families); i++) {
+            at += (size_t)snprintf(names + at, sizeof names - at, i ? ", %s" : "%s", families[i]->class_name);
+            assert(at < sizeof names);
+        }
         return weir_fail(error, WEIR_UNSUPPORTED, "%s: _class_name is \"%.64s\"; this build runs %s",
-                         weir_model_dir_path(model), class_name, families[0]->class_name);
+                         weir_model_dir_path(model), class_name, names);
     }
     struct weir_pipeline *pipeline = calloc(1, sizeof *pipeline);
     if (!pipeline) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a pipeline");
     pthread_mutex_init(&pipeline->lock, NULL);
     pipeline->family = family;
     pipeline->model = model;
+    pipeline->guidance_factor = pipeline->time_factor = 1;
     WEIR_TRY(family->open(pipeline, &pipeline->state, error));
     *out = pipeline;
     pipeline = NULL;
@@ -93,12 +104,15 @@ cleanup:
     return status;
 }
 
-enum weir_status weir_pipeline_text_tokens(const struct weir_pipeline *pipeline, const char *text, uint32_t *real,
-                                           uint32_t *whole, struct weir_error *error)
+enum weir_status weir_pipeline_text_tokens(const struct weir_pipeline *pipeline, const char *text, bool is_negative,
+                                           uint32_t *real, uint32_t *whole, struct weir_error *error)
 {
-    int32_t *ids = malloc(pipeline->facts.text_tokens * sizeof *ids);
-    if (!ids) return weir_fail(error, WEIR_NO_MEMORY, "no memory for %u token ids", pipeline->facts.text_tokens);
-    const enum weir_status status = pipeline->family->tokens(pipeline, text, ids, real, whole, error);
+    struct weir_text_tokens tokens = { 0 };
+    int32_t *ids = malloc(pipeline->text_window * sizeof *ids);
+    if (!ids) return weir_fail(error, WEIR_NO_MEMORY, "no memory for %u token ids", pipeline->text_window);
+    const enum weir_status status = pipeline->family->tokens(pipeline, text, is_negative, ids, &tokens, error);
+    *real = tokens.real;
+    *whole = tokens.whole;
     free(ids);
     return status;
 }
@@ -122,23 +136,25 @@ cleanup:
 }
 
 enum weir_status weir_pipeline_text_key(struct weir_pipeline *pipeline, const char *numerics_class, const char *text,
-                                        char out[WEIR_SHA256_HEX_BYTES], struct weir_error *error)
+                                        bool is_negative, char out[WEIR_SHA256_HEX_BYTES], struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    const uint32_t window = pipeline->facts.text_tokens;
+    const uint32_t window = pipeline->text_window;
     char digest[WEIR_SHA256_HEX_BYTES];
     uint8_t sum[WEIR_SHA256_BYTES], word[4];
-    uint32_t real, whole;
+    struct weir_text_tokens tokens;
     struct weir_sha256 sha;
     int32_t *ids = malloc(window * sizeof *ids);
     if (!ids) return weir_fail(error, WEIR_NO_MEMORY, "no memory for %u token ids", window);
 
-    WEIR_TRY(pipeline->family->tokens(pipeline, text, ids, &real, &whole, error));
+    WEIR_TRY(pipeline->family->tokens(pipeline, text, is_negative, ids, &tokens, error));
     WEIR_TRY(text_digest(pipeline, digest, error));
     weir_sha256_init(&sha);
     weir_sha256_update(&sha, digest, WEIR_SHA256_HEX_BYTES);
     weir_sha256_update(&sha, numerics_class, strlen(numerics_class) + 1);
     weir_store_u32(word, window);
+    weir_sha256_update(&sha, word, sizeof word);
+    weir_store_u32(word, tokens.first); /* the same ids may be read for other outputs */
     weir_sha256_update(&sha, word, sizeof word);
     for (uint32_t i = 0; i < window; i++) {
         weir_store_u32(word, (uint32_t)ids[i]);

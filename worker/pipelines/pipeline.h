@@ -16,8 +16,8 @@
  *   WEIR_TRY(weir_denoiser_read(denoiser, latents, NULL, error));
  *
  * What passes between stages is host memory, f32, the same on every device:
- *   embedding  [2, text_tokens, text_channels] when the item is guided, negative text first; else [1, ...]
- *   latents    [latent_channels, frames, height / factor, width / factor], as diffusers has them
+ *   embedding  [2, text_rows, text_channels] when the item is guided, negative text first; else [1, ...]
+ *   latents    weir_item_latent_dims(), in diffusers' order
  *   frames     [count, height, width, 3] uint8
  *
  * Same bytes  an output depends on the texts, the item, the model and the numerics class alone: not on what was run
@@ -58,11 +58,11 @@ const char *const *weir_pipeline_components(const struct weir_pipeline *pipeline
  * class, the window and the token ids. Needs no weights and no device. Reads (once, cached by the model) the files'
  * hashes. */
 enum weir_status weir_pipeline_text_key(struct weir_pipeline *pipeline, const char *numerics_class, const char *text,
-                                        char out[WEIR_SHA256_HEX_BYTES], struct weir_error *error);
+                                        bool is_negative, char out[WEIR_SHA256_HEX_BYTES], struct weir_error *error);
 /* BAD_ARGUMENT for text that the tokenizer refuses. *real: tokens used, start and end included; *whole: what it would
  * take without a window, more than *real when the text is cut. */
-enum weir_status weir_pipeline_text_tokens(const struct weir_pipeline *pipeline, const char *text, uint32_t *real,
-                                           uint32_t *whole, struct weir_error *error);
+enum weir_status weir_pipeline_text_tokens(const struct weir_pipeline *pipeline, const char *text, bool is_negative,
+                                           uint32_t *real, uint32_t *whole, struct weir_error *error);
 
 /* BAD_ARGUMENT, in words, when the model's scheduler has no table for the item's sampler and steps: a scheduler whose
  * timesteps begin at 1 has no 1,000th. */
@@ -102,8 +102,10 @@ enum weir_status weir_text_create(struct weir_pipeline *pipeline, struct weir_te
 void weir_text_destroy(struct weir_text **text_p);
 /* Arena and host bytes; nothing is allocated before the first run. */
 uint64_t weir_text_bytes(const struct weir_text *text);
-/* `out` holds text_tokens * text_channels floats. Blocks until done. */
-enum weir_status weir_text_run(struct weir_text *text, const char *words, float *out, struct weir_error *error);
+/* `out` holds text_rows * text_channels floats. Some families read a negative text otherwise than a prompt. Blocks until
+ * done. */
+enum weir_status weir_text_run(struct weir_text *text, const char *words, bool is_negative, float *out,
+                               struct weir_error *error);
 
 /* ---- denoise: from noise to latents, a step at a time ---- */
 
@@ -127,7 +129,8 @@ bool weir_denoiser_fits(const struct weir_denoiser *denoiser, const struct weir_
 
 /* Starts an item: draws its noise (state NULL) or takes up a checkpoint. Drops what was in progress. `embedding` is
  * copied. The first begin allocates; later ones do not.
- * Errors   BAD_ARGUMENT: the item does not fit, or the state has a step over the count or lacks `previous` */
+ * Errors   BAD_ARGUMENT: the item does not fit, or the state has a step over the count or lacks `previous`;
+ *          BAD_FILE: the embedding counts no such number of tokens */
 enum weir_status weir_denoiser_begin(struct weir_denoiser *denoiser, const struct weir_item *item,
                                      const float *embedding, const struct weir_denoiser_state *state,
                                      struct weir_error *error);

@@ -1,4 +1,4 @@
-/* text: the prompt, and the negative one when the item is guided, to one `embedding` [copies, tokens, channels], the
+/* text: the prompt, and the negative one when the item is guided, to one `embedding` [copies, rows, channels], the
  * negative first. */
 #include "worker/link/artefact.h"
 #include "worker/stage.h"
@@ -53,20 +53,20 @@ static enum weir_status run(struct weir_open_stage *stage, struct weir_task *tas
     struct text_encoder *encoder = (struct text_encoder *)stage;
     const struct weir_model_facts *facts = weir_pipeline_facts(stage->ground->pipeline);
     const Weir__Pb__JobSpec *spec = task->lease->spec;
-    const bool guided = weir_item_guided(&task->item);
+    const bool guided = weir_item_guided(facts, &task->item);
     const char *texts[2] = { guided ? spec->negative : spec->prompt, spec->prompt };
     const uint32_t copies = guided ? 2 : 1;
-    const size_t one = (size_t)facts->text_tokens * facts->text_channels;
+    const size_t one = (size_t)facts->text_rows * facts->text_channels;
     void *bytes = NULL;
     size_t byte_count, count;
     float *values;
     struct weir_output *output;
 
-    const uint32_t dims[] = { copies, facts->text_tokens, facts->text_channels };
+    const uint32_t dims[] = { copies, facts->text_rows, facts->text_channels };
     WEIR_TRY(weir_artefact_create(3, dims, &bytes, &byte_count, &values, &count, error));
     for (uint32_t i = 0; i < copies; i++) {
         WEIR_TRY(weir_task_check(task, error));
-        WEIR_TRY(weir_text_run(encoder->text, texts[i] ? texts[i] : "", values + i * one, error));
+        WEIR_TRY(weir_text_run(encoder->text, texts[i] ? texts[i] : "", i + 1 < copies, values + i * one, error));
         weir_task_progress(task, i + 1, copies);
     }
     WEIR_TRY(weir_task_output(task, &output, error));

@@ -1,0 +1,422 @@
+/* The Sana families: diffusers' SanaPipeline and SanaSprintPipeline. Gemma2Model, SanaTransformer2DModel, the decoder
+ * of AutoencoderDC.
+ *
+ * What is fixed here is what those classes fix: 20 steps (Sprint: 2), guidance 4.5, one frame, pixels rounded to 8
+ * bits, and where the transformer's sample_size has a table of sizes, pictures made at those. Sana is guided by a
+ * second row of the negative text; Sprint's network is told its guidance and takes no negative text. Both look at the
+ * real tokens of a text alone. */
+#include "worker/model_dir.h"
+#include "worker/nets/autoencoder_dc.h"
+#include "worker/nets/gemma2.h"
+#include "worker/nets/sana_transformer.h"
+#include "worker/pipelines/internal.h"
+#include "worker/tokenizers/gemma_folder.h"
+#include "worker/tokenizers/gemma_prompt.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STEPS_DEFAULT 20
+#define SPRINT_STEPS_DEFAULT 2
+#define GUIDANCE_DEFAULT 4.5
+#define BINNED_SIZE_MIN 32
+#define SPRINT_SAMPLE_SIZE 32 /* the only one that Sprint has sizes for */
+
+struct state {
+    struct weir_gemma_bpe *tokenizer;
+    struct weir_gemma_prompt *prompt;
+    struct weir_gemma2_config text;
+    struct weir_sana_transformer_config transformer;
+    struct weir_autoencoder_dc_config vae;
+    struct weir_config *scheduler;
+    const char *scheduler_class; /* of model_index.json */
+    bool is_sprint;
+};
+
+static const char *const components[] = { "text_encoder", "tokenizer", "transformer", "vae", "scheduler", NULL };
+static const char *const text_components[] = { "text_encoder", "tokenizer", NULL };
+#define SAMPLERS (1u << WEIR_ITEM_SAMPLER_FLOW_DPM_SOLVER | 1u << WEIR_ITEM_SAMPLER_FLOW_EULER)
+#define SPRINT_SAMPLERS (1u << WEIR_ITEM_SAMPLER_SCM)
+static const enum weir_sampler_kind sampler_kinds[WEIR_ITEM_SAMPLER_COUNT] = {
+    [WEIR_ITEM_SAMPLER_DDIM] = WEIR_SAMPLER_DDIM,
+    [WEIR_ITEM_SAMPLER_DPM_SOLVER] = WEIR_SAMPLER_DPM_SOLVER,
+    [WEIR_ITEM_SAMPLER_FLOW_DPM_SOLVER] = WEIR_SAMPLER_FLOW_DPM_SOLVER,
+    [WEIR_ITEM_SAMPLER_FLOW_EULER] = WEIR_SAMPLER_FLOW_EULER,
+    [WEIR_ITEM_SAMPLER_SCM] = WEIR_SAMPLER_SCM,
+};
+
+static const struct state *state_of(const struct weir_pipeline *pipeline)
+{
+    return pipeline->state;
+}
+
+/* ---- the sampler ---- */
+
+static enum weir_status read_sampler(const struct state *state, enum weir_item_sampler sampler,
+                                     struct weir_sampler_config *out, struct weir_error *error)
+{
+    return weir_sampler_config_read(state->scheduler, state->scheduler_class, &sampler_kinds[sampler], out, error);
+}
+
+static enum weir_status sampler_config(const struct weir_pipeline *pipeline, enum weir_item_sampler sampler,
+                                       struct weir_sampler_config *out, struct weir_error *error)
+{
+    return read_sampler(state_of(pipeline), sampler, out, error);
+}
+
+/* Of weir.json, else of the folder's scheduler; WEIR_ITEM_SAMPLER_COUNT when that is not offered. */
+static enum weir_status choose_sampler(const struct weir_model_dir *model, const struct state *s, uint32_t offered,
+                                       enum weir_item_sampler *out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const char *wish = weir_model_dir_defaults(model)->sampler;
+    char words[WEIR_ITEM_SAMPLER_WORDS];
+    enum weir_sampler_kind kind = WEIR_SAMPLER_KIND_COUNT;
+    if (!wish) WEIR_TRY(weir_sampler_kind_find(s->scheduler, s->scheduler_class, &kind, error));
+    *out = WEIR_ITEM_SAMPLER_COUNT;
+    for (unsigned i = 0; i < WEIR_ITEM_SAMPLER_COUNT; i++) {
+        if (!(offered >> i & 1)) continue;
+        if (wish ? strcmp(wish, weir_item_sampler_name((enum weir_item_sampler)i)) != 0 : sampler_kinds[i] != kind)
+            continue;
+        *out = (enum weir_item_sampler)i;
+        return WEIR_OK;
+    }
+    if (wish) {
+        weir_item_sampler_words(offered, words);
+        status = weir_fail(error, WEIR_BAD_MODEL, "%s/weir.json: sampler is \"%.40s\"; this model takes: %s",
+                           weir_model_dir_path(model), wish, words);
+    }
+cleanup:
+    return status;
+}
+
+/* ---- opening ---- */
+
+static enum weir_status require_classes(const struct weir_model_dir *model, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    static const struct {
+        const char *component, *classes[2];
+    } wanted[] = { { "text_encoder", { "Gemma2Model", NULL } },
+                   { "transformer", { "SanaTransformer2DModel", NULL } },
+                   { "vae", { "AutoencoderDC", NULL } } };
+    for (size_t i = 0; i < WEIR_COUNT(wanted); i++)
+        WEIR_TRY(weir_model_dir_require(model, wanted[i].component, wanted[i].classes, error));
+    WEIR_TRY(weir_model_dir_require(model, "tokenizer", weir_gemma_folder_classes, error));
+    if (!weir_model_dir_component(model, "scheduler")) {
+        WEIR_TRY(
+            weir_fail(error, WEIR_BAD_MODEL, "%s/model_index.json: it names no scheduler", weir_model_dir_path(model)));
+    }
+cleanup:
+    return status;
+}
+
+/* What the text encoder reads: the instruction and the prompt behind it, or a negative text without it. */
+static uint32_t window_of(const struct weir_gemma_prompt *prompt)
+{
+    const uint32_t instruction = weir_gemma_prompt_instruction_ids(prompt);
+    return WEIR_GEMMA_PROMPT_KEPT_MAX + (instruction > 2 ? instruction - 2 : 0);
+}
+
+static enum weir_status read_configs(struct state *state, const struct weir_model_dir *model, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_config *text = NULL, *transformer = NULL, *vae = NULL;
+    WEIR_TRY(weir_model_dir_config(model, "text_encoder", &text, error));
+    WEIR_TRY(weir_gemma2_config_read(text, window_of(state->prompt), &state->text, error));
+    WEIR_TRY(weir_model_dir_config(model, "transformer", &transformer, error));
+    WEIR_TRY(weir_sana_transformer_config_read(transformer, &state->transformer, error));
+    WEIR_TRY(weir_model_dir_config(model, "vae", &vae, error));
+    WEIR_TRY(weir_autoencoder_dc_config_read(vae, &state->vae, error));
+    WEIR_TRY(weir_model_dir_config(model, "scheduler", &state->scheduler, error));
+cleanup:
+    weir_config_close(&vae);
+    weir_config_close(&transformer);
+    weir_config_close(&text);
+    return status;
+}
+
+/* Networks of one folder that do not fit each other, or not the class of the pipeline. */
+static enum weir_status check_fit(const struct state *s, const struct weir_model_dir *model, struct weir_error *error)
+{
+    const char *path = weir_model_dir_path(model);
+    const int32_t bound = weir_gemma_bpe_facts(s->tokenizer).id_bound;
+    const struct {
+        const char *what, *and_what;
+        uint32_t a, b;
+    } equal[] = {
+        { "transformer: caption_channels", "text_encoder: hidden_size", s->transformer.caption_channels,
+          s->text.width },
+        { "transformer: in_channels", "transformer: out_channels", s->transformer.in_channels,
+          s->transformer.out_channels },
+        { "transformer: in_channels", "vae: latent_channels", s->transformer.in_channels, s->vae.latent_channels },
+    };
+    for (size_t i = 0; i < WEIR_COUNT(equal); i++) {
+        if (equal[i].a != equal[i].b)
+            return weir_fail(error, WEIR_BAD_MODEL, "%s: %s is %u, but %s is %u", path, equal[i].what, equal[i].a,
+                             equal[i].and_what, equal[i].b);
+    }
+    if ((uint32_t)bound > s->text.vocabulary)
+        return weir_fail(error, WEIR_BAD_MODEL, "%s: tokenizer: it has %d tokens, but text_encoder: vocab_size is %u",
+                         path, (int)bound, s->text.vocabulary);
+    if (s->transformer.guidance_embeds != s->is_sprint)
+        return weir_fail(error, WEIR_BAD_MODEL, "%s: transformer: guidance_embeds is %s, which is not for %s", path,
+                         s->transformer.guidance_embeds ? "true" : "false", weir_model_dir_class_name(model));
+    if (s->vae.in_channels < 3)
+        return weir_fail(error, WEIR_BAD_MODEL, "%s: vae: in_channels is %u; a picture has 3", path,
+                         s->vae.in_channels);
+    return WEIR_OK;
+}
+
+static uint32_t chosen(int64_t of_folder, uint32_t otherwise)
+{
+    return of_folder > 0 && of_folder <= UINT32_MAX ? (uint32_t)of_folder : otherwise;
+}
+
+/* The sample_size whose sizes pictures are made at, or 0. 30 and 22 are tables of films. */
+static uint32_t bins_of(const struct state *s)
+{
+    const uint32_t size = s->transformer.sample_size;
+    if (s->is_sprint) return size == SPRINT_SAMPLE_SIZE ? size : 0;
+    return size == 16 || size == 32 || size == 64 || size == 128 ? size : 0;
+}
+
+static enum weir_status fill_facts(struct weir_pipeline *pipeline, const struct state *s, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_model_dir *model = pipeline->model;
+    const struct weir_defaults *folder = weir_model_dir_defaults(model);
+    const uint32_t factor = s->vae.factor, side = s->transformer.sample_size * factor, bins = bins_of(s);
+    struct weir_model_facts facts = {
+        .size_min = bins ? BINNED_SIZE_MIN : factor,
+        .size_multiple = bins ? 1 : factor,
+        .bins = bins,
+        .latent_channels = s->vae.latent_channels,
+        .latent_factor = factor,
+        .text_tokens = WEIR_GEMMA_PROMPT_KEPT_MAX,
+        .text_rows = WEIR_GEMMA_PROMPT_KEPT_MAX + 1,
+        .text_channels = s->text.width,
+        .width = chosen(folder->width, side),
+        .height = chosen(folder->height, side),
+        .frames = 1,
+        .frames_max = 1,
+        .steps = chosen(folder->steps, s->is_sprint ? SPRINT_STEPS_DEFAULT : STEPS_DEFAULT),
+        .fps = 1,
+        .samplers = s->is_sprint ? SPRINT_SAMPLERS : SAMPLERS,
+        .guidance_inside = s->is_sprint,
+        .guidance = isnan(folder->guidance) ? GUIDANCE_DEFAULT : folder->guidance,
+    };
+    struct weir_sampler_config sampler;
+    snprintf(facts.family, sizeof facts.family, "%s", pipeline->family->name);
+    WEIR_TRY(choose_sampler(model, s, facts.samplers, &facts.sampler, error));
+    /* Read now, so that a scheduler that cannot be honoured is refused before a job is taken. */
+    if (facts.sampler == WEIR_ITEM_SAMPLER_COUNT)
+        WEIR_TRY(
+            read_sampler(s, s->is_sprint ? WEIR_ITEM_SAMPLER_SCM : WEIR_ITEM_SAMPLER_FLOW_DPM_SOLVER, &sampler, error));
+    else
+        WEIR_TRY(read_sampler(s, facts.sampler, &sampler, error));
+    facts.train_timesteps = (uint32_t)sampler.num_train_timesteps;
+    pipeline->facts = facts;
+    pipeline->text_window = window_of(s->prompt);
+    if (s->is_sprint)
+        pipeline->guidance_factor = (float)s->transformer.guidance_embeds_scale;
+    else
+        pipeline->time_factor = (float)s->transformer.timestep_scale; /* which Sprint's class does not look at */
+cleanup:
+    return status;
+}
+
+static void close_state(void *opaque)
+{
+    struct state *state = opaque;
+    weir_gemma_prompt_close(&state->prompt);
+    weir_gemma_bpe_close(&state->tokenizer);
+    weir_config_close(&state->scheduler);
+    free(state);
+}
+
+static enum weir_status open_state(struct weir_pipeline *pipeline, void **out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_model_dir *model = pipeline->model;
+    struct state *state = calloc(1, sizeof *state);
+    if (!state) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a pipeline's configs");
+    state->is_sprint = pipeline->family == &weir_pipeline_sana_sprint;
+    WEIR_TRY(require_classes(model, error));
+    state->scheduler_class = weir_model_dir_component(model, "scheduler")->class_name;
+    WEIR_TRY(weir_gemma_folder_open(model, "tokenizer", &state->tokenizer, error));
+    WEIR_TRY(
+        weir_gemma_prompt_open(state->tokenizer, weir_model_dir_defaults(model)->instruction, &state->prompt, error));
+    WEIR_TRY(read_configs(state, model, error));
+    WEIR_TRY(check_fit(state, model, error));
+    WEIR_TRY(fill_facts(pipeline, state, error));
+    *out = state;
+    state = NULL;
+cleanup:
+    if (state) close_state(state);
+    return status;
+}
+
+static enum weir_status tokens(const struct weir_pipeline *pipeline, const char *text, bool is_negative, int32_t *ids,
+                               struct weir_text_tokens *out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct state *s = state_of(pipeline);
+    struct weir_gemma_prompt_ids prompt;
+    WEIR_TRY(weir_gemma_prompt_encode(s->prompt, text, strlen(text), !is_negative, &prompt, error));
+    assert(prompt.count <= pipeline->text_window);
+    memcpy(ids, prompt.ids, prompt.count * sizeof *ids);
+    for (uint32_t i = prompt.count; i < pipeline->text_window; i++) ids[i] = weir_gemma_bpe_facts(s->tokenizer).pad;
+    *out = (struct weir_text_tokens){ prompt.count, prompt.first, prompt.kept, prompt.count, prompt.whole };
+cleanup:
+    return status;
+}
+
+/* ---- networks ---- */
+
+static enum weir_status net_open(const struct weir_pipeline *pipeline, struct weir_device *device,
+                                 enum weir_pipeline_stage stage, bool shapes_only, void **net, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    static const char *const folders[WEIR_PIPELINE_STAGE_COUNT] = { "text_encoder", "transformer", "vae" };
+    const struct state *s = state_of(pipeline);
+    struct weir_weights *weights = NULL;
+    struct weir_gemma2 *text = NULL;
+    struct weir_sana_transformer *transformer = NULL;
+    struct weir_autoencoder_dc *vae = NULL;
+    if (!shapes_only) WEIR_TRY(weir_model_dir_weights(pipeline->model, folders[stage], &weights, error));
+    switch (stage) {
+    case WEIR_PIPELINE_TEXT:
+        WEIR_TRY(weir_gemma2_open(device, &s->text, weights, WEIR_F32, &text, error));
+        *net = text;
+        break;
+    case WEIR_PIPELINE_DENOISE:
+        WEIR_TRY(weir_sana_transformer_open(device, &s->transformer, weights, WEIR_F32, &transformer, error));
+        *net = transformer;
+        break;
+    default:
+        WEIR_TRY(
+            weir_autoencoder_dc_open(device, &s->vae, WEIR_AUTOENCODER_DC_DECODER, weights, WEIR_F32, &vae, error));
+        *net = vae;
+        break;
+    }
+cleanup:
+    weir_weights_close(&weights);
+    return status;
+}
+
+static void net_close(enum weir_pipeline_stage stage, void *net)
+{
+    switch (stage) {
+    case WEIR_PIPELINE_TEXT:
+        weir_gemma2_close(&(struct weir_gemma2 *){ net });
+        break;
+    case WEIR_PIPELINE_DENOISE:
+        weir_sana_transformer_close(&(struct weir_sana_transformer *){ net });
+        break;
+    default:
+        weir_autoencoder_dc_close(&(struct weir_autoencoder_dc *){ net });
+        break;
+    }
+}
+
+static uint64_t net_bytes(enum weir_pipeline_stage stage, const void *net)
+{
+    switch (stage) {
+    case WEIR_PIPELINE_TEXT:
+        return weir_gemma2_weight_bytes(net);
+    case WEIR_PIPELINE_DENOISE:
+        return weir_sana_transformer_weight_bytes(net);
+    default:
+        return weir_autoencoder_dc_weight_bytes(net);
+    }
+}
+
+static void build_text(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p, uint32_t tokens)
+{
+    const struct weir_dims ids = { 1, 1, 1, tokens, 1 };
+    (void)pipeline;
+    weir_program_output(p, "embedding", weir_gemma2_build(net, p, weir_program_input(p, "ids", WEIR_I32, &ids)));
+}
+
+static void build_prepare(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p, uint32_t rows)
+{
+    weir_sana_transformer_build_prepare(net, p, rows, pipeline->facts.text_tokens);
+}
+
+static void build_step(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
+                       const struct weir_item *item)
+{
+    const struct weir_model_facts *facts = &pipeline->facts;
+    const uint32_t copies = weir_item_guided(facts, item) ? 2 : 1;
+    uint32_t dims[4];
+    weir_item_latent_dims(facts, item, dims);
+    const struct weir_dims latents = { 1, dims[0], 1, dims[2] * dims[3], 1 };
+    const struct weir_dims packed = { copies, 1, dims[2], dims[3], dims[0] };
+    const struct weir_dims row_dims = { copies, 1, 1, 1, 1 }, one = { 1, 1, 1, 1, 1 };
+    const struct weir_dims k_dims = { 1, 1, 1, 1, WEIR_SAMPLER_COEFFICIENTS };
+    struct weir_value scale = { 0 };
+
+    const struct weir_value x = weir_program_extern(p, "latents", WEIR_F32, &latents);
+    const struct weir_value previous = weir_program_extern(p, "previous", WEIR_F32, &latents);
+    const struct weir_value k = weir_program_input(p, "k", WEIR_F32, &k_dims);
+    struct weir_sana_transformer_step step = { .t = weir_program_input(p, "t", WEIR_F32, &row_dims),
+                                               .lengths = weir_program_input(p, "lengths", WEIR_I32, &row_dims),
+                                               .tokens = facts->text_tokens };
+    if (copies == 2 || facts->guidance_inside) scale = weir_program_input(p, "guidance", WEIR_F32, &one);
+    if (facts->guidance_inside) {
+        step.guidance = scale;
+        step.x = weir_program_latents_pack_scaled(p, x, k, copies, 1, &packed);
+    } else {
+        step.x = weir_program_latents_pack(p, x, copies, 1, &packed);
+    }
+    const struct weir_value y = weir_sana_transformer_build_step(net, p, &step);
+    weir_program_sampler_step(p, x, weir_program_guidance(p, y, copies == 2 ? scale : (struct weir_value){ 0 }, copies),
+                              previous, k);
+}
+
+static void build_decode(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
+                         const struct weir_item *item, uint32_t frames)
+{
+    uint32_t dims[4];
+    weir_item_latent_dims(&pipeline->facts, item, dims);
+    const struct weir_dims latents = { frames, dims[0], 1, dims[2] * dims[3], 1 };
+    const struct weir_dims packed = { frames, 1, dims[2], dims[3], dims[0] };
+    const float factor = (float)(1 / state_of(pipeline)->vae.scaling_factor);
+    const struct weir_value z = weir_program_input(p, "z", WEIR_F32, &latents);
+    const struct weir_value picture =
+        weir_autoencoder_dc_build_decode(net, p, weir_program_latents_pack(p, z, 1, factor, &packed));
+    weir_program_output(p, "picture", picture);
+    weir_program_output(p, "rgb", weir_program_to_rgb8(p, picture, true));
+}
+
+static uint32_t slot_count(const void *net)
+{
+    return weir_sana_transformer_slot_count(net);
+}
+
+static void slot_name(uint32_t index, char *out, size_t room)
+{
+    assert(room >= WEIR_SANA_TRANSFORMER_SLOT_NAME_BYTES);
+    (void)room;
+    weir_sana_transformer_slot_name(index, out);
+}
+
+static uint32_t picture_channels(const struct weir_pipeline *pipeline)
+{
+    return state_of(pipeline)->vae.in_channels;
+}
+
+#define SHARED                                                                                                         \
+    .components = components, .text_components = text_components, .open = open_state, .close = close_state,            \
+    .sampler_config = sampler_config, .tokens = tokens, .net_open = net_open, .net_close = net_close,                  \
+    .net_bytes = net_bytes, .build_text = build_text, .build_prepare = build_prepare, .build_step = build_step,        \
+    .build_decode = build_decode, .slot_count = slot_count, .slot_name = slot_name,                                    \
+    .picture_channels = picture_channels
+
+const struct weir_pipeline_family weir_pipeline_sana = { .name = "sana", .class_name = "SanaPipeline", SHARED };
+const struct weir_pipeline_family weir_pipeline_sana_sprint = { .name = "sana-sprint",
+                                                                .class_name = "SanaSprintPipeline",
+                                                                SHARED };
