@@ -29,10 +29,9 @@ def prompts(seen, held_out, seed):
     out = []
     for name, known, count in (("seen", True, seen), ("held-out", False, held_out)):
         every = grammar.scenes(seen=known)
-        for alone, part in ((True, count // 4), (False, count - count // 4)):
-            some = [scene for scene in every if alone != bool(scene.relation)]
-            chosen = choose(some, grammar.group, part, rng)
-            out += [(name, grammar.caption(grammar.Scene(*scene))) for scene in chosen]
+        single = choose([scene for scene in every if not scene.relation], grammar.group, count // 4, rng)
+        double = choose([scene for scene in every if scene.relation], grammar.group, count - len(single), rng)
+        out += [(name, grammar.caption(grammar.Scene(*scene))) for scene in single + double]
     return out
 
 
