@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -173,6 +174,37 @@ static bool split_snapshot(char *path, const char **inside)
     return false;
 }
 
+/* True when `link` of the folder leads to ../SIBLING/..., and SIBLING is a model folder itself. */
+static bool leads_to_sibling_model(int folder, const char *link)
+{
+    char target[PATH_MAX], index[PATH_MAX + sizeof "/model_index.json"];
+    struct stat facts;
+    const ssize_t length = readlinkat(folder, link, target, sizeof target - 1);
+    if (length < 0) return false;
+    target[length] = '\0';
+    if (strncmp(target, "../", 3) != 0 || target[3] == '.' || target[3] == '/') return false;
+    const size_t sibling = 3 + strcspn(target + 3, "/");
+    if (target[sibling] == '\0') return false;
+    snprintf(index, sizeof index, "%.*s/model_index.json", (int)sibling, target);
+    return fstatat(folder, index, &facts, 0) == 0 && S_ISREG(facts.st_mode);
+}
+
+/* `path` is absolute and without symlinks. What two models of one family have in common lies in one of them, and the
+ * other has links to it; such a folder's root is the folder that holds both. */
+static void split_sibling(char *path, const char **inside)
+{
+    char *name = strrchr(path, '/');
+    DIR *stream = name == path ? NULL : opendir(path);
+    bool found = false;
+    if (!stream) return;
+    for (const struct dirent *entry; !found && (entry = readdir(stream));)
+        found = leads_to_sibling_model(dirfd(stream), entry->d_name);
+    closedir(stream);
+    if (!found) return;
+    *name = '\0';
+    *inside = name + 1;
+}
+
 /* What a folder that exists is: a model of its own, a hub cache's folder of one, or a snapshot in such a folder. */
 static enum weir_status place_at(const char *path, struct weir_model_place *out, struct weir_error *error)
 {
@@ -198,6 +230,7 @@ static enum weir_status place_at(const char *path, struct weir_model_place *out,
         if (asprintf(&made, "snapshots/%s", revision) < 0) made = NULL;
         hub = true;
     } else {
+        if (!hub) split_sibling(whole, &inside);
         made = strdup(inside);
     }
     if (!made) {

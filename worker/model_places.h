@@ -17,7 +17,8 @@
 /* A found model, as weir_folder_init wants it. */
 struct weir_model_place {
     char *root;   /* absolute, without symlinks */
-    char *inside; /* of the root: "", or "snapshots/REVISION" in a hub cache */
+    char *inside; /* of the root: "", "snapshots/REVISION" in a hub cache, or the folder's name when it has links into a
+                     sibling that is a model folder itself: the root then holds both */
     bool hub;
 };
 

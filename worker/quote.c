@@ -56,6 +56,7 @@ static enum weir_status answer(struct weir_quoter *quoter, struct weir_quote *qu
     const struct weir_spec_model asked = { model->name, model->digest, weir_model_dir_class_name(model->dir), facts };
     WEIR_TRY(weir_spec_resolve(wish, &asked, quoter->encoders, &quote->spec, error));
     WEIR_TRY(weir_spec_item(&quote->spec, 0, &item, error));
+    WEIR_TRY(weir_pipeline_check_sampler(model->quotes, &item, error));
     WEIR_TRY(weir_pipeline_text_tokens(model->quotes, quote->spec.prompt, false, &real, &whole, error));
     WEIR_TRY(weir_pipeline_text_tokens(model->quotes, quote->spec.negative, true, &real, &whole, error));
     status = weir_stages_plan(model->quotes, quoter->device, &item, &quote->memory_bytes, error);

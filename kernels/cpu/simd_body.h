@@ -785,20 +785,31 @@ static void means(const float *x, float *y, size_t count, size_t of)
     }
 }
 
-INLINE void shuffle_all(const float *x, size_t place, size_t times, const float *residual, float *y, size_t count)
+/* Channels are collected in parts of so many on the stack, which the compiler knows to be no one else's memory. */
+#define PART 64
+
+static void store_collected(const float *part, const float *residual, float *y, size_t count)
 {
     if (residual) {
-#pragma GCC ivdep /* y may be residual itself, which does no harm */
-        for (size_t c = 0; c < count; c++) y[c] = x[(4 * c + place) / times] + residual[c];
+        add(part, residual, y, count);
     } else {
-#pragma GCC ivdep
-        for (size_t c = 0; c < count; c++) y[c] = x[(4 * c + place) / times];
+        memcpy(y, part, count * sizeof *y);
+    }
+}
+
+INLINE void shuffle_all(const float *x, size_t place, size_t times, const float *residual, float *y, size_t count)
+{
+    float part[PART];
+    for (size_t first = 0; first < count; first += PART) {
+        const size_t some = count - first < PART ? count - first : PART;
+        for (size_t c = 0; c < some; c++) part[c] = x[(4 * (first + c) + place) / times];
+        store_collected(part, residual ? residual + first : NULL, y + first, some);
     }
 }
 
 static void shuffle(const float *x, size_t place, size_t times, const float *residual, float *y, size_t count)
 {
-    switch (times) { /* places are below 4, so that places of 2 * i + j with `times` 2 begin at i */
+    switch (times) { /* place is below 4: (4 c + place) / 2 is 2 c + place / 2 */
         CASE(1, shuffle_all(x + place, 0, 1, residual, y, count))
         CASE(2, shuffle_all(x + place / 2, 0, 2, residual, y, count))
         CASE(4, shuffle_all(x, 0, 4, residual, y, count))
@@ -812,14 +823,18 @@ static void shuffle(const float *x, size_t place, size_t times, const float *res
 INLINE void unshuffle_channels(const float *const x[4], size_t of, const float *residual, float *y, size_t count)
 {
     const size_t each = 4 / of;
-#pragma GCC ivdep
-    for (size_t c = 0; c < count / each; c++) {
-        for (size_t k = 0; k < each; k++) {
-            float sum = x[k * of][c];
-            for (size_t n = 1; n < of; n++) sum += x[k * of + n][c];
-            sum /= (float)of;
-            y[c * each + k] = residual ? sum + residual[c * each + k] : sum;
+    float part[PART];
+    for (size_t first = 0; first < count; first += PART) {
+        const size_t some = count - first < PART ? count - first : PART;
+        for (size_t c = 0; c < some / each; c++) {
+            for (size_t k = 0; k < each; k++) {
+                const size_t from = first / each + c;
+                float sum = x[k * of][from];
+                for (size_t n = 1; n < of; n++) sum += x[k * of + n][from];
+                part[c * each + k] = sum / (float)of;
+            }
         }
+        store_collected(part, residual ? residual + first : NULL, y + first, some);
     }
 }
 

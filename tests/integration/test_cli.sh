@@ -62,6 +62,7 @@ refused 64 'no such command' paint
 refused 64 'not UTF-8' run "$(printf 'a\377')" --model "$tiny" -q
 
 # ---- what the model does not allow, said at admission with the limit
+run_refused 64 '--steps 1000 with --sampler ddim' --steps 1000
 run_refused 64 'multiple of 8' --size 100x100
 run_refused 64 '16384' --size 60000x8
 run_refused 64 'h264' --format webm -o "$work/out/x.webm" --codec h264

@@ -292,12 +292,12 @@ static void pixel_shuffle_lays_four_channels_out_and_unshuffle_gathers_them(void
     for (size_t i = 0; i < 4; i++) NEAR(y[i], means[i]);
 }
 
-static void rows_of_new_ops_are_their_own_and_y_may_lie_where_it_may(void **state)
+static void rows_are_their_own_and_y_may_lie_where_it_may(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < WEIR_COUNT(sana_cases); i++) {
-        bytes_of_row_one_are_its_own(ref, &sana_cases[i]);
-        y_over_what_it_may_be_has_the_bytes_of_y_apart(ref, &sana_cases[i]);
+    for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) {
+        bytes_of_row_one_are_its_own(ref, &kernel_cases[i]);
+        y_over_what_it_may_be_has_the_bytes_of_y_apart(ref, &kernel_cases[i]);
     }
 }
 
@@ -459,7 +459,7 @@ int main(void)
         cmocka_unit_test(rope_turns_pairs_half_a_head_apart_by_their_position),
         cmocka_unit_test(regroup_repeats_or_averages_neighbours),
         cmocka_unit_test(pixel_shuffle_lays_four_channels_out_and_unshuffle_gathers_them),
-        cmocka_unit_test(rows_of_new_ops_are_their_own_and_y_may_lie_where_it_may),
+        cmocka_unit_test(rows_are_their_own_and_y_may_lie_where_it_may),
         cmocka_unit_test(wrong_shapes_of_new_ops_are_refused_in_words),
         cmocka_unit_test(layers_of_new_ops_are_refused_in_words),
     };

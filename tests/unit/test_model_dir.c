@@ -469,6 +469,30 @@ static void links_of_a_snapshot_may_not_leave_its_models_folder(void **state)
     world_end(&w);
 }
 
+static void links_into_a_sibling_model_are_followed_and_no_others(void **state)
+{
+    (void)state;
+    struct world w = world_begin();
+    struct weir_config *config = NULL;
+    make_model(&w, "pair/base");
+    make_model(&w, "pair/fast");
+    unlink(at(&w, "pair/fast/unet/config.json"));
+    unlink(at(&w, "pair/fast/unet/diffusion_pytorch_model.safetensors"));
+    assert_int_equal(rmdir(at(&w, "pair/fast/unet")), 0);
+    scratch_link(&w.scratch, "pair/fast/unet", "../base/unet");
+    see_open(&w, at(&w, "pair/fast"), NULL);
+    assert_int_equal(weir_model_dir_config(w.model, "unet", &config, &w.error), WEIR_OK);
+    assert_non_null(strstr(weir_config_label(config), "pair/fast/unet/config.json"));
+    weir_config_close(&config);
+    weir_model_dir_close(&w.model);
+
+    unlink(at(&w, "pair/base/model_index.json")); /* now it is any folder */
+    see_open(&w, at(&w, "pair/fast"), NULL);
+    assert_int_equal(weir_model_dir_config(w.model, "unet", &config, &w.error), WEIR_BAD_MODEL);
+    see_words(&w, "it leads out of the model's folder");
+    world_end(&w);
+}
+
 static void digest_of(struct world *w, bool verify, char hex[WEIR_SHA256_HEX_BYTES])
 {
     if (weir_model_dir_digest(w->model, NULL, 0, verify, hex, &w->error) != WEIR_OK) fail_msg("%s", w->error.words);
@@ -768,6 +792,7 @@ int main(void)
         cmocka_unit_test(a_name_of_two_organisations_must_be_given_in_full),
         cmocka_unit_test(without_refs_main_a_lone_snapshot_is_it),
         cmocka_unit_test(links_of_a_snapshot_may_not_leave_its_models_folder),
+        cmocka_unit_test(links_into_a_sibling_model_are_followed_and_no_others),
         cmocka_unit_test(the_digest_is_that_of_the_lines_sha256sum_prints),
         cmocka_unit_test(the_digest_changes_with_any_file_and_with_the_components_asked_for),
         cmocka_unit_test(a_files_hash_is_remembered_by_its_inode_size_and_mtime_unless_verified),

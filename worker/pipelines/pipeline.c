@@ -117,6 +117,24 @@ enum weir_status weir_pipeline_text_tokens(const struct weir_pipeline *pipeline,
     return status;
 }
 
+enum weir_status weir_pipeline_check_sampler(const struct weir_pipeline *pipeline, const struct weir_item *item,
+                                             struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_error why;
+    struct weir_sampler_config config;
+    struct weir_sampler *sampler = NULL;
+    WEIR_TRY(pipeline->family->sampler_config(pipeline, item->sampler, &config, error));
+    status = weir_sampler_create(&config, item->steps, &sampler, &why);
+    if (status == WEIR_NO_MEMORY) *error = why;
+    else if (status != WEIR_OK)
+        status = weir_fail(error, WEIR_BAD_ARGUMENT, "--steps %u with --sampler %s: %s", item->steps,
+                           weir_item_sampler_name(item->sampler), why.words);
+cleanup:
+    weir_sampler_destroy(&sampler);
+    return status;
+}
+
 enum weir_status weir_pipeline_text_key(struct weir_pipeline *pipeline, const char *numerics_class, const char *text,
                                         bool is_negative, char out[WEIR_SHA256_HEX_BYTES], struct weir_error *error)
 {

@@ -64,6 +64,11 @@ enum weir_status weir_pipeline_text_key(struct weir_pipeline *pipeline, const ch
 enum weir_status weir_pipeline_text_tokens(const struct weir_pipeline *pipeline, const char *text, bool is_negative,
                                            uint32_t *real, uint32_t *whole, struct weir_error *error);
 
+/* BAD_ARGUMENT, in words, when the model's scheduler has no table for the item's sampler and steps: a scheduler whose
+ * timesteps begin at 1 has no 1,000th. */
+enum weir_status weir_pipeline_check_sampler(const struct weir_pipeline *pipeline, const struct weir_item *item,
+                                             struct weir_error *error);
+
 /* ---- memory, before any is taken ---- */
 
 struct weir_pipeline_memory {

@@ -54,7 +54,7 @@ def write_sprint_folder(folder, base, transformer, card):
 
 
 def plain_rotation(path):
-    """Name the base of the rotary embedding as published configs do; transformers 5 writes it otherwise and reads both."""
+    """Name the base of the rotary embedding as published configs do; transformers 5 writes another form, reads both."""
     config = json.loads(path.read_text())
     config["rope_theta"] = config.pop("rope_parameters", {}).get("rope_theta", config.get("rope_theta", 10000.0))
     export.dump(path, config)

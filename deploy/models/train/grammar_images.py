@@ -56,8 +56,8 @@ def other_way_round(scene):
 
 
 def group(scene):
-    """What is held out together: (colour, shape, background) of one thing alone; of two (colour, shape, relation, shape),
-    seen from the thing that is left of or above the other, so that a picture is hidden however it is described."""
+    """What is held out together: (colour, shape, background) of one thing; of two (colour, shape, relation, shape) seen
+    from the thing that is left of or above the other, so that a picture is hidden however it is described."""
     if not scene.relation:
         return scene.colour, scene.shape, scene.background
     if scene.relation in ("right of", "below"):

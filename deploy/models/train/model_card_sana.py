@@ -1,4 +1,4 @@
-"""The README.md of the two picture models: what they are, how they were trained, what they score, what they never saw."""
+"""The README.md of the two picture models: what they are, how they were trained, their scores, what they never saw."""
 import textwrap
 
 import grammar_images as grammar
@@ -16,7 +16,7 @@ DPM-Solver++ on a flow. `weir.json` holds the defaults: {steps} steps, guidance 
 | network | parameters | sizes |
 |---|---|---|
 | text encoder | {text_parameters:,} | {text_layers} layers of width {text_width}, {vocabulary} tokens |
-| transformer | {parameters:,} | {layers} layers of width {width}, heads of 32, queries and keys normed, a table of places |
+| transformer | {parameters:,} | {layers} of width {width}, heads of 32, normed queries and keys, a table of places |
 | vae | {vae_parameters:,} | {vae_sizes}, 32 times smaller a side, 32 latent channels |
 
 Weights are fp16 safetensors. Made with `deploy/models/train`, where a README says how to make them again; nothing but
@@ -45,9 +45,11 @@ In diffusers the pipeline must be told to leave the prompt and the size as they 
 ## Held out
 
 Never drawn in training: {alone_count} of the {alone_total} (colour, shape, background) of one thing alone, and of two
-things {pair_count} of the {pair_total} (colour, shape, left of or above, the other's shape) seen from the thing that is
-left of or above the other; so no picture of these is known from its other description either. Which ones, a rule says
-(`held_out` in `grammar_images.py`): the tenth with the smallest SHA-256 of their words. One thing alone:
+things {pair_count} of the {pair_total} (colour, shape, left of or above, the other's shape), seen from the thing that
+is left of or above the other; so none of these pictures is known from its other description either. Which ones they
+are, a rule says (`held_out` in `grammar_images.py`): the tenth with the smallest SHA-256 of their words.
+
+One thing alone:
 
 {alone}
 
@@ -58,8 +60,9 @@ Two things, of any background and any colour of the other thing:
 
 SPRINT_TEXT = """# shapes-sana-sprint
 
-Text to image in two steps: the same pictures as [{base}](../{base}/README.md), which it was distilled from and shares
-its text encoder, tokenizer and autoencoder with (symbolic links). What it understands and what it never saw is there.
+Text to image in two steps: the same pictures as [{base}](../{base}/README.md), which it was distilled from.
+Text encoder, tokenizer and autoencoder are that one's (symbolic links). What it understands and what it never saw is
+said there.
 The architecture is Sana-Sprint's (`SanaSprintPipeline` of diffusers): the transformer is told the guidance and needs
 no second evaluation for it. `weir.json` holds the defaults: {steps} steps, guidance {guidance:g}.
 
@@ -67,10 +70,10 @@ no second evaluation for it. `weir.json` holds the defaults: {steps} steps, guid
 
 | network | parameters | sizes |
 |---|---|---|
-| transformer | {parameters:,} | {layers} layers of width {width}, heads of 32, queries and keys normed, a table of places |
+| transformer | {parameters:,} | {layers} of width {width}, heads of 32, normed queries and keys, a table of places |
 
-Each of the two steps was learned for itself, from where {base} arrives in many (`sprint.py` in `deploy/models/train`);
-it was trained for guidances from 2 to 7. Other numbers of steps than two are outside of what it learned.
+Each of the two steps was learned for itself, from where {base} arrives in many (`sprint.py` in
+`deploy/models/train`), for guidances from 2 to 7. Other numbers of steps than two are outside of what it learned.
 
 ## Scores
 

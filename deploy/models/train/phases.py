@@ -49,8 +49,8 @@ def autocast(device):
 
 
 class Repeated:
-    """A function without arguments that is called again and again and returns tensors; on a GPU it is captured as a CUDA
-    graph after a few calls and replayed from then on, so that small kernels do not wait for Python.
+    """A function without arguments that is called again and again and returns tensors; on a GPU it is captured as a
+    CUDA graph after a few calls and replayed from then on, so that small kernels do not wait for Python.
 
     The function must do all its work on the device and wait for nothing: no .item(), no tensor from the CPU. What it
     returns is overwritten by the next call. Random numbers go on as they would without a graph.

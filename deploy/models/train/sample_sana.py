@@ -18,26 +18,12 @@ import torch
 from PIL import Image
 from transformers import Gemma2Model
 
-import grammar_images as grammar
-
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3] / "tests" / "checker"))
-import check_image  # noqa: E402
-import scoring      # noqa: E402
+import check_image   # noqa: E402
+import score_images  # noqa: E402
+import scoring       # noqa: E402
 
 SHEET_COLUMNS, SHEET_SHOWN = 8, 64
-
-
-def prompts(seen, held_out, seed):
-    """[(group, caption)]: the captions to be judged, the same for equal arguments."""
-    rng = np.random.default_rng(seed)
-    out = []
-    for name, known, count in (("seen", True, seen), ("held-out", False, held_out)):
-        every = grammar.scenes(seen=known)
-        for alone, part in ((True, count // 4), (False, count - count // 4)):
-            some = [scene for scene in every if alone != bool(scene.relation)]
-            chosen = scoring.choose(some, grammar.group, part, rng)
-            out += [(name, grammar.caption(grammar.Scene(*scene))) for scene in chosen]
-    return out
 
 
 def load(folder, device):
@@ -95,7 +81,7 @@ def main():
     options = json.loads((args.folder / "weir.json").read_text())
     options.update({name: getattr(args, name) for name in ("steps", "guidance") if getattr(args, name) is not None})
     pipeline = load(args.folder, args.device)
-    wanted = prompts(args.seen, args.held_out, args.seed)
+    wanted = score_images.prompts(args.seen, args.held_out, args.seed)
     results, pictures, begin = [], [], time.monotonic()
     for first in range(0, len(wanted), args.batch):
         part = wanted[first:first + args.batch]

@@ -28,8 +28,8 @@ ALONE = TABLES[2].index(grammar.ALONE)
 
 
 class Things(NamedTuple):
-    """N pictures of two things in numbers: [N, 2] each, integers for colour and shape; radius 0: there is no such thing.
-    The background is [N]."""
+    """N pictures of two things in numbers: [N, 2] each, integers for colour and shape; the background is [N].
+    Radius 0: there is no such thing."""
     colour: object
     shape: object
     background: object
@@ -62,7 +62,7 @@ def labels(every):
 
 
 def place(rows, uniform, xp=np):
-    """Things of label rows [N, 6], placed by UNIFORMS numbers in 0..1 a picture, [N, UNIFORMS]; xp is numpy or torch."""
+    """Things of label rows [N, 6], placed by UNIFORMS numbers in 0..1 each, [N, UNIFORMS]; xp is numpy or torch."""
     def within(limits, share):
         return limits[0] + (limits[1] - limits[0]) * share
 
@@ -114,7 +114,7 @@ def draw_uint8(every, size, rng):
 
 
 def draw(things, size, cover=None):
-    """Pictures as float32 [N, 3, size, size] in -1..1 on the device of the things; cover: their coverage, where known."""
+    """Pictures as float32 [N, 3, size, size] in -1..1 on the device of the things; cover: their coverage, if known."""
     import torch
     cover = coverage(things, size, torch) if cover is None else cover
     fore, back = (part / 127.5 - 1.0 for part in colours(things, torch))

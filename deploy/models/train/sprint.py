@@ -4,8 +4,8 @@ The pipeline's two steps are always the same: from pure noise (angle 1.5708) to 
 fresh noise at angle 1.3 to the final one. In noise levels of the flow these are 1 and 0.7827, and the network's inputs
 and outputs are the same noisy latent and velocity that the teacher knows. So two functions have to be learned, each of
 a fixed noise level: where does the teacher, guided and in many steps, arrive from here? Both are deterministic, so
-squared errors to the teacher's answers suffice; a consistency model, which learns all angles from its own answers, would
-take longer and has more ways to fail.
+squared errors to the teacher's answers suffice; a consistency model, which learns all angles from its own answers,
+would take longer and has more ways to fail.
 
 - The student begins with the teacher's weights. Its time embedding is fitted to the teacher's by least squares, since
   Sprint tells the noise level in 0..1 where Sana tells 0..1000; its guidance embedding begins at zero.
@@ -80,8 +80,8 @@ def solve(velocity, noisy, levels):
 
 
 class Pairs:
-    """What the student learns from: captions, guidances, and for each of the two steps an input and the teacher's answer,
-    on the device. Old ones are replaced by new ones."""
+    """What the student learns from: captions, guidances, and for each of the two steps an input and the teacher's
+    answer, on the device. Old ones are replaced by new ones."""
 
     def __init__(self, args, device, pool, states, teacher, student):
         self.args, self.device, self.pool, self.states = args, device, pool, states
@@ -105,7 +105,7 @@ class Pairs:
         count, device = self.args.pairs_chunk, self.device
         captions = torch.stack([self.pool.draw(count), self.pool.wording(count)], 1)
         other = GUIDANCES[0] + (GUIDANCES[1] - GUIDANCES[0]) * torch.rand(count, device=device)
-        guidance = torch.where(torch.rand(count, device=device) < 0.5, nets.GUIDANCE, other)
+        guidance = other + (nets.GUIDANCE - other) * (torch.rand(count, device=device) < 0.5)
         states, mask = self.condition(captions)
         empty = self.pool.empty != vocabulary_gemma.PAD
         both = torch.cat([self.empty_states.expand_as(states), states])

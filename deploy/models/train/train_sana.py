@@ -6,6 +6,7 @@
     python train_sana.py joint   --work out/images --seconds 300
     python train_sana.py sprint  --work out/images --seconds 120
     python train_sana.py export  --work out/images --folder ../shapes-sana --sprint-folder ../shapes-sana-sprint
+    python train_sana.py vae latents joint --work out/images --seconds 240 0 300        the same in one call
 
 Each phase keeps its state in one file under --work and goes on from there when it is called again. --seconds is the
 phase's whole budget over all its calls, and the learning rate falls with the share of it that is spent; --stop-after
@@ -23,9 +24,10 @@ What is done here beyond the plain recipe, and why:
   sampler tells it: a whole number, cut off.
 - Linear heads that only training knows ask the text states for each slot of the caption (see Hints). Words get their
   meaning from that before pictures could teach it.
-- Sprint is not trained by its published recipe but by the shortest way to a network of exactly two steps: see sprint.py.
+- Sprint is not trained by its published recipe but by the shortest way to a network of exactly two steps: sprint.py.
 """
 import argparse
+import copy
 import json
 import pathlib
 import time
@@ -49,7 +51,7 @@ ALONE_SHARE = 0.25          # of the pictures: those with one thing
 THING_WEIGHT = 8.0          # of a pixel that is not background, when the autoencoder trains; others have weight 1
 LATENT_NOISE = 0.1          # of a latent channel's spread, added before decoding when the autoencoder trains
 SPREAD_WEIGHT = 0.02        # of the penalty that keeps the latents' channels alike
-HINT_WEIGHT = 0.01
+HINT_WEIGHT = 0.1
 
 
 class Pool:
@@ -254,8 +256,8 @@ def text_states(text_encoder, ids):
 
 
 class Hints(torch.nn.Module):
-    """What else training asks: each slot of the caption from the mean of its text states. One linear head for all slots,
-    thrown away afterwards."""
+    """What else training asks: each slot of the caption from the mean of its text states. One linear head for all
+    slots, thrown away afterwards."""
 
     def __init__(self, width):
         super().__init__()
@@ -398,17 +400,22 @@ def write_models(args, device):
         print(f"export: {args.sprint_folder}, trained for {state['step']} steps", flush=True)
 
 
+PHASES = {"vae": train_vae, "latents": make_latents, "joint": train_joint, "sprint": train_sprint,
+          "export": write_models}
+
+
 def parse(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("phase", choices=("vae", "latents", "joint", "sprint", "export"))
+    parser.add_argument("phases", nargs="+", choices=sorted(PHASES), help="in the order in which they are run")
     parser.add_argument("--preset", choices=sorted(nets.PRESETS), default="full", help="sizes of the networks")
     parser.add_argument("--work", type=pathlib.Path, required=True, help="folder of the state files")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: torch's choice")
     parser.add_argument("--seed", type=int, default=1, help="of everything random")
-    parser.add_argument("--seconds", type=float, default=120, help="budget of the phase over all its calls")
+    parser.add_argument("--seconds", type=float, nargs="+", default=[120],
+                        help="budget of each phase over all its calls; latents and export take theirs and ignore it")
     parser.add_argument("--stop-after", type=float, default=0, help="end this call after so many seconds, 0: never")
     parser.add_argument("--save-every", type=float, default=60, help="seconds between two state files")
     parser.add_argument("--log-every", type=int, default=200, help="steps between two measurements of the loss")
@@ -432,15 +439,24 @@ def parse(arguments=None):
     parser.add_argument("--scores", type=pathlib.Path, help="export: what sample_sana.py wrote, for the model card")
     parser.add_argument("--sprint-scores", type=pathlib.Path, help="export: the same of the two-step model")
     args = parser.parse_args(arguments)
-    if args.phase == "export" and not args.folder:
+    if "export" in args.phases and not args.folder:
         parser.error("export needs --folder")
-    args.batch = args.batch or {"vae": 32, "joint": 256}.get(args.phase, 512)
-    args.rate = args.rate or (5e-4 if args.phase == "sprint" else 1e-3)
+    if len(args.seconds) not in (1, len(args.phases)):
+        parser.error(f"--seconds has {len(args.seconds)} numbers for {len(args.phases)} phases")
     return args
 
 
+def arguments_of(args, number):
+    """The arguments as the phase with that number takes them."""
+    phase, own = args.phases[number], copy.copy(args)
+    own.seconds = args.seconds[number if len(args.seconds) > 1 else 0]
+    own.batch = args.batch or {"joint": 256, "sprint": 512}.get(phase, 32)
+    own.rate = args.rate or (5e-4 if phase == "sprint" else 1e-3)
+    return own
+
+
 def main():
-    """Run one phase."""
+    """Run the phases."""
     args = parse()
     args.work.mkdir(parents=True, exist_ok=True)
     if args.threads:
@@ -448,9 +464,8 @@ def main():
     torch.manual_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True   # the shapes of a phase hardly change
-    phases = {"vae": train_vae, "latents": make_latents, "joint": train_joint, "sprint": train_sprint,
-              "export": write_models}
-    phases[args.phase](args, args.device)
+    for number, phase in enumerate(args.phases):
+        PHASES[phase](arguments_of(args, number), args.device)
 
 
 if __name__ == "__main__":

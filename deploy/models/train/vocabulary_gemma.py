@@ -62,7 +62,7 @@ def write(folder, window):
 
 
 class WordTokenizer:
-    """Ids for captions of the grammar alone, padded on the right: what training needs, without the tokenizer library."""
+    """Ids for captions of the grammar alone, padded on the right: what training needs, without a tokenizer library."""
 
     def __init__(self, window):
         self.window = window
