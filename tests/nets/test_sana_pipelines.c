@@ -277,6 +277,25 @@ static void memory_is_known_before_it_is_taken(void **state)
     }
 }
 
+/* The smallest picture of either family, and a strip that no bin comes near. */
+static void the_smallest_picture_runs_and_so_does_a_strip(void **state)
+{
+    (void)state;
+    static const struct picture small[] = {
+        { "tiny-sana-a", "", "", "", NULL, 2, 32, 32, 1, 2, 1 },
+        { "tiny-sana-a", "", "", "", "flow-euler", 1, 32, 2000, 1, 2, 1 },
+        { "tiny-sana-b", "", "", NULL, NULL, 0, 4, 4, 1, 1, 1 },
+    };
+    for (size_t i = 0; i < WEIR_COUNT(small); i++) {
+        struct bench b = bench_open("cpu", small[i].folder);
+        const struct weir_item item = resolve(&b, &small[i]);
+        struct outcome o = make(&b, &small[i], &item);
+        assert_int_equal(o.rgb_bytes, 3 * small[i].width * small[i].height);
+        outcome_free(&o);
+        bench_close(&b);
+    }
+}
+
 static void what_a_model_of_pictures_does_not_do_is_refused(void **state)
 {
     (void)state;
@@ -340,6 +359,7 @@ int main(void)
         cmocka_unit_test(an_embedding_that_counts_no_tokens_is_refused),
         cmocka_unit_test(the_picture_before_it_is_rounded_is_the_same_picture),
         cmocka_unit_test(memory_is_known_before_it_is_taken),
+        cmocka_unit_test(the_smallest_picture_runs_and_so_does_a_strip),
         cmocka_unit_test(what_a_model_of_pictures_does_not_do_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
