@@ -1,4 +1,4 @@
-"""Makes tests/golden/tiny-dc-*/vae (small random AutoencoderDC) and tests/golden/tiny-dc-*.safetensors (what diffusers
+"""Makes tests/golden/tiny-sana-*/vae (small random AutoencoderDC) and tests/golden/tiny-dc-*.safetensors (what diffusers
 computes with them, fp32 on a CPU).
 
     python3 tests/golden/make_tiny_dc.py [OUT_FOLDER]
@@ -56,8 +56,14 @@ TINY = {
 }
 
 
+def folder_of(name, out):
+    """Beside the networks that use its latents, which make_tiny_sana.py makes."""
+    return out / name.replace("-dc-", "-sana-") / "vae"
+
+
 def build(name, out):
     config = TINY[name]
+    folder = folder_of(name, out)
     generator = torch.Generator().manual_seed(config["seed"])
     vae = AutoencoderDC(**config["vae"]).eval()
     randomise(vae, generator, config["dtype"])
@@ -69,9 +75,9 @@ def build(name, out):
         last.weight.mul_(0.4 / vae.decode(z).sample.std())
         last.weight.copy_(last.weight.to(config["dtype"]).float())
     variant = "fp16" if config["dtype"] == torch.float16 else None
-    vae.to(config["dtype"]).save_pretrained(out / name / "vae", variant=variant)
+    vae.to(config["dtype"]).save_pretrained(folder, variant=variant)
     # What is judged is what a reader of the folder gets.
-    return AutoencoderDC.from_pretrained(out / name / "vae", torch_dtype=torch.float32, variant=variant), generator
+    return AutoencoderDC.from_pretrained(folder, torch_dtype=torch.float32, variant=variant), generator
 
 
 def golden(name, vae, generator):
@@ -97,12 +103,13 @@ def main():
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
     for name in TINY:
-        if (out / name).exists():
-            sys.exit(f"{out / name} is already there; remove it first")
+        folder = folder_of(name, out)
+        if folder.exists():
+            sys.exit(f"{folder} is already there; remove it first")
         vae, generator = build(name, out)
         vectors = out / f"{name}.safetensors"
         save_file(golden(name, vae, generator), vectors)
-        size = sum(f.stat().st_size for f in (out / name).rglob("*") if f.is_file())
+        size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
         count = [sum(p.numel() for p in half.parameters()) for half in (vae.encoder, vae.decoder)]
         print(f"{name}: folder {size / 1024:.0f} KiB, vectors {vectors.stat().st_size / 1024:.0f} KiB, "
               f"encoder {count[0]} parameters, decoder {count[1]}")

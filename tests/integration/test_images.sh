@@ -97,6 +97,21 @@ made --frames 1 -o s.png --workers 3
 cmp -s a.png s.png || fail "three workers made another image"
 verified 0 '^same bytes$' a.png --model "$tiny" --workers text=1,denoise=1,decode=1
 
+# ---- models that make pictures without a word about it
+for model in tiny-sana-a tiny-sana-b; do
+    tiny=$2/tests/golden/$model
+    made --seed 7 -o $model.png
+    "$encode" probe --receipt $model.png | grep -q '"fps":1,.*"frames":1,.*"image":true,' || fail "$model: $(cat "$work/words")"
+    made --seed 7 -o s.png --workers text=1,denoise=1,decode=1 --threads 1
+    cmp -s $model.png s.png || fail "$model: split stages and one thread made another picture"
+    verified 0 '^same bytes$' $model.png --model "$tiny"
+    refused 64 '--frames is 2; this model makes pictures' --frames 2 -o x.png
+done
+"$encode" probe tiny-sana-a.png | grep -q '"width":72,"height":56' || fail "not resized: $("$encode" probe tiny-sana-a.png)"
+refused 64 '--negative: model tiny-sana-b takes none' --negative "a blue star" -o x.png
+refused 64 'takes: scm' --sampler ddim -o x.png
+tiny=$2/tests/golden/tiny-a
+
 # ---- films and folders are verified, too
 made --frames 20 -o f.mp4
 made --frames 2 -o f.gif

@@ -8,7 +8,7 @@
 static const char *const dc_names[] = { "tiny-dc-a", "tiny-dc-b", "tiny-dc-c" };
 static const char *const half_names[] = { "decode", "encode" };
 
-/* A component's folder by itself: there is no model_index.json around it. */
+/* A component's folder by itself; it lies beside the networks that use its latents. */
 struct dc {
     struct weir_folder folder;
     struct weir_weights *weights;
@@ -20,7 +20,7 @@ static struct dc dc_open(const char *name)
     struct dc dc = { 0 };
     struct weir_config *config = NULL;
     char path[512], file[600];
-    snprintf(path, sizeof path, "%s/tests/golden/%s", WEIR_SOURCE_DIR, name);
+    snprintf(path, sizeof path, "%s/tests/golden/tiny-sana-%s", WEIR_SOURCE_DIR, name + strlen("tiny-dc-"));
     snprintf(file, sizeof file, "%s/vae/config.json", path);
     OK(weir_folder_init(&dc.folder, path, "", false, &error));
     OK(weir_weights_open(&dc.folder, "vae", NULL, &dc.weights, &error));

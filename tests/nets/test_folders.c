@@ -1,5 +1,5 @@
 /* A folder that this build cannot run is refused when it is opened, before any weight is read, in words that name the
- * file, the key and what does not fit. Each case is tiny-a with one thing changed. */
+ * file, the key and what does not fit. Each case is tiny-a, or where it says so a folder of Sana, with one thing changed. */
 #include "tests/nets/golden.h"
 
 #include "worker/pipelines/pipeline.h"
@@ -7,22 +7,36 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *const files[] = { "model_index.json",
-                                     "scheduler/scheduler_config.json",
-                                     "text_encoder/config.json",
-                                     "tokenizer/vocab.json",
-                                     "tokenizer/merges.txt",
-                                     "tokenizer/special_tokens_map.json",
-                                     "tokenizer/tokenizer_config.json",
-                                     "unet/config.json",
-                                     "vae/config.json" };
-static const char *const folders[] = { "scheduler", "text_encoder", "tokenizer", "unet", "vae" };
+#define FILES_MAX 10
+/* A folder of tests/golden without its weights. */
+struct base {
+    const char *name, *files[FILES_MAX], *folders[FILES_MAX];
+};
+static const struct base film = { "tiny-a",
+                                  { "model_index.json", "scheduler/scheduler_config.json", "text_encoder/config.json",
+                                    "tokenizer/vocab.json", "tokenizer/merges.txt", "tokenizer/special_tokens_map.json",
+                                    "tokenizer/tokenizer_config.json", "unet/config.json", "vae/config.json" },
+                                  { "scheduler", "text_encoder", "tokenizer", "unet", "vae" } };
+#define SANA_PARTS                                                                                                     \
+    { "model_index.json",         "scheduler/scheduler_config.json", "text_encoder/config.json",                       \
+      "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json", "transformer/config.json",                        \
+      "vae/config.json" },                                                                                             \
+    {                                                                                                                  \
+        "scheduler", "text_encoder", "tokenizer", "transformer", "vae"                                                 \
+    }
+static const struct base sana = { "tiny-sana-a", SANA_PARTS }, sprint = { "tiny-sana-b", SANA_PARTS };
 
 struct change {
-    const char *file;      /* NULL: none */
-    const char *from, *to; /* text replaced once; to NULL: the file is left out */
-    const char *weir_json; /* NULL: none */
+    const char *file;        /* NULL: none */
+    const char *from, *to;   /* text replaced once; to NULL: the file is left out */
+    const char *weir_json;   /* NULL: none */
+    const struct base *base; /* NULL: film */
 };
+
+static const struct base *base_of(const struct change *change)
+{
+    return change->base ? change->base : &film;
+}
 
 static void write_text(const char *path, const char *text, size_t bytes)
 {
@@ -36,7 +50,7 @@ static void copy_file(const char *root, const char *name, const struct change *c
 {
     char from[512], to[512], *text = NULL;
     size_t bytes;
-    snprintf(from, sizeof from, "%s/tests/golden/tiny-a/%s", WEIR_SOURCE_DIR, name);
+    snprintf(from, sizeof from, "%s/tests/golden/%s/%s", WEIR_SOURCE_DIR, base_of(change)->name, name);
     snprintf(to, sizeof to, "%s/%s", root, name);
     OK(weir_file_read(from, 1 << 20, &text, &bytes, &error));
     if (!change->file || strcmp(change->file, name) != 0) {
@@ -57,26 +71,26 @@ static void folder_make(char root[64], const struct change *change)
     char path[512];
     strcpy(root, "/tmp/weir-folder-XXXXXX");
     assert_non_null(mkdtemp(root));
-    for (size_t i = 0; i < WEIR_COUNT(folders); i++) {
-        snprintf(path, sizeof path, "%s/%s", root, folders[i]);
+    for (const char *const *folder = base_of(change)->folders; *folder; folder++) {
+        snprintf(path, sizeof path, "%s/%s", root, *folder);
         assert_int_equal(mkdir(path, 0700), 0);
     }
-    for (size_t i = 0; i < WEIR_COUNT(files); i++) copy_file(root, files[i], change);
+    for (const char *const *file = base_of(change)->files; *file; file++) copy_file(root, *file, change);
     snprintf(path, sizeof path, "%s/weir.json", root);
     if (change->weir_json) write_text(path, change->weir_json, strlen(change->weir_json));
 }
 
-static void folder_remove(const char *root)
+static void folder_remove(const char *root, const struct base *base)
 {
     char path[512];
-    for (size_t i = 0; i < WEIR_COUNT(files); i++) {
-        snprintf(path, sizeof path, "%s/%s", root, files[i]);
+    for (const char *const *file = base->files; *file; file++) {
+        snprintf(path, sizeof path, "%s/%s", root, *file);
         unlink(path);
     }
     snprintf(path, sizeof path, "%s/weir.json", root);
     unlink(path);
-    for (size_t i = 0; i < WEIR_COUNT(folders); i++) {
-        snprintf(path, sizeof path, "%s/%s", root, folders[i]);
+    for (const char *const *folder = base->folders; *folder; folder++) {
+        snprintf(path, sizeof path, "%s/%s", root, *folder);
         rmdir(path);
     }
     assert_int_equal(rmdir(root), 0);
@@ -97,7 +111,7 @@ static enum weir_status open_changed(const struct change *change, struct weir_mo
 cleanup:
     weir_pipeline_close(&pipeline);
     weir_model_dir_close(&model);
-    folder_remove(root);
+    folder_remove(root, base_of(change));
     return status;
 }
 
@@ -109,45 +123,83 @@ static void folders_that_cannot_be_run_are_refused_in_words(void **state)
         enum weir_status status;
         const char *words[2];
     } cases[] = {
-        { { "model_index.json", "TextToVideoSDPipeline", "StableDiffusionPipeline", NULL },
+        { { "model_index.json", "TextToVideoSDPipeline", "StableDiffusionPipeline", NULL, NULL },
           WEIR_UNSUPPORTED,
           { "StableDiffusionPipeline", "TextToVideoSDPipeline" } },
-        { { "model_index.json", "CLIPTextModel", "T5EncoderModel", NULL },
+        { { "model_index.json", "CLIPTextModel", "T5EncoderModel", NULL, NULL },
           WEIR_BAD_MODEL,
           { "T5EncoderModel", "CLIPTextModel" } },
-        { { "model_index.json", "UNet3DConditionModel", "UNet2DConditionModel", NULL },
+        { { "model_index.json", "UNet3DConditionModel", "UNet2DConditionModel", NULL, NULL },
           WEIR_BAD_MODEL,
           { "UNet2DConditionModel", "unet" } },
-        { { "unet/config.json", "\"cross_attention_dim\": 24", "\"cross_attention_dim\": 32", NULL },
+        { { "unet/config.json", "\"cross_attention_dim\": 24", "\"cross_attention_dim\": 32", NULL, NULL },
           WEIR_BAD_MODEL,
           { "cross_attention_dim is 32", "hidden_size is 24" } },
-        { { "unet/config.json", "\"out_channels\": 4", "\"out_channels\": 8", NULL },
+        { { "unet/config.json", "\"out_channels\": 4", "\"out_channels\": 8", NULL, NULL },
           WEIR_BAD_MODEL,
           { "out_channels is 8", "in_channels is 4" } },
-        { { "vae/config.json", "\"latent_channels\": 4", "\"latent_channels\": 16", NULL },
+        { { "vae/config.json", "\"latent_channels\": 4", "\"latent_channels\": 16", NULL, NULL },
           WEIR_BAD_MODEL,
           { "latent_channels is 16", "in_channels is 4" } },
-        { { "text_encoder/config.json", "\"vocab_size\": 572", "\"vocab_size\": 571", NULL },
+        { { "text_encoder/config.json", "\"vocab_size\": 572", "\"vocab_size\": 571", NULL, NULL },
           WEIR_BAD_MODEL,
           { "572 tokens", "vocab_size is 571" } },
-        { { "tokenizer/tokenizer_config.json", "\"model_max_length\": 77", "\"model_max_length\": 78", NULL },
+        { { "tokenizer/tokenizer_config.json", "\"model_max_length\": 77", "\"model_max_length\": 78", NULL, NULL },
           WEIR_BAD_MODEL,
           { "model_max_length is 78", "max_position_embeddings is 77" } },
-        { { "unet/config.json", "\"act_fn\": \"silu\"", "\"act_fn\": \"gelu\"", NULL },
+        { { "unet/config.json", "\"act_fn\": \"silu\"", "\"act_fn\": \"gelu\"", NULL, NULL },
           WEIR_UNSUPPORTED,
           { "unet/config.json", "act_fn" } },
-        { { "unet/config.json", "\"layers_per_block\": 1", "\"layers_per_block\": \"1\"", NULL },
+        { { "unet/config.json", "\"layers_per_block\": 1", "\"layers_per_block\": \"1\"", NULL, NULL },
           WEIR_BAD_MODEL,
           { "unet/config.json", "layers_per_block" } },
-        { { "vae/config.json", "\"out_channels\": 3", "\"out_channels\": 0", NULL },
+        { { "vae/config.json", "\"out_channels\": 3", "\"out_channels\": 0", NULL, NULL },
           WEIR_BAD_MODEL,
           { "vae/config.json", "out_channels" } },
-        { { "scheduler/scheduler_config.json", "\"thresholding\": false", "\"thresholding\": true", NULL },
+        { { "scheduler/scheduler_config.json", "\"thresholding\": false", "\"thresholding\": true", NULL, NULL },
           WEIR_UNSUPPORTED,
           { "scheduler_config.json", "thresholding" } },
-        { { "vae/config.json", "", NULL, NULL }, WEIR_NOT_FOUND, { "vae/config.json", "" } },
-        { { "tokenizer/merges.txt", "", NULL, NULL }, WEIR_NOT_FOUND, { "merges.txt", "" } },
-        { { NULL, NULL, NULL, "{\"sampler\": \"euler\"}" }, WEIR_BAD_MODEL, { "weir.json", "euler" } },
+        { { "vae/config.json", "", NULL, NULL, NULL }, WEIR_NOT_FOUND, { "vae/config.json", "" } },
+        { { "tokenizer/merges.txt", "", NULL, NULL, NULL }, WEIR_NOT_FOUND, { "merges.txt", "" } },
+        { { NULL, NULL, NULL, "{\"sampler\": \"euler\"}", NULL }, WEIR_BAD_MODEL, { "weir.json", "euler" } },
+        { { "model_index.json", "SanaPipeline", "SanaPAGPipeline", NULL, &sana },
+          WEIR_UNSUPPORTED,
+          { "SanaPAGPipeline", "TextToVideoSDPipeline, SanaPipeline, SanaSprintPipeline" } },
+        { { "model_index.json", "Gemma2Model", "T5EncoderModel", NULL, &sana },
+          WEIR_BAD_MODEL,
+          { "T5EncoderModel", "Gemma2Model" } },
+        { { "model_index.json", "GemmaTokenizerFast", "T5Tokenizer", NULL, &sprint },
+          WEIR_BAD_MODEL,
+          { "T5Tokenizer", "tokenizer" } },
+        { { "model_index.json", "AutoencoderDC", "AutoencoderKL", NULL, &sana },
+          WEIR_BAD_MODEL,
+          { "AutoencoderKL", "AutoencoderDC" } },
+        { { "transformer/config.json", "\"caption_channels\": 24", "\"caption_channels\": 25", NULL, &sana },
+          WEIR_BAD_MODEL,
+          { "caption_channels is 25", "hidden_size is 24" } },
+        { { "transformer/config.json", "\"out_channels\": 4", "\"out_channels\": 8", NULL, &sana },
+          WEIR_BAD_MODEL,
+          { "out_channels is 8", "in_channels is 4" } },
+        { { "vae/config.json", "\"latent_channels\": 5", "\"latent_channels\": 10", NULL, &sprint },
+          WEIR_BAD_MODEL,
+          { "latent_channels is 10", "in_channels is 5" } },
+        { { "text_encoder/config.json", "\"vocab_size\": 64", "\"vocab_size\": 20", NULL, &sana },
+          WEIR_BAD_MODEL,
+          { "tokens", "vocab_size is 20" } },
+        { { "model_index.json", "SanaPipeline", "SanaSprintPipeline", NULL, &sana },
+          WEIR_BAD_MODEL,
+          { "guidance_embeds is false", "SanaSprintPipeline" } },
+        { { "model_index.json", "SanaSprintPipeline", "SanaPipeline", NULL, &sprint },
+          WEIR_BAD_MODEL,
+          { "guidance_embeds is true", "SanaPipeline" } },
+        { { "scheduler/scheduler_config.json", "\"thresholding\": false", "\"thresholding\": true", NULL, &sana },
+          WEIR_UNSUPPORTED,
+          { "scheduler_config.json", "thresholding" } },
+        { { "transformer/config.json", "\"patch_size\": 1", "\"patch_size\": 2", NULL, &sana },
+          WEIR_UNSUPPORTED,
+          { "transformer/config.json", "patch_size" } },
+        { { NULL, NULL, NULL, "{\"sampler\": \"scm\"}", &sana }, WEIR_BAD_MODEL, { "scm", "flow-dpm++, flow-euler" } },
+        { { NULL, NULL, NULL, "{\"sampler\": \"flow-euler\"}", &sprint }, WEIR_BAD_MODEL, { "flow-euler", "scm" } },
     };
     for (size_t i = 0; i < WEIR_COUNT(cases); i++) {
         struct weir_error refusal = { 0 };
@@ -189,6 +241,63 @@ static void defaults_are_the_folders_else_the_pipelines(void **state)
     assert_int_equal(facts.sampler, WEIR_ITEM_SAMPLER_DPM_SOLVER);
 }
 
+static void defaults_of_pictures_are_the_folders_else_the_pipelines(void **state)
+{
+    (void)state;
+    struct weir_model_facts facts;
+    OK(open_changed(&(struct change){ .base = &sana }, &facts, &error));
+    assert_string_equal(facts.family, "sana");
+    assert_int_equal(facts.steps, 20);
+    assert_int_equal(facts.frames, 1);
+    assert_int_equal(facts.frames_max, 1);
+    assert_int_equal(facts.width, 512); /* sample_size 16 times a factor of 32 */
+    assert_int_equal(facts.height, 512);
+    assert_int_equal(facts.bins, 16);
+    assert_int_equal(facts.size_multiple, 1);
+    assert_true(facts.guidance == 4.5 && !facts.guidance_inside);
+    assert_int_equal(facts.sampler, WEIR_ITEM_SAMPLER_FLOW_DPM_SOLVER);
+    assert_int_equal(facts.text_tokens, 300);
+
+    OK(open_changed(&(struct change){ .base = &sana,
+                                      .file = "transformer/config.json",
+                                      .from = "\"sample_size\": 16",
+                                      .to = "\"sample_size\": 30" }, /* films' */
+                    &facts, &error));
+    assert_int_equal(facts.bins, 0);
+    assert_int_equal(facts.size_multiple, 32);
+
+    OK(open_changed(&(struct change){ .base = &sprint }, &facts, &error));
+    assert_string_equal(facts.family, "sana-sprint");
+    assert_int_equal(facts.steps, 2);
+    assert_int_equal(facts.bins, 0);
+    assert_true(facts.guidance == 4.5 && facts.guidance_inside);
+    assert_int_equal(facts.sampler, WEIR_ITEM_SAMPLER_SCM);
+
+    static const uint32_t sizes[][2] = { { 32, 32 }, { 16, 0 }, { 64, 0 } }; /* Sprint has the table of 32 alone */
+    for (size_t i = 0; i < WEIR_COUNT(sizes); i++) {
+        char to[32];
+        snprintf(to, sizeof to, "\"sample_size\": %u", sizes[i][0]);
+        OK(open_changed(&(struct change){ "transformer/config.json", "\"sample_size\": 6", to, NULL, &sprint }, &facts,
+                        &error));
+        assert_int_equal(facts.bins, sizes[i][1]);
+    }
+
+    OK(open_changed(&(struct change){ .base = &sana,
+                                      .weir_json = "{\"steps\": 8, \"guidance\": 2, \"width\": 100, \"height\": "
+                                                   "50, \"sampler\": \"flow-euler\"}" },
+                    &facts, &error));
+    assert_int_equal(facts.steps, 8);
+    assert_int_equal(facts.width, 100);
+    assert_int_equal(facts.height, 50);
+    assert_true(facts.guidance == 2);
+    assert_int_equal(facts.sampler, WEIR_ITEM_SAMPLER_FLOW_EULER);
+
+    OK(open_changed(&(struct change){ "model_index.json", "DPMSolverMultistepScheduler",
+                                      "FlowMatchEulerDiscreteScheduler", NULL, &sana },
+                    &facts, &error));
+    assert_int_equal(facts.sampler, WEIR_ITEM_SAMPLER_FLOW_EULER);
+}
+
 /* A folder whose scheduler is not offered can still be run by naming one that is. */
 static void a_scheduler_that_is_not_offered_needs_a_named_one(void **state)
 {
@@ -197,11 +306,23 @@ static void a_scheduler_that_is_not_offered_needs_a_named_one(void **state)
     struct weir_item item;
     struct weir_item_wish wish = WEIR_ITEM_WISH_NONE;
     struct weir_error refusal;
-    OK(open_changed(&(struct change){ "model_index.json", "DDIMScheduler", "PNDMScheduler", NULL }, &facts, &error));
+    OK(open_changed(&(struct change){ "model_index.json", "DDIMScheduler", "PNDMScheduler", NULL, NULL }, &facts,
+                    &error));
     assert_int_equal(weir_item_resolve(&facts, &wish, &item, &refusal), WEIR_UNSUPPORTED);
     assert_non_null(strstr(refusal.words, "--sampler"));
     wish.sampler = "dpm++";
     OK(weir_item_resolve(&facts, &wish, &item, &error));
+
+    static const char *const others[] = { "DEISMultistepScheduler", "DDIMScheduler" };
+    for (size_t i = 0; i < WEIR_COUNT(others); i++) {
+        OK(open_changed(&(struct change){ "model_index.json", "DPMSolverMultistepScheduler", others[i], NULL, &sana },
+                        &facts, &error));
+        wish.sampler = NULL;
+        assert_int_equal(weir_item_resolve(&facts, &wish, &item, &refusal), WEIR_UNSUPPORTED);
+        assert_non_null(strstr(refusal.words, "takes: flow-dpm++, flow-euler"));
+        wish.sampler = "flow-euler";
+        OK(weir_item_resolve(&facts, &wish, &item, &error));
+    }
 }
 
 int main(void)
@@ -209,6 +330,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(folders_that_cannot_be_run_are_refused_in_words),
         cmocka_unit_test(defaults_are_the_folders_else_the_pipelines),
+        cmocka_unit_test(defaults_of_pictures_are_the_folders_else_the_pipelines),
         cmocka_unit_test(a_scheduler_that_is_not_offered_needs_a_named_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -52,16 +52,19 @@ struct attempt {
     struct weir_item item;
     float *embedding, *latents;
     uint8_t *rgb;
+    int64_t side; /* what is wished for */
+    double guidance;
+    const char *sampler;
 };
 
 static enum weir_status open_pipeline(struct attempt *a, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct weir_item_wish wish = WEIR_ITEM_WISH_NONE;
-    wish.width = wish.height = 16;
-    wish.frames = 1;
-    wish.steps = 2;
-    wish.sampler = "dpm++";
+    wish.width = wish.height = a->side;
+    wish.frames = wish.steps = 1;
+    wish.guidance = a->guidance;
+    wish.sampler = a->sampler;
     WEIR_TRY(weir_pipeline_open(a->model, &a->pipeline, error));
     WEIR_TRY(weir_item_resolve(weir_pipeline_facts(a->pipeline), &wish, &a->item, error));
 cleanup:
@@ -145,11 +148,9 @@ static void fail_everywhere(const char *what, struct attempt *a,
     assert_true(refused > 5);
 }
 
-static void running_out_of_memory_is_a_refusal_in_words(void **state)
+static void every_allocation_of(const char *folder, struct attempt a)
 {
-    (void)state;
-    struct attempt a = { 0 };
-    struct weir_model_dir *model = tiny_open("tiny-c");
+    struct weir_model_dir *model = tiny_open(folder);
     a.model = model;
     OK(weir_device_open("ref", 1, &a.device, &error));
     fail_everywhere("open", &a, open_pipeline);
@@ -167,8 +168,22 @@ static void running_out_of_memory_is_a_refusal_in_words(void **state)
     weir_device_close(&a.device);
 }
 
+static void running_out_of_memory_is_a_refusal_in_words(void **state)
+{
+    (void)state;
+    every_allocation_of("tiny-c", (struct attempt){ .side = 16, .guidance = 5, .sampler = "dpm++" });
+}
+
+static void so_it_is_where_pictures_are_made(void **state)
+{
+    (void)state;
+    every_allocation_of("tiny-sana-a", (struct attempt){ .side = 32, .guidance = 1 }); /* resized */
+    every_allocation_of("tiny-sana-b", (struct attempt){ .side = 8, .guidance = 4.5 });
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(running_out_of_memory_is_a_refusal_in_words) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(running_out_of_memory_is_a_refusal_in_words),
+                                        cmocka_unit_test(so_it_is_where_pictures_are_made) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,9 +1,7 @@
 /* Whole runs give the pixels that diffusers gives, from a prompt to 8-bit frames, and give them however they are cut
  * up: resumed at any step, decoded in any ranges, in handles that did other work before. The vectors and the folders
  * are made by tests/golden/make_tiny_folders.py. */
-#include "tests/nets/golden.h"
-
-#include "worker/pipelines/pipeline.h"
+#include "tests/nets/bench.h"
 
 /* What make_tiny_folders.py asked for. */
 static const char prompt[] = "a red circle moving right on a blue background";
@@ -29,41 +27,6 @@ static const struct film {
     { "tiny-c", "dpm", prompt, "", "dpm++", 5, 2, 40, 72, 1013 },
 };
 
-/* A pipeline with all of its stages loaded. */
-struct bench {
-    struct weir_device *device;
-    struct weir_model_dir *model;
-    struct weir_pipeline *pipeline;
-    const struct weir_model_facts *facts;
-};
-
-static struct bench bench_open_threads(const char *device_name, const char *folder, int threads)
-{
-    struct bench b = { 0 };
-    struct weir_error fault;
-    const enum weir_status status = weir_device_open(device_name, threads, &b.device, &fault);
-    if (status == WEIR_UNSUPPORTED) skip();
-    if (status != WEIR_OK) fail_msg("%s: %s", device_name, fault.words);
-    b.model = tiny_open(folder);
-    OK(weir_pipeline_open(b.model, &b.pipeline, &error));
-    b.facts = weir_pipeline_facts(b.pipeline);
-    for (int stage = 0; stage < WEIR_PIPELINE_STAGE_COUNT; stage++)
-        OK(weir_pipeline_load(b.pipeline, b.device, (enum weir_pipeline_stage)stage, &error));
-    return b;
-}
-
-static struct bench bench_open(const char *device_name, const char *folder)
-{
-    return bench_open_threads(device_name, folder, 2);
-}
-
-static void bench_close(struct bench *b)
-{
-    weir_pipeline_close(&b->pipeline);
-    weir_model_dir_close(&b->model);
-    weir_device_close(&b->device);
-}
-
 static struct weir_item resolve(const struct bench *b, const struct film *film)
 {
     struct weir_item item;
@@ -79,42 +42,9 @@ static struct weir_item resolve(const struct bench *b, const struct film *film)
     return item;
 }
 
-/* Negative, then positive, as a denoise run wants them; free() it. */
 static float *embed(const struct bench *b, const struct film *film, const struct weir_item *item)
 {
-    struct weir_text *text = NULL;
-    const size_t one = (size_t)b->facts->text_rows * b->facts->text_channels;
-    float *embedding = malloc(weir_item_embedding_count(b->facts, item) * sizeof *embedding), *to = embedding;
-    OK(weir_text_create(b->pipeline, &text, &error));
-    if (weir_item_guided(b->facts, item)) {
-        OK(weir_text_run(text, film->negative, true, to, &error));
-        to += one;
-    }
-    OK(weir_text_run(text, film->prompt, false, to, &error));
-    weir_text_destroy(&text);
-    return embedding;
-}
-
-/* Latents after `steps` steps from `state`; `previous` may be NULL. */
-static void denoise(struct weir_denoiser *denoiser, const struct weir_item *item, const float *embedding,
-                    const struct weir_denoiser_state *state, uint32_t until, float *latents, float *previous)
-{
-    OK(weir_denoiser_begin(denoiser, item, embedding, state, &error));
-    while (weir_denoiser_step_index(denoiser) < until) OK(weir_denoiser_step(denoiser, &error));
-    OK(weir_denoiser_read(denoiser, latents, previous, &error));
-}
-
-static void see_pixels(const char *what, const uint8_t *a, const uint8_t *b, size_t count)
-{
-    size_t different = 0;
-    int largest = 0;
-    for (size_t i = 0; i < count; i++) {
-        const int d = abs((int)a[i] - (int)b[i]);
-        different += d != 0;
-        if (d > largest) largest = d;
-    }
-    printf("pixels %s different=%zu of %zu, largest=%d\n", what, different, count, largest);
-    if (largest > 1) fail_msg("%s: a pixel differs by %d of 255", what, largest);
+    return bench_embed(b, film->prompt, film->negative, item);
 }
 
 static void check_film(const char *device_name, const struct film *film)

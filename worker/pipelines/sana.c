@@ -73,8 +73,9 @@ static enum weir_status choose_sampler(const struct weir_model_dir *model, const
     enum weir_status status = WEIR_OK;
     const char *wish = weir_model_dir_defaults(model)->sampler;
     char words[WEIR_ITEM_SAMPLER_WORDS];
-    enum weir_sampler_kind kind = WEIR_SAMPLER_KIND_COUNT;
-    if (!wish) WEIR_TRY(weir_sampler_kind_find(s->scheduler, s->scheduler_class, &kind, error));
+    enum weir_sampler_kind kind = WEIR_SAMPLER_KIND_COUNT; /* which is none of ours */
+    if (!wish) status = weir_sampler_kind_find(s->scheduler, s->scheduler_class, &kind, error);
+    if (status != WEIR_OK && status != WEIR_UNSUPPORTED) return status;
     *out = WEIR_ITEM_SAMPLER_COUNT;
     for (unsigned i = 0; i < WEIR_ITEM_SAMPLER_COUNT; i++) {
         if (!(offered >> i & 1)) continue;
@@ -83,13 +84,10 @@ static enum weir_status choose_sampler(const struct weir_model_dir *model, const
         *out = (enum weir_item_sampler)i;
         return WEIR_OK;
     }
-    if (wish) {
-        weir_item_sampler_words(offered, words);
-        status = weir_fail(error, WEIR_BAD_MODEL, "%s/weir.json: sampler is \"%.40s\"; this model takes: %s",
-                           weir_model_dir_path(model), wish, words);
-    }
-cleanup:
-    return status;
+    if (!wish) return WEIR_OK;
+    weir_item_sampler_words(offered, words);
+    return weir_fail(error, WEIR_BAD_MODEL, "%s/weir.json: sampler is \"%.40s\"; this model takes: %s",
+                     weir_model_dir_path(model), wish, words);
 }
 
 /* ---- opening ---- */

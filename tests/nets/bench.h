@@ -1,0 +1,83 @@
+/* bench: what tests of whole runs share: a pipeline with its stages loaded, and a run of it piece by piece. */
+#ifndef WEIR_TESTS_NETS_BENCH_H
+#define WEIR_TESTS_NETS_BENCH_H
+
+#include "tests/nets/golden.h"
+
+#include "worker/pipelines/pipeline.h"
+
+/* A pipeline with all of its stages loaded. */
+struct bench {
+    struct weir_device *device;
+    struct weir_model_dir *model;
+    struct weir_pipeline *pipeline;
+    const struct weir_model_facts *facts;
+};
+
+static inline struct bench bench_open_threads(const char *device_name, const char *folder, int threads)
+{
+    struct bench b = { 0 };
+    struct weir_error fault;
+    const enum weir_status status = weir_device_open(device_name, threads, &b.device, &fault);
+    if (status == WEIR_UNSUPPORTED) skip();
+    if (status != WEIR_OK) fail_msg("%s: %s", device_name, fault.words);
+    b.model = tiny_open(folder);
+    OK(weir_pipeline_open(b.model, &b.pipeline, &error));
+    b.facts = weir_pipeline_facts(b.pipeline);
+    for (int stage = 0; stage < WEIR_PIPELINE_STAGE_COUNT; stage++)
+        OK(weir_pipeline_load(b.pipeline, b.device, (enum weir_pipeline_stage)stage, &error));
+    return b;
+}
+
+static inline struct bench bench_open(const char *device_name, const char *folder)
+{
+    return bench_open_threads(device_name, folder, 2);
+}
+
+static inline void bench_close(struct bench *b)
+{
+    weir_pipeline_close(&b->pipeline);
+    weir_model_dir_close(&b->model);
+    weir_device_close(&b->device);
+}
+
+/* Negative, then positive, as a denoise run wants them; free() it. */
+static inline float *bench_embed(const struct bench *b, const char *prompt, const char *negative,
+                                 const struct weir_item *item)
+{
+    struct weir_text *text = NULL;
+    const size_t one = (size_t)b->facts->text_rows * b->facts->text_channels;
+    float *embedding = malloc(weir_item_embedding_count(b->facts, item) * sizeof *embedding), *to = embedding;
+    OK(weir_text_create(b->pipeline, &text, &error));
+    if (weir_item_guided(b->facts, item)) {
+        OK(weir_text_run(text, negative, true, to, &error));
+        to += one;
+    }
+    OK(weir_text_run(text, prompt, false, to, &error));
+    weir_text_destroy(&text);
+    return embedding;
+}
+
+/* Latents after `until` steps from `state`; `previous` may be NULL. */
+static inline void denoise(struct weir_denoiser *denoiser, const struct weir_item *item, const float *embedding,
+                           const struct weir_denoiser_state *state, uint32_t until, float *latents, float *previous)
+{
+    OK(weir_denoiser_begin(denoiser, item, embedding, state, &error));
+    while (weir_denoiser_step_index(denoiser) < until) OK(weir_denoiser_step(denoiser, &error));
+    OK(weir_denoiser_read(denoiser, latents, previous, &error));
+}
+
+static inline void see_pixels(const char *what, const uint8_t *a, const uint8_t *b, size_t count)
+{
+    size_t different = 0;
+    int largest = 0;
+    for (size_t i = 0; i < count; i++) {
+        const int d = abs((int)a[i] - (int)b[i]);
+        different += d != 0;
+        if (d > largest) largest = d;
+    }
+    printf("pixels %s different=%zu of %zu, largest=%d\n", what, different, count, largest);
+    if (largest > 1) fail_msg("%s: a pixel differs by %d of 255", what, largest);
+}
+
+#endif
