@@ -47,11 +47,13 @@ say "tsan: what has threads"
 build tsan
 ctest --preset tsan -j 1 -L threads
 
-say "films: the checkers on drawings, then on a few films of the demo model"
+say "films and pictures: the checkers on drawings, then on a few of the demo models"
 python=/usr/bin/python3
 $python tests/checker/self_test.py --films "${full:+20}50"
 $python tests/checker/self_test_image.py --pictures "${full:+20}50"
 $python tests/checker/score_films.py --weir build/dev/bin/weir --encode build/dev/bin/weir-encode --limit "${full:+4}8"
+$python tests/checker/score_images.py --weir build/dev/bin/weir --encode build/dev/bin/weir-encode --model shapes-sana \
+    --limit "${full:+4}8"
 
 say "fuzz"
 sh tests/fuzz/run.sh "${full:+60}"
