@@ -1,10 +1,11 @@
 #!/bin/sh
-# The same film, byte for byte: alone and in company, with one worker, four, or one a stage, one thread or two, on a fresh
+# The same film, and the same picture, byte for byte: alone and in company, with one worker, four, or one a stage, one thread or two, on a fresh
 # cluster, and after kill -9 of a worker at every stage, before and after its output is in the store, and of the broker.
 #   test_same_bytes.sh BUILD_DIR SOURCE_DIR KILL_PRELOAD
 set -eu
 weir=$1/bin/weir
-tiny=$2/tests/golden/tiny-a
+model=$2/tests/golden/tiny-a
+ending=mp4
 preload=$3
 work=$(mktemp -d)
 dir=$work/dir
@@ -30,7 +31,7 @@ fail() {
 start() {
     at=$1
     shift
-    LD_PRELOAD=$preload WEIR_TEST_KILL=$work/kill "$weir" serve --dir "$at" --model "$tiny" --test-timers "$@" \
+    LD_PRELOAD=$preload WEIR_TEST_KILL=$work/kill "$weir" serve --dir "$at" --model "$model" --test-timers "$@" \
         >>"$work/log" 2>&1 &
     serve=$!
     tries=0
@@ -50,7 +51,7 @@ submit() {
 sha() {
     "$weir" wait --json --dir "$dir" "$1" >"$work/job" || fail "job $1: $(cat "$work/job")"
     "$weir" fetch --dir "$dir" "$1" -o "$work/out" >"$work/fetched" || fail "fetch $1"
-    sha256sum "$work/out/$1"*.mp4 | tail -1 | cut -d' ' -f1
+    sha256sum "$work/out/$1"*."$ending" | tail -1 | cut -d' ' -f1
 }
 same() { # same WHAT SHA
     [ "$2" = "$want" ] || fail "$1: another film: $2, not $want"
@@ -126,4 +127,28 @@ dir=$work/split
 start "$dir" --workers text=1,denoise=2,decode=1,assemble=1 --threads 2
 same "one worker a stage, 2 threads, another cluster" "$(sha "$(submit --seed 7)")"
 stop
+# pictures: three stages, of which the last makes what is fetched
+model=$2/tests/golden/tiny-sana-a
+ending=png
+dir=$work/pictures
+submit() {
+    "$weir" submit "a red circle above a blue star" --size 96x64 --steps 23 --dir "$dir" "$@" || fail "submit $*"
+}
+start "$dir"
+want=$(sha "$(submit --seed 7)")
+[ ${#want} = 64 ] || fail "no digest: $want"
+for stage in text denoise decode; do
+    for moment in before after; do
+        echo "$stage-0 $moment" >"$work/kill"
+        job=$(submit --seed 7)
+        same "picture after kill -9 in $stage, $moment its output has a name" "$(sha "$job")"
+        [ ! -e "$work/kill" ] || fail "$stage $moment: nobody was killed"
+    done
+done
+stop
+dir=$work/pictures-split
+start "$dir" --workers text=1,denoise=2,decode=1 --threads 2
+same "picture by one worker a stage, item 1 of seed 6" "$(sha "$(submit --seed 6 --n 2)")"
+stop
+
 if pgrep -f "[w]eir-.*ipc://$work" >/dev/null; then fail "processes were left"; fi
