@@ -3,6 +3,7 @@
 #include "client/cli/progress.h"
 #include "client/cli/request.h"
 #include "client/cli/result.h"
+#include "proto/base/clock.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -11,8 +12,9 @@
 #include <sys/stat.h>
 #include <errno.h>
 #include <time.h>
+#include <unistd.h>
 
-enum { PROMPTS_MAX = 1000 };
+enum { PROMPTS_MAX = 1000, FIRST_WORKER_WAIT_MS = 10000 };
 
 struct jobs_options {
     struct weir_cli_request request;
@@ -96,6 +98,24 @@ static int perform(struct command *command, int argc, char **argv)
 
 /* ---- submit ------------------------------------------------------------------------------------------------------- */
 
+/* A cluster that has only just started has no workers yet: they are waited for. What one with workers says, it means. */
+static enum weir_status submit_one(struct weir_client *client, const struct weir_request *request, const char *key,
+                                   char job[WEIR_JOB_BYTES], struct weir_error *error)
+{
+    const uint64_t begin_ms = weir_clock_now_ms();
+    struct weir_cluster_report cluster;
+    bool has_workers = false;
+    for (;;) {
+        const enum weir_status status = weir_client_submit(client, request, key, job, error);
+        if (status != WEIR_UNAVAILABLE || has_workers) return status;
+        if (weir_client_status(client, &cluster, NULL) != WEIR_OK) return status;
+        has_workers = cluster.numerics_classes[0] != '\0'; /* perhaps since a moment ago: ask once more */
+        if (has_workers) continue;
+        if (weir_clock_now_ms() - begin_ms > FIRST_WORKER_WAIT_MS) return status;
+        usleep(50000); /* there is nothing to wait on but the broker's next answer */
+    }
+}
+
 static enum weir_status act_submit(struct weir_client *client, const struct jobs_options *options, char **words,
                                    int count, struct weir_error *error)
 {
@@ -107,7 +127,7 @@ static enum weir_status act_submit(struct weir_client *client, const struct jobs
         request.model = options->request.model;
         request.deadline_ms = (uint64_t)options->deadline_s * 1000;
         if (options->key) snprintf(key, sizeof key, count > 1 ? "%s-%d" : "%s", options->key, i);
-        status = weir_client_submit(client, &request, options->key ? key : NULL, job, error);
+        status = submit_one(client, &request, options->key ? key : NULL, job, error);
         if (status != WEIR_OK) return status;
         puts(job);
     }
