@@ -128,16 +128,16 @@ const char *weir_cli_ending(const struct weir_report *report)
     return strcmp(report->format, "jpeg") == 0 ? "jpg" : report->format;
 }
 
-static enum weir_status free_name(const struct weir_report *report, uint32_t item, char *out, struct weir_error *error)
+static enum weir_status free_name(const char *folder, const struct weir_report *report, uint32_t item, char *out,
+                                  struct weir_error *error)
 {
-    char words[49], folder[PATH_MAX - 128];
+    char words[49];
     slug(report->prompt, words);
-    if (!getcwd(folder, sizeof folder)) return weir_fail(error, WEIR_IO, "the current directory: %s", strerror(errno));
     const char *ending = weir_cli_ending(report);
     for (int attempt = 1; attempt < 10000; attempt++) {
         char again[16] = "";
         if (attempt > 1) snprintf(again, sizeof again, "-%d", attempt);
-        snprintf(out, PATH_MAX, "%s/%s-%llu%s%s%.8s", folder, words, (unsigned long long)(report->seed + item), again,
+        snprintf(out, PATH_MAX, "%.*s/%s-%llu%s%s%.8s", PATH_MAX - 128, folder, words, (unsigned long long)(report->seed + item), again,
                  ending[0] ? "." : "", ending);
         if (access(out, F_OK) != 0) return WEIR_OK;
     }
@@ -147,9 +147,20 @@ static enum weir_status free_name(const struct weir_report *report, uint32_t ite
 enum weir_status weir_cli_output_path(const char *output, const struct weir_report *report, size_t prompt_index,
                                       size_t prompt_count, uint32_t item, char *out, struct weir_error *error)
 {
-    if (!output) return free_name(report, item, out, error);
+    char folder[PATH_MAX - 128];
+    if (!output) {
+        if (getcwd(folder, sizeof folder)) return free_name(folder, report, item, out, error);
+        return weir_fail(error, WEIR_IO, "the current directory: %s", strerror(errno));
+    }
     size_t length = strlen(output);
+    const bool into_folder = report->image && ends_with(output, "/");
     while (length > 1 && output[length - 1] == '/') length--;
+    if (into_folder) {
+        if (length >= sizeof folder) return weir_fail(error, WEIR_BAD_ARGUMENT, "-o: a path of %zu bytes is too long", length);
+        snprintf(folder, sizeof folder, "%.*s", (int)length, output);
+        if (mkdir(folder, 0777) == 0 || errno == EEXIST) return free_name(folder, report, item, out, error);
+        return weir_fail(error, WEIR_IO, "-o %s: %s", output, strerror(errno));
+    }
     const char *ending = memrchr(output, '.', length), *slash = memrchr(output, '/', length);
     if (!ending || (slash && ending < slash)) ending = output + length;
     int used;

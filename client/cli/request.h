@@ -27,8 +27,8 @@ enum weir_status weir_cli_request_read(const struct weir_cli_request *from, cons
 const char *weir_cli_ending(const struct weir_report *report);
 
 /* Where item `item` of prompt `prompt_index` goes: -o itself when only one film is made, else with -PPP-III before its
- * ending; without -o a name made from the prompt's words and the seed, in the current directory, that is not taken yet.
- * `out` holds PATH_MAX bytes. */
+ * ending. Without -o, in the current directory, and for a picture in a -o that ends in '/', a folder that is made here: a
+ * name of the prompt's words and the seed that is not taken yet. `out` holds PATH_MAX bytes. */
 enum weir_status weir_cli_output_path(const char *output, const struct weir_report *report, size_t prompt_index,
                                       size_t prompt_count, uint32_t item, char *out, struct weir_error *error);
 

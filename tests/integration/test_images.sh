@@ -108,6 +108,9 @@ for model in tiny-sana-a tiny-sana-b; do
     refused 64 '--frames is 2; this model makes pictures' --frames 2 -o x.png
 done
 "$encode" probe tiny-sana-a.png | grep -q '"width":72,"height":56' || fail "not resized: $("$encode" probe tiny-sana-a.png)"
+made --seed 3 --n 2 -o pictures/
+[ "$(ls pictures)" = "a-red-circle-3.png
+a-red-circle-4.png" ] || fail "a final / and pictures: $(ls pictures)"
 refused 64 '--negative: model tiny-sana-b takes none' --negative "a blue star" -o x.png
 refused 64 'takes: scm' --sampler ddim -o x.png
 tiny=$2/tests/golden/tiny-a
