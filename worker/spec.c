@@ -98,7 +98,8 @@ static enum weir_status choose_format(const Weir__Pb__JobSpec *wish, const struc
     if (!film && !image) {
         return weir_fail(error, WEIR_BAD_ARGUMENT, "--format %s: mp4, webm, gif, png, jpeg and webp are offered", name);
     }
-    const bool folder_wished = wish->has_image && !wish->image && facts->frames_max != 1; /* else there is one to hold */
+    const bool folder_wished =
+        wish->has_image && !wish->image && facts->frames_max != 1; /* else there is one to hold */
     *is_image = !folder_wished && (image_wished || !film || (image && item->frames == 1));
     if (*is_image && !image) {
         return weir_fail(error, WEIR_BAD_ARGUMENT, "--format %s: it holds films; an image is png, jpeg or webp", name);

@@ -41,8 +41,9 @@ static const struct weir_option common_rows[] = {
     { "insecure-dev", 0, WEIR_OPTION_FLAG, AT(insecure_dev), 0, 0, NULL, "allow unencrypted TCP on loopback" },
     { "help", 'h', WEIR_OPTION_FLAG, AT(help), 0, 0, NULL, "this" },
 };
-static const struct weir_option json_row = { "json", 0, WEIR_OPTION_FLAG, AT(json), 0, 0, NULL,
-                                             "print JSON, one object a line" };
+static const struct weir_option json_row = {
+    "json", 0, WEIR_OPTION_FLAG, AT(json), 0, 0, NULL, "print JSON, one object a line"
+};
 
 static void add_rows(struct command *command, const struct weir_option *rows, size_t count)
 {
@@ -137,9 +138,11 @@ static enum weir_status act_submit(struct weir_client *client, const struct jobs
 int weir_cli_submit(int argc, char **argv)
 {
     struct command command = { .usage = "weir submit PROMPT... --dir DIR [options]",
-                               .text = "Hands films or images to a cluster and prints a job id each. The job is durable "
-                                       "when its id is printed.",
-                               .example = "weir submit --dir ~/weir \"a green square growing on a gray background\" --n 4",
+                               .text =
+                                   "Hands films or images to a cluster and prints a job id each. The job is durable "
+                                   "when its id is printed.",
+                               .example =
+                                   "weir submit --dir ~/weir \"a green square growing on a gray background\" --n 4",
                                .words_min = 1,
                                .words_max = PROMPTS_MAX,
                                .act = act_submit };
@@ -172,8 +175,10 @@ static enum weir_status wait_for_job(struct weir_client *client, const struct jo
     enum weir_status status = weir_client_wait(client, job, weir_cli_progress_show, &progress, &report, error);
     weir_cli_progress_clear(&progress);
     if (status != WEIR_OK) return status;
-    if (options->json) weir_cli_result_json(report, 0, NULL);
-    else printf("%s %s\n", report->job, report->state);
+    if (options->json)
+        weir_cli_result_json(report, 0, NULL);
+    else
+        printf("%s %s\n", report->job, report->state);
     status = failure_of(report, error);
     weir_report_destroy(&report);
     return status;
@@ -186,8 +191,8 @@ static enum weir_status act_watch(struct weir_client *client, const struct jobs_
     return wait_for_job(client, options, words[0], false, error);
 }
 
-static enum weir_status act_wait(struct weir_client *client, const struct jobs_options *options, char **words, int count,
-                                 struct weir_error *error)
+static enum weir_status act_wait(struct weir_client *client, const struct jobs_options *options, char **words,
+                                 int count, struct weir_error *error)
 {
     enum weir_status first = WEIR_OK;
     for (int i = 0; i < count; i++) {
@@ -200,15 +205,17 @@ static enum weir_status act_wait(struct weir_client *client, const struct jobs_o
     return first;
 }
 
-static enum weir_status act_show(struct weir_client *client, const struct jobs_options *options, char **words, int count,
-                                 struct weir_error *error)
+static enum weir_status act_show(struct weir_client *client, const struct jobs_options *options, char **words,
+                                 int count, struct weir_error *error)
 {
     for (int i = 0; i < count; i++) {
         struct weir_report *report;
         const enum weir_status status = weir_client_show(client, words[i], &report, error);
         if (status != WEIR_OK) return status;
-        if (options->json) weir_cli_result_json(report, 0, NULL);
-        else weir_cli_result_text(report);
+        if (options->json)
+            weir_cli_result_json(report, 0, NULL);
+        else
+            weir_cli_result_text(report);
         weir_report_destroy(&report);
     }
     return WEIR_OK;
@@ -242,8 +249,9 @@ int weir_cli_wait(int argc, char **argv)
 {
     struct command command = { .usage = "weir wait JOB... --dir DIR",
                                .text = "Waits until the jobs are done, and says how each ended.",
-                               .example = "weir wait --dir ~/weir $(weir submit --dir ~/weir \"a red star growing on a navy "
-                                          "background\")",
+                               .example =
+                                   "weir wait --dir ~/weir $(weir submit --dir ~/weir \"a red star growing on a navy "
+                                   "background\")",
                                .words_min = 1,
                                .words_max = PROMPTS_MAX,
                                .act = act_wait };
@@ -265,13 +273,15 @@ int weir_cli_show(int argc, char **argv)
 
 int weir_cli_cancel(int argc, char **argv)
 {
-    struct command command = { .usage = "weir cancel JOB... --dir DIR",
-                               .text = "Cancels jobs. When it returns, no result can appear any more; running work stops at "
-                                       "the next step.",
-                               .example = "weir cancel --dir ~/weir 019a...",
-                               .words_min = 1,
-                               .words_max = PROMPTS_MAX,
-                               .act = act_cancel };
+    struct command command = {
+        .usage = "weir cancel JOB... --dir DIR",
+        .text = "Cancels jobs. When it returns, no result can appear any more; running work stops at "
+                "the next step.",
+        .example = "weir cancel --dir ~/weir 019a...",
+        .words_min = 1,
+        .words_max = PROMPTS_MAX,
+        .act = act_cancel
+    };
     return perform(&command, argc, argv);
 }
 
@@ -292,8 +302,8 @@ static enum weir_status act_ls(struct weir_client *client, const struct jobs_opt
         const time_t seconds = (time_t)(lines[i].created_ms / 1000);
         struct tm local;
         strftime(created, sizeof created, "%m-%d %H:%M:%S", localtime_r(&seconds, &local));
-        printf("%s  %-10s  %u/%u tasks  %s  %s\n", lines[i].job, lines[i].state, lines[i].tasks_done, lines[i].tasks, created,
-               lines[i].prompt);
+        printf("%s  %-10s  %u/%u tasks  %s  %s\n", lines[i].job, lines[i].state, lines[i].tasks_done, lines[i].tasks,
+               created, lines[i].prompt);
     }
     free(lines);
     return WEIR_OK;
@@ -325,8 +335,8 @@ static enum weir_status fetch_job(struct weir_client *client, const struct jobs_
     for (uint32_t item = 0; status == WEIR_OK && item < report->n; item++) {
         char path[PATH_MAX];
         const char *ending = weir_cli_ending(report);
-        const int used = snprintf(path, sizeof path, "%s/%s-%03u%s%s", options->output ? options->output : ".", job, item,
-                                  ending[0] ? "." : "", ending);
+        const int used = snprintf(path, sizeof path, "%s/%s-%03u%s%s", options->output ? options->output : ".", job,
+                                  item, ending[0] ? "." : "", ending);
         if (used >= PATH_MAX) status = weir_fail(error, WEIR_BAD_ARGUMENT, "-o: a path of %d bytes is too long", used);
         if (status == WEIR_OK) status = weir_client_fetch(client, report, item, path, error);
         if (status == WEIR_OK && options->json) weir_cli_result_json(report, item, path);
@@ -336,8 +346,8 @@ static enum weir_status fetch_job(struct weir_client *client, const struct jobs_
     return status;
 }
 
-static enum weir_status act_fetch(struct weir_client *client, const struct jobs_options *options, char **words, int count,
-                                  struct weir_error *error)
+static enum weir_status act_fetch(struct weir_client *client, const struct jobs_options *options, char **words,
+                                  int count, struct weir_error *error)
 {
     if (options->output && mkdir(options->output, 0777) != 0 && errno != EEXIST) {
         return weir_fail(error, WEIR_IO, "-o %s: %s", options->output, strerror(errno));
@@ -359,7 +369,8 @@ int weir_cli_fetch(int argc, char **argv)
                                .words_max = PROMPTS_MAX,
                                .act = act_fetch };
     const struct weir_option own[] = {
-        { "output", 'o', WEIR_OPTION_TEXT, AT(output), 1, 4000, "FOLDER", "where they go; made when missing (default: .)" },
+        { "output", 'o', WEIR_OPTION_TEXT, AT(output), 1, 4000, "FOLDER",
+          "where they go; made when missing (default: .)" },
     };
     add_rows(&command, own, WEIR_COUNT(own));
     add_rows(&command, &json_row, 1);

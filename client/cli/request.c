@@ -49,8 +49,8 @@ static bool ends_with(const char *text, const char *ending)
 
 static const char *format_of_path(const char *path)
 {
-    static const char *const endings[][2] = { { ".mp4", "mp4" }, { ".webm", "webm" }, { ".gif", "gif" },
-                                              { ".png", "png" }, { "/", "png" },      { ".jpg", "jpeg" },
+    static const char *const endings[][2] = { { ".mp4", "mp4" },   { ".webm", "webm" }, { ".gif", "gif" },
+                                              { ".png", "png" },   { "/", "png" },      { ".jpg", "jpeg" },
                                               { ".jpeg", "jpeg" }, { ".webp", "webp" } };
     for (size_t i = 0; i < WEIR_COUNT(endings); i++) {
         if (ends_with(path, endings[i][0])) return endings[i][1];
@@ -95,9 +95,10 @@ enum weir_status weir_cli_request_read(const struct weir_cli_request *from, cons
         return weir_fail(error, WEIR_BAD_ARGUMENT, "--format %s contradicts -o %s", from->format, from->output);
     }
     if (from->output && !of_path && !from->format) {
-        return weir_fail(error, WEIR_BAD_ARGUMENT,
-                         "-o %s: an ending .mp4, .webm, .gif, .png, .jpg, .webp or / (a folder of PNGs) is wanted, or --format",
-                         from->output);
+        return weir_fail(
+            error, WEIR_BAD_ARGUMENT,
+            "-o %s: an ending .mp4, .webm, .gif, .png, .jpg, .webp or / (a folder of PNGs) is wanted, or --format",
+            from->output);
     }
     if (!out->format) out->format = of_path;
     out->folder = from->output && ends_with(from->output, "/");
@@ -137,8 +138,8 @@ static enum weir_status free_name(const char *folder, const struct weir_report *
     for (int attempt = 1; attempt < 10000; attempt++) {
         char again[16] = "";
         if (attempt > 1) snprintf(again, sizeof again, "-%d", attempt);
-        snprintf(out, PATH_MAX, "%.*s/%s-%llu%s%s%.8s", PATH_MAX - 128, folder, words, (unsigned long long)(report->seed + item), again,
-                 ending[0] ? "." : "", ending);
+        snprintf(out, PATH_MAX, "%.*s/%s-%llu%s%s%.8s", PATH_MAX - 128, folder, words,
+                 (unsigned long long)(report->seed + item), again, ending[0] ? "." : "", ending);
         if (access(out, F_OK) != 0) return WEIR_OK;
     }
     return weir_fail(error, WEIR_CONFLICT, "%s: the name and 9999 like it are taken; -o gives another", out);
@@ -156,7 +157,8 @@ enum weir_status weir_cli_output_path(const char *output, const struct weir_repo
     const bool into_folder = report->image && ends_with(output, "/");
     while (length > 1 && output[length - 1] == '/') length--;
     if (into_folder) {
-        if (length >= sizeof folder) return weir_fail(error, WEIR_BAD_ARGUMENT, "-o: a path of %zu bytes is too long", length);
+        if (length >= sizeof folder)
+            return weir_fail(error, WEIR_BAD_ARGUMENT, "-o: a path of %zu bytes is too long", length);
         snprintf(folder, sizeof folder, "%.*s", (int)length, output);
         if (mkdir(folder, 0777) == 0 || errno == EEXIST) return free_name(folder, report, item, out, error);
         return weir_fail(error, WEIR_IO, "-o %s: %s", output, strerror(errno));
@@ -187,9 +189,12 @@ enum weir_status weir_cli_output_check(const char *output, struct weir_error *er
     snprintf(copy, sizeof copy, "%s", output);
     const char *folder = dirname(copy);
     struct stat facts;
-    if (stat(folder, &facts) != 0) return weir_fail(error, WEIR_BAD_ARGUMENT, "-o %s: %s: %s", output, folder, strerror(errno));
-    if (!S_ISDIR(facts.st_mode)) return weir_fail(error, WEIR_BAD_ARGUMENT, "-o %s: %s is not a directory", output, folder);
-    if (access(folder, W_OK) != 0) return weir_fail(error, WEIR_BAD_ARGUMENT, "-o %s: %s: %s", output, folder, strerror(errno));
+    if (stat(folder, &facts) != 0)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "-o %s: %s: %s", output, folder, strerror(errno));
+    if (!S_ISDIR(facts.st_mode))
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "-o %s: %s is not a directory", output, folder);
+    if (access(folder, W_OK) != 0)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "-o %s: %s: %s", output, folder, strerror(errno));
     if (format_of_path(output) && strcmp(format_of_path(output), "png") != 0 && stat(output, &facts) == 0 &&
         S_ISDIR(facts.st_mode)) {
         return weir_fail(error, WEIR_BAD_ARGUMENT, "-o %s: a directory of that name is there", output);

@@ -11,7 +11,10 @@ struct weir_cli_request {
     int64_t frames, steps, seed, n, fps;
     double guidance;
 };
-#define WEIR_CLI_REQUEST_INIT { .guidance = -1.0, .seed = -1 }
+#define WEIR_CLI_REQUEST_INIT                                                                                          \
+    {                                                                                                                  \
+        .guidance = -1.0, .seed = -1                                                                                   \
+    }
 
 /* The rows for a struct that holds a weir_cli_request at `offset`. A command puts them first into its own table. */
 #define WEIR_CLI_REQUEST_ROWS 13

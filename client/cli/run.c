@@ -28,7 +28,8 @@ static void fill_rows(struct weir_option *rows, size_t *count)
           "where the film or image goes; several get -PPP-III before the ending; with a final / a folder, of a film's "
           "frames or of the images (default: a name made from the prompt)" },
         { "device", 0, WEIR_OPTION_CHOICE, AT(device), 0, 0, "auto|cpu|ref|cuda", "what computes (default: auto)" },
-        { "threads", 0, WEIR_OPTION_INT, AT(threads), 1, 1024, "N", "threads of each worker (default: the cores shared out)" },
+        { "threads", 0, WEIR_OPTION_INT, AT(threads), 1, 1024, "N",
+          "threads of each worker (default: the cores shared out)" },
         { "workers", 0, WEIR_OPTION_TEXT, AT(workers), 0, 200, "SPEC",
           "2: two that do all; text=1,denoise=2,decode=1: some for each stage (default: 1)" },
         { "json", 0, WEIR_OPTION_FLAG, AT(json), 0, 0, NULL, "print one JSON object a film or image on stdout" },
@@ -51,8 +52,10 @@ static enum weir_status take_films(struct weir_client *client, const struct run_
             weir_cli_output_path(options->request.output, report, prompt_index, prompt_count, item, path, error);
         if (status == WEIR_OK) status = weir_client_fetch(client, report, item, path, error);
         if (status != WEIR_OK) return status;
-        if (options->json) weir_cli_result_json(report, item, path);
-        else printf("%s\n", path);
+        if (options->json)
+            weir_cli_result_json(report, item, path);
+        else
+            printf("%s\n", path);
     }
     fflush(stdout);
     return WEIR_OK;
@@ -150,8 +153,8 @@ int weir_cli_run(int argc, char **argv)
     }
     const size_t prompt_count = (size_t)(argc - first);
     if (prompt_count < 1 || prompt_count > PROMPTS_MAX) {
-        status = weir_fail(&error, WEIR_BAD_ARGUMENT, "run: %zu prompts, 1 to %d are wanted; weir run --help", prompt_count,
-                           PROMPTS_MAX);
+        status = weir_fail(&error, WEIR_BAD_ARGUMENT, "run: %zu prompts, 1 to %d are wanted; weir run --help",
+                           prompt_count, PROMPTS_MAX);
         return weir_cli_fail(status, &error);
     }
     for (size_t i = 0; i < prompt_count && status == WEIR_OK; i++) {

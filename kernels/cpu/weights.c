@@ -107,9 +107,9 @@ static dnnl_status_t describe(const struct weir_cpu *cpu, const struct recipe *r
         dnnl_memory_desc_init_by_tag(&out->x, 4, x, dnnl_f32, dnnl_nhwc);
         dnnl_memory_desc_init_by_tag(&out->y, 4, y, dnnl_f32, dnnl_nhwc);
         dnnl_memory_desc_init_by_tag(&out->bias, 1, bias, dnnl_f32, dnnl_a);
-        fault = dnnl_dilated_convolution_forward_desc_init(&desc, dnnl_forward_inference, dnnl_convolution_direct,
-                                                           &out->x, &w, &out->bias, &out->y, strides, dilates, before,
-                                                           behind);
+        fault =
+            dnnl_dilated_convolution_forward_desc_init(&desc, dnnl_forward_inference, dnnl_convolution_direct, &out->x,
+                                                       &w, &out->bias, &out->y, strides, dilates, before, behind);
         if (fault == dnnl_success) fault = dnnl_primitive_desc_create(primitive, &desc, attributes, cpu->engine, NULL);
     } else {
         const uint32_t tokens = recipe->shape.product.tokens;

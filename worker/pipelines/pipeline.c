@@ -126,7 +126,8 @@ enum weir_status weir_pipeline_check_sampler(const struct weir_pipeline *pipelin
     struct weir_sampler *sampler = NULL;
     WEIR_TRY(pipeline->family->sampler_config(pipeline, item->sampler, &config, error));
     status = weir_sampler_create(&config, item->steps, &sampler, &why);
-    if (status == WEIR_NO_MEMORY) *error = why;
+    if (status == WEIR_NO_MEMORY)
+        *error = why;
     else if (status != WEIR_OK)
         status = weir_fail(error, WEIR_BAD_ARGUMENT, "--steps %u with --sampler %s: %s", item->steps,
                            weir_item_sampler_name(item->sampler), why.words);
