@@ -485,6 +485,79 @@ struct weir_value weir_autoencoder_dc_build_encode(const struct weir_autoencoder
     return weir_autoencoder_dc_build_steps(net, p, picture, 0, net->config.stages + 1);
 }
 
+/* ---- a decode in bands ---- */
+
+/* What a step does to rows: convolutions of 3 x 3, and a way up before them. */
+struct step_rows {
+    uint32_t convolutions; /* after the way up, one after another */
+    bool up;
+    uint32_t channels; /* that it gives */
+};
+
+static struct step_rows rows_of(const struct weir_autoencoder_dc_config *c, uint32_t step, uint32_t channels)
+{
+    const bool whole = c->decoder[0].layers > 0;
+    if (step == 0) return (struct step_rows){ 1, false, c->decoder[c->stages - 1].channels };
+    if (step > c->stages) return (struct step_rows){ whole ? 1 : 0, !whole, c->in_channels };
+    const struct weir_autoencoder_dc_stage *stage = &c->decoder[c->stages - step];
+    if (stage->layers == 0) return (struct step_rows){ 0, false, channels };
+    return (struct step_rows){ 2 * stage->layers, step > 1, stage->channels };
+}
+
+/* Rows that must be known beside those a step is asked for, to know `beside` of what it gives. The way up convolves
+ * what it repeated, or shuffles what it convolved. */
+static uint32_t reach(const struct weir_autoencoder_dc_config *c, struct step_rows rows, uint32_t beside)
+{
+    beside += rows.convolutions;
+    if (!rows.up) return beside;
+    return c->interpolate ? (beside + 2) / 2 : (beside + 1) / 2 + 1;
+}
+
+static bool attends(const struct weir_autoencoder_dc_config *c, uint32_t step)
+{
+    if (step == 0 || step > c->stages) return false;
+    const struct weir_autoencoder_dc_stage *stage = &c->decoder[c->stages - step];
+    return stage->attends && stage->layers > 0;
+}
+
+/* A ResBlock's values that are alive at once: what it was given, and what goes in and out of a convolution; a gated
+ * convolution's: what it was given, both halves, and their product. In widths of the stage. */
+#define RES_BLOCK_VALUES 3
+#define GATED_CONV_VALUES (1 + 3 * EXPANSION)
+
+struct weir_autoencoder_dc_cut weir_autoencoder_dc_cut_decode(const struct weir_autoencoder_dc_config *c,
+                                                              uint32_t height, uint32_t width, uint64_t whole_max)
+{
+    struct weir_autoencoder_dc_cut cut = { .step = 1 };
+    struct step_rows rows[STAGES_MAX + 2];
+    uint64_t once = 0, row = 0; /* floats alive: in the steps that run once; in a row that `step` is given */
+    uint32_t scale = 1, halo = 0;
+    for (uint32_t step = 1; step <= c->stages; step++) {
+        if (attends(c, step)) cut.step = step + 1;
+    }
+    for (uint32_t step = 0; step <= c->stages + 1; step++) {
+        rows[step] = rows_of(c, step, step ? rows[step - 1].channels : c->latent_channels);
+        if (step == cut.step) {
+            cut.channels = rows[step - 1].channels;
+            cut.width = width * scale;
+            cut.bands.height = height * scale;
+            scale = 1; /* from here on, of the picture to what is cut */
+        }
+        scale *= rows[step].up ? 2 : 1;
+        const uint64_t values = attends(c, step) ? GATED_CONV_VALUES : RES_BLOCK_VALUES;
+        const uint64_t floats = values * rows[step].channels * scale * scale;
+        if (step < cut.step && floats * height * width > once) once = floats * height * width;
+        if (step >= cut.step && floats * cut.width > row) row = floats * cut.width;
+    }
+    for (uint32_t step = c->stages + 1; step >= cut.step; step--) halo = reach(c, rows[step], halo);
+
+    const uint64_t whole = row * cut.bands.height > once ? row * cut.bands.height : once;
+    const uint64_t least = whole_max / 2 / sizeof(float), band = once > least ? once : least;
+    const uint64_t window_max = whole * sizeof(float) > whole_max ? band / row : cut.bands.height;
+    cut.bands = weir_bands_cut(cut.bands.height, scale, halo, window_max);
+    return cut;
+}
+
 /* ---- opening ---- */
 
 /* Builds once, which loads every layer. */

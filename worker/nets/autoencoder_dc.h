@@ -2,8 +2,8 @@
  *
  * Both halves are stages of residual convolutions (ResBlock) or of linear attention and gated convolutions
  * (EfficientViTBlock), with a change of size by two between stages. A half is opened by itself: who only decodes does
- * not load the encoder. A half may also be built in steps, so that those that only look at neighbours can later run
- * over a picture in bands:
+ * not load the encoder. A half may also be built in steps; the decoder's last ones look at near rows alone and run over
+ * a large picture in bands (weir_autoencoder_dc_cut_decode):
  *
  *   decoder   step 0 is conv_in, steps 1..stages are the stages from the deepest up, each with the way up before it,
  *             step stages + 1 is the way out
@@ -24,6 +24,7 @@
 #define WEIR_WORKER_NETS_AUTOENCODER_DC_H
 
 #include "kernels/program.h"
+#include "worker/nets/bands.h"
 
 #define WEIR_AUTOENCODER_DC_STAGES_MAX 10
 #define WEIR_AUTOENCODER_DC_SCALES_MAX 4
@@ -75,5 +76,20 @@ struct weir_value weir_autoencoder_dc_build_encode(const struct weir_autoencoder
 /* Steps `first` to `last` of either half; x is what the step before `first` gives. */
 struct weir_value weir_autoencoder_dc_build_steps(const struct weir_autoencoder_dc *net, struct weir_program *p,
                                                   struct weir_value x, uint32_t first, uint32_t last);
+
+/* How a decode runs in bounded memory: steps 0 to step - 1 once, the others in bands, which have the width of a row and
+ * are cut along the height of what `step` is given, [1, 1, bands.height, width, channels].
+ * Undivided (bands.count 1) where its values take no more than `whole_max` bytes. Otherwise a band's values take as
+ * much as the steps that run once take anyway, or half of `whole_max` where that is more: then the peak is theirs.
+ * All by the config and the shape, so that every machine cuts alike. */
+struct weir_autoencoder_dc_cut {
+    uint32_t step;     /* at least 1: the first after the last that attends */
+    uint32_t channels; /* of what it is given, */
+    uint32_t width;    /* and its columns */
+    struct weir_bands bands;
+};
+/* height, width: of the latents. */
+struct weir_autoencoder_dc_cut weir_autoencoder_dc_cut_decode(const struct weir_autoencoder_dc_config *config,
+                                                              uint32_t height, uint32_t width, uint64_t whole_max);
 
 #endif

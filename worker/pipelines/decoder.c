@@ -11,14 +11,50 @@
 struct weir_decoder {
     struct weir_pipeline *pipeline;
     struct weir_device *device;
-    struct weir_program *program;
-    uint32_t frames; /* of one run */
-    size_t z_count;  /* floats of one frame's latents */
+    struct weir_program *program; /* of `frames` frames; of one band's window where `once` is not NULL */
+    struct weir_program *once;    /* what runs before the bands of a frame */
+    struct weir_bands bands;      /* count 1 without them */
+    size_t band_offset;           /* of the program's arena in the run's */
+    uint32_t frames;              /* of one run */
+    size_t z_count;               /* floats of one frame's latents */
     struct weir_run run;
     float *host;            /* frames * z_count; NULL before the first run */
     float *made;            /* one picture as it is made, and one as it is wanted behind it; where the sizes differ */
     struct weir_item shape; /* planned for */
 };
+
+/* A band's values lie where those of `once` were, before or behind what it gave. */
+static size_t place_bands(const struct weir_decoder *d)
+{
+    const size_t cut = weir_program_offset(d->once, "cut"), end = cut + weir_program_bytes(d->once, "cut");
+    return weir_program_arena_bytes(d->program) <= cut ? 0
+                                                       : (end + WEIR_ALIGNMENT - 1) / WEIR_ALIGNMENT * WEIR_ALIGNMENT;
+}
+
+static enum weir_status plan_programs(struct weir_decoder *d, const void *net, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_pipeline_family *family = d->pipeline->family;
+    WEIR_TRY(weir_run_create_program(d->device, &d->program, error));
+    if (d->bands.count == 1) {
+        family->build_decode(d->pipeline, net, d->program, &d->shape, d->frames);
+        return weir_program_finish(d->program, error);
+    }
+    WEIR_TRY(weir_run_create_program(d->device, &d->once, error));
+    family->build_decode_bands(d->pipeline, net, &d->shape, d->once, d->program);
+    WEIR_TRY(weir_program_finish(d->once, error));
+    WEIR_TRY(weir_program_finish(d->program, error));
+    d->band_offset = place_bands(d);
+cleanup:
+    return status;
+}
+
+static size_t arena_bytes(const struct weir_decoder *d)
+{
+    const size_t band = d->band_offset + weir_program_arena_bytes(d->program);
+    const size_t once = d->once ? weir_program_arena_bytes(d->once) : 0;
+    return band > once ? band : once;
+}
 
 enum weir_status weir_decoder_plan(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
                                    const struct weir_item *item, uint32_t frames_per_run, struct weir_decoder **out,
@@ -37,9 +73,10 @@ enum weir_status weir_decoder_plan(struct weir_pipeline *pipeline, struct weir_d
     d->frames = frames_per_run ? frames_per_run : pixels < PIXELS_PER_RUN ? PIXELS_PER_RUN / pixels : 1;
     if (d->frames > item->frames) d->frames = item->frames;
     d->z_count = weir_item_latent_count(&pipeline->facts, item) / item->frames;
-    WEIR_TRY(weir_run_create_program(device, &d->program, error));
-    pipeline->family->build_decode(pipeline, net, d->program, item, d->frames);
-    WEIR_TRY(weir_program_finish(d->program, error));
+    d->bands.count = 1;
+    if (pipeline->family->decode_bands) d->bands = pipeline->family->decode_bands(pipeline, item);
+    if (d->bands.count > 1) d->frames = 1;
+    WEIR_TRY(plan_programs(d, net, error));
     *out = d;
     d = NULL;
 cleanup:
@@ -64,6 +101,7 @@ void weir_decoder_destroy(struct weir_decoder **decoder_p)
     if (!d) return;
     weir_run_stop(&d->run);
     weir_program_destroy(&d->program);
+    weir_program_destroy(&d->once);
     free(d->host);
     free(d->made);
     free(d);
@@ -108,7 +146,7 @@ uint64_t weir_decoder_host_bytes(const struct weir_decoder *decoder)
 
 uint64_t weir_decoder_bytes(const struct weir_decoder *decoder)
 {
-    return weir_program_arena_bytes(decoder->program) + weir_decoder_host_bytes(decoder);
+    return arena_bytes(decoder) + weir_decoder_host_bytes(decoder);
 }
 
 bool weir_decoder_fits(const struct weir_decoder *decoder, const struct weir_item *item)
@@ -143,27 +181,70 @@ static void to_rgb8(const float *picture, size_t pixels, size_t channels, uint8_
     }
 }
 
-/* `count` frames of the run just done, as they are wanted: rgb or, where that is NULL, f32. */
-static enum weir_status read_frames(struct weir_decoder *d, uint32_t count, uint8_t *rgb, float *out,
-                                    struct weir_error *error)
+/* One frame, f32, as it was made, to how it is wanted: rgb or, where that is NULL, f32. */
+static void resize_frame(const struct weir_decoder *d, uint8_t *rgb, float *out)
+{
+    const struct weir_sana_size made = made_size(d), wanted = wanted_size(d);
+    const size_t pixels = (size_t)wanted.width * wanted.height, channels = picture_floats(d, wanted) / pixels;
+    float *resized = rgb ? d->made + picture_floats(d, made) : out;
+    weir_resize_and_crop(d->made, made, (uint32_t)channels, wanted, resized);
+    if (rgb) to_rgb8(resized, pixels, channels, rgb);
+}
+
+/* What a frame is read into as it was made, and the bytes of one row there. */
+struct frame_rows {
+    const char *output;
+    uint8_t *to;
+    size_t row_bytes;
+};
+
+static struct frame_rows rows_of(const struct weir_decoder *d, uint8_t *rgb, float *out)
+{
+    const struct weir_sana_size made = made_size(d);
+    const size_t floats_bytes = picture_floats(d, made) / made.height * sizeof(float);
+    if (resizes(d)) return (struct frame_rows){ "picture", (uint8_t *)d->made, floats_bytes };
+    if (!rgb) return (struct frame_rows){ "picture", (uint8_t *)out, floats_bytes };
+    return (struct frame_rows){ "rgb", rgb, (size_t)made.width * 3 };
+}
+
+/* The `count` frames whose latents were written, as they are wanted. */
+static enum weir_status run_whole(struct weir_decoder *d, uint32_t count, uint8_t *rgb, float *out,
+                                  struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     const struct weir_program *p = d->program;
-    const struct weir_sana_size made = made_size(d), wanted = wanted_size(d);
-    const size_t floats = picture_floats(d, wanted), frame_bytes = weir_item_frame_bytes(&d->shape);
-    const size_t made_floats = picture_floats(d, made), pixels = (size_t)wanted.width * wanted.height;
-    if (!resizes(d)) {
-        WEIR_TRY(weir_run_read(&d->run, weir_program_offset(p, rgb ? "rgb" : "picture"), rgb ? (void *)rgb : out,
-                               count * (rgb ? frame_bytes : floats * sizeof *out), error));
-        return WEIR_OK;
-    }
+    const size_t floats = picture_floats(d, wanted_size(d)), rgb_bytes = weir_item_frame_bytes(&d->shape);
+    WEIR_TRY(weir_run_program(&d->run, p, 0, NULL, 0, error));
     for (uint32_t i = 0; i < count; i++) {
-        float *resized = rgb ? d->made + made_floats : out + i * floats;
-        WEIR_TRY(weir_run_read(&d->run, weir_program_offset(p, "picture") + i * made_floats * sizeof *out, d->made,
-                               made_floats * sizeof *out, error));
-        weir_resize_and_crop(d->made, made, (uint32_t)(floats / pixels), wanted, resized);
-        if (rgb) to_rgb8(resized, pixels, floats / pixels, rgb + i * frame_bytes);
+        uint8_t *frame_rgb = rgb ? rgb + i * rgb_bytes : NULL;
+        float *frame = out ? out + i * floats : NULL;
+        const struct frame_rows rows = rows_of(d, frame_rgb, frame);
+        const size_t bytes = made_size(d).height * rows.row_bytes;
+        WEIR_TRY(weir_run_read(&d->run, weir_program_offset(p, rows.output) + i * bytes, rows.to, bytes, error));
+        if (resizes(d)) resize_frame(d, frame_rgb, frame);
     }
+cleanup:
+    return status;
+}
+
+/* The same of one frame, band by band. */
+static enum weir_status run_bands(struct weir_decoder *d, uint8_t *rgb, float *out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct frame_rows rows = rows_of(d, rgb, out);
+    const size_t made = d->band_offset + weir_program_offset(d->program, rows.output);
+    const size_t band_row = d->bands.scale * rows.row_bytes; /* of what becomes of one row */
+    uint8_t *cut = d->run.arena + weir_program_offset(d->once, "cut");
+    const size_t cut_row = weir_program_bytes(d->once, "cut") / d->bands.height;
+    WEIR_TRY(weir_run_program(&d->run, d->once, 0, NULL, 0, error));
+    for (uint32_t i = 0; i < d->bands.count; i++) {
+        const struct weir_band band = weir_bands_at(&d->bands, i);
+        const struct weir_binding x = { "x", cut + band.from * cut_row };
+        WEIR_TRY(weir_run_program(&d->run, d->program, d->band_offset, &x, 1, error));
+        WEIR_TRY(weir_run_read(&d->run, made + (band.first - band.from) * band_row, rows.to + band.first * band_row,
+                               band.count * band_row, error));
+    }
+    if (resizes(d)) resize_frame(d, rgb, out);
 cleanup:
     return status;
 }
@@ -172,14 +253,14 @@ static enum weir_status run(struct weir_decoder *d, const struct weir_item *item
                             uint32_t count, uint8_t *rgb, float *out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    struct weir_program *p = d->program;
+    const struct weir_program *first_program = d->once ? d->once : d->program;
     if (!weir_decoder_fits(d, item))
         return weir_fail(error, WEIR_BAD_ARGUMENT, "a decode run of %ux%u was planned for %ux%u", item->width,
                          item->height, d->shape.width, d->shape.height);
     if (count == 0 || first >= item->frames || count > item->frames - first)
         return weir_fail(error, WEIR_BAD_ARGUMENT, "frames %u to %u of a clip of %u", first, first + count - 1,
                          item->frames);
-    WEIR_TRY(weir_run_start(&d->run, d->device, weir_program_arena_bytes(p), error));
+    WEIR_TRY(weir_run_start(&d->run, d->device, arena_bytes(d), error));
     if (!d->host) d->host = malloc(z_bytes(d));
     if (!d->made && resizes(d)) d->made = malloc(made_bytes(d));
     if (!d->host || (!d->made && resizes(d))) {
@@ -190,9 +271,13 @@ static enum weir_status run(struct weir_decoder *d, const struct weir_item *item
     for (uint32_t done = 0; done < count; done += d->frames) {
         const uint32_t now = count - done < d->frames ? count - done : d->frames;
         gather(d, item, latents, first + done, now);
-        WEIR_TRY(weir_run_write(&d->run, weir_program_offset(p, "z"), d->host, z_bytes(d), error));
-        WEIR_TRY(weir_run_program(&d->run, p, 0, NULL, 0, error));
-        WEIR_TRY(read_frames(d, now, rgb ? rgb + done * frame_bytes : NULL, out ? out + done * floats : NULL, error));
+        uint8_t *now_rgb = rgb ? rgb + done * frame_bytes : NULL;
+        float *now_out = out ? out + done * floats : NULL;
+        WEIR_TRY(weir_run_write(&d->run, weir_program_offset(first_program, "z"), d->host, z_bytes(d), error));
+        if (d->once)
+            WEIR_TRY(run_bands(d, now_rgb, now_out, error));
+        else
+            WEIR_TRY(run_whole(d, now, now_rgb, now_out, error));
     }
 cleanup:
     return status;

@@ -3,6 +3,7 @@
 #define WEIR_WORKER_PIPELINES_INTERNAL_H
 
 #include "kernels/program.h"
+#include "worker/nets/bands.h"
 #include "worker/pipelines/pipeline.h"
 #include "worker/samplers/sampler.h"
 
@@ -15,7 +16,9 @@
  * C]; every output is an extern of step by the same name. step: externs "latents" and "previous" f32 [items, C, T, H W,
  * 1], inputs "t" [R], "guidance" [items] (when guided, or where the network is told it), "lengths" i32 [R] (where
  * embeddings count their tokens), "k" [items, coefficients]: of sampler_step, and of latents_pack_scaled where a sampler
- * scales what the network is given. decode: input "z" f32 [frames, C, 1, h w, 1], outputs "picture" and "rgb". */
+ * scales what the network is given. decode: input "z" f32 [frames, C, 1, h w, 1], outputs "picture" and "rgb". In bands:
+ * first "z" of one frame to output "cut" of bands.height rows, then extern "x", a window of those rows from any of them
+ * on, to "picture" and "rgb", bands.scale rows for each. */
 
 /* What the text encoder reads of a text, and which of its outputs are the embedding's rows. */
 struct weir_text_tokens {
@@ -51,6 +54,10 @@ struct weir_pipeline_family {
                        const struct weir_item *item);
     void (*build_decode)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
                          const struct weir_item *item, uint32_t frames);
+    /* How one frame's decode is cut, and its two programs; both NULL in a family that never cuts. */
+    struct weir_bands (*decode_bands)(const struct weir_pipeline *pipeline, const struct weir_item *item);
+    void (*build_decode_bands)(const struct weir_pipeline *pipeline, const void *net, const struct weir_item *item,
+                               struct weir_program *once, struct weir_program *band);
     /* What passes from prepare to step. */
     uint32_t (*slot_count)(const void *net);
     void (*slot_name)(uint32_t index, char *out, size_t room);
@@ -64,6 +71,7 @@ struct weir_pipeline {
     uint32_t text_window;  /* ids that the text encoder reads at most */
     float guidance_factor; /* what the network is told, or guided with, is the item's guidance times it */
     float time_factor;     /* and the sampler's timestep times it */
+    uint64_t whole_max;    /* bytes of a frame's values in decode; where they take more, it runs in bands */
     void *state;           /* the family's */
     struct weir_device *device;
     void *nets[WEIR_PIPELINE_STAGE_COUNT]; /* NULL: not loaded */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define FAMILY_WORDS 128
+#define WHOLE_BYTES_MAX ((uint64_t)2 << 30) /* bands do some rows twice: 1024 x 1024 in 1.5 GiB goes without */
 
 static const struct weir_pipeline_family *const families[] = { &weir_pipeline_modelscope, &weir_pipeline_sana,
                                                                &weir_pipeline_sana_sprint };
@@ -50,6 +51,7 @@ enum weir_status weir_pipeline_open(const struct weir_model_dir *model, struct w
     pipeline->family = family;
     pipeline->model = model;
     pipeline->guidance_factor = pipeline->time_factor = 1;
+    pipeline->whole_max = WHOLE_BYTES_MAX;
     WEIR_TRY(family->open(pipeline, &pipeline->state, error));
     *out = pipeline;
     pipeline = NULL;

@@ -375,19 +375,52 @@ static void build_step(const struct weir_pipeline *pipeline, const void *net, st
                               previous, k);
 }
 
-static void build_decode(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
-                         const struct weir_item *item, uint32_t frames)
+/* Input "z", as the decoder wants it. */
+static struct weir_value decoder_input(const struct weir_pipeline *pipeline, struct weir_program *p,
+                                       const struct weir_item *item, uint32_t frames)
 {
     uint32_t dims[4];
     weir_item_latent_dims(&pipeline->facts, item, dims);
     const struct weir_dims latents = { frames, dims[0], 1, dims[2] * dims[3], 1 };
     const struct weir_dims packed = { frames, 1, dims[2], dims[3], dims[0] };
     const float factor = (float)(1 / state_of(pipeline)->vae.scaling_factor);
-    const struct weir_value z = weir_program_input(p, "z", WEIR_F32, &latents);
-    const struct weir_value picture =
-        weir_autoencoder_dc_build_decode(net, p, weir_program_latents_pack(p, z, 1, factor, &packed));
+    return weir_program_latents_pack(p, weir_program_input(p, "z", WEIR_F32, &latents), 1, factor, &packed);
+}
+
+static void decoder_output(struct weir_program *p, struct weir_value picture)
+{
     weir_program_output(p, "picture", picture);
     weir_program_output(p, "rgb", weir_program_to_rgb8(p, picture, true));
+}
+
+static void build_decode(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
+                         const struct weir_item *item, uint32_t frames)
+{
+    decoder_output(p, weir_autoencoder_dc_build_decode(net, p, decoder_input(pipeline, p, item, frames)));
+}
+
+static struct weir_autoencoder_dc_cut cut_of(const struct weir_pipeline *pipeline, const struct weir_item *item)
+{
+    uint32_t dims[4];
+    weir_item_latent_dims(&pipeline->facts, item, dims);
+    return weir_autoencoder_dc_cut_decode(&state_of(pipeline)->vae, dims[2], dims[3], pipeline->whole_max);
+}
+
+static struct weir_bands decode_bands(const struct weir_pipeline *pipeline, const struct weir_item *item)
+{
+    return cut_of(pipeline, item).bands;
+}
+
+static void build_decode_bands(const struct weir_pipeline *pipeline, const void *net, const struct weir_item *item,
+                               struct weir_program *once, struct weir_program *band)
+{
+    const struct weir_autoencoder_dc_cut cut = cut_of(pipeline, item);
+    const struct weir_dims window = { 1, 1, cut.bands.window, cut.width, cut.channels };
+    const uint32_t last = state_of(pipeline)->vae.stages + 1;
+    const struct weir_value z = decoder_input(pipeline, once, item, 1);
+    weir_program_output(once, "cut", weir_autoencoder_dc_build_steps(net, once, z, 0, cut.step - 1));
+    const struct weir_value x = weir_program_extern(band, "x", WEIR_F32, &window);
+    decoder_output(band, weir_autoencoder_dc_build_steps(net, band, x, cut.step, last));
 }
 
 static uint32_t slot_count(const void *net)
@@ -411,8 +444,8 @@ static uint32_t picture_channels(const struct weir_pipeline *pipeline)
     .components = components, .text_components = text_components, .open = open_state, .close = close_state,            \
     .sampler_config = sampler_config, .tokens = tokens, .net_open = net_open, .net_close = net_close,                  \
     .net_bytes = net_bytes, .build_text = build_text, .build_prepare = build_prepare, .build_step = build_step,        \
-    .build_decode = build_decode, .slot_count = slot_count, .slot_name = slot_name,                                    \
-    .picture_channels = picture_channels
+    .build_decode = build_decode, .decode_bands = decode_bands, .build_decode_bands = build_decode_bands,              \
+    .slot_count = slot_count, .slot_name = slot_name, .picture_channels = picture_channels
 
 const struct weir_pipeline_family weir_pipeline_sana = { .name = "sana", .class_name = "SanaPipeline", SHARED };
 const struct weir_pipeline_family weir_pipeline_sana_sprint = { .name = "sana-sprint",
