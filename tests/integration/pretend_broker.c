@@ -331,6 +331,7 @@ void lease(struct broker *b, struct ticketed *t, const struct lease_options *o)
     Weir__Pb__Lease body = WEIR__PB__LEASE__INIT;
     Weir__Pb__Input inputs[64], *list[64];
     weir_random_bytes(t->token, sizeof t->token);
+    b->step = 0; /* of this lease from now on: on a slow machine the one before was renewed, too */
     name_task(b, &t->id, o->stage, o->index);
     body.task = &t->id;
     body.has_token = body.has_attempt = body.has_lease_ms = body.has_item = body.has_frame_first =
