@@ -152,4 +152,5 @@ def main():
     sys.exit(int(worst > 1))
 
 
-main()
+if __name__ == "__main__":
+    main()

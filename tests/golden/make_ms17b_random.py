@@ -17,7 +17,7 @@ from pathlib import Path
 CHANNELS, LAYERS, HEAD, CROSS, TIME = [320, 640, 1280, 1280], 2, 64, 1024, 1280
 VAE_CHANNELS, VAE_LAYERS = [128, 256, 512, 512], 2
 TEXT = dict(width=1024, wide=4096, layers=23, vocabulary=49408, positions=77)
-BLOCK = 1 << 16  # random values of each spread, laid end to end
+BLOCK = 65537  # random values of each spread, laid end to end; a prime, so that no two rows of a matrix are equal
 
 
 class Tensors:
@@ -156,7 +156,9 @@ def text():
     return t
 
 
-def halves(values):
+def pack(dtype, values):
+    if dtype == "BF16":  # the upper half of f32
+        return b"".join(struct.pack("<f", value)[2:] for value in values)
     return struct.pack(f"<{len(values)}e", *values)
 
 
@@ -168,23 +170,24 @@ def spread_of(name, shape):
     return 1.0 if "embedding." in name and "time_" not in name else 1 / math.sqrt(math.prod(shape[1:]))
 
 
-def write(path, tensors):
+def write(path, shapes, dtype="F16", spread_of=spread_of):
+    """A safetensors file of random values; `shapes` maps names, `dtype` is F16 or BF16."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header, end = {"__metadata__": {"format": "pt"}}, 0
-    for name, shape in tensors.shapes.items():
+    for name, shape in shapes.items():
         count = 2 * math.prod(shape)
-        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [end, end + count]}
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + count]}
         end += count
     words = json.dumps(header, separators=(",", ":")).encode()
     words += b" " * (-len(words) % 8)
-    blocks, generator = {}, random.Random(7)
+    blocks, generator = {}, random.Random(path.name)
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(words)) + words)
-        for name, shape in tensors.shapes.items():
+        for name, shape in shapes.items():
             spread, left = spread_of(name, shape), 2 * math.prod(shape)
             if spread not in blocks:
-                blocks[spread] = halves([1.0] * BLOCK if spread is None
-                                        else [generator.gauss(0, spread) for _ in range(BLOCK)])
+                blocks[spread] = pack(dtype, [1.0] * BLOCK if spread is None
+                                      else [generator.gauss(0, spread) for _ in range(BLOCK)])
             begin = 2 * generator.randrange(BLOCK)  # so that equal shapes do not get equal values
             block = blocks[spread][begin:] + blocks[spread][:begin]
             while left > 0:
@@ -192,9 +195,8 @@ def write(path, tensors):
     print(f"{path}: {end // 2} parameters, {end} bytes", flush=True)
 
 
-def main():
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
+def start_folder():
+    """(the folder named on the command line, made; how to put a config into it)"""
     out = Path(sys.argv[1])
     out.mkdir(parents=True)
 
@@ -202,6 +204,13 @@ def main():
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text(json.dumps(config, indent=2) + "\n")
 
+    return out, say
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    out, say = start_folder()
     cross, up = "CrossAttnDownBlock3D", "CrossAttnUpBlock3D"
     say("model_index.json", {
         "_class_name": "TextToVideoSDPipeline", "_diffusers_version": "0.15.0",
@@ -227,9 +236,9 @@ def main():
         "max_position_embeddings": TEXT["positions"], "hidden_act": "gelu", "layer_norm_eps": 1e-5,
         "projection_dim": 512, "model_type": "clip_text_model"})
     shutil.copytree(Path(__file__).resolve().parent / "tiny-a" / "tokenizer", out / "tokenizer")
-    write(out / "text_encoder" / "model.safetensors", text())
-    write(out / "unet" / "diffusion_pytorch_model.safetensors", unet())
-    write(out / "vae" / "diffusion_pytorch_model.safetensors", vae())
+    write(out / "text_encoder" / "model.safetensors", text().shapes)
+    write(out / "unet" / "diffusion_pytorch_model.safetensors", unet().shapes)
+    write(out / "vae" / "diffusion_pytorch_model.safetensors", vae().shapes)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
  *                                                        OUT.embedding, OUT.latents (f32), OUT.rgb (uint8)
  *   WISH: width= height= frames= steps= guidance= sampler= noise= seed=
  *
- * What was run, with seconds and bytes, goes to stdout as one `name=value` line a fact. */
+ * What was run, with seconds and bytes, goes to stdout as one `name=value` line a fact; so do the processor time and the
+ * peak of resident memory of every stage, loading included. */
 #include "proto/base/clock.h"
 #include "worker/model_dir.h"
 #include "worker/pipelines/pipeline.h"
@@ -23,11 +24,49 @@ struct tool {
     struct weir_pipeline *pipeline;
     struct weir_item item;
     struct weir_error error;
+    double processor; /* seconds, when the stage began */
+    long peak_kib;    /* of the stages that ended */
 };
 
 static double seconds(void)
 {
     return (double)weir_clock_now_ms() / 1e3;
+}
+
+/* Processor time of the process, and its peak of memory since forget_peak(). */
+static double used(long *peak_kib)
+{
+    struct rusage usage = { 0 };
+    getrusage(RUSAGE_SELF, &usage);
+    *peak_kib = usage.ru_maxrss;
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+}
+
+/* Where Linux cannot be asked, a stage's peak is that of all before it, too. */
+static void forget_peak(void)
+{
+    FILE *file = fopen("/proc/self/clear_refs", "w");
+    if (!file) return;
+    fputs("5", file);
+    fclose(file);
+}
+
+static void begin_stage(struct tool *tool)
+{
+    long ignored;
+    forget_peak();
+    tool->processor = used(&ignored);
+}
+
+static void end_stage(struct tool *tool, enum weir_pipeline_stage stage)
+{
+    long peak_kib;
+    const double processor = used(&peak_kib) - tool->processor;
+    if (peak_kib > tool->peak_kib) tool->peak_kib = peak_kib;
+    printf("used stage=%s processor_seconds=%.2f peak_gib=%.2f\n", weir_pipeline_stage_name(stage), processor,
+           (double)peak_kib / (1 << 20));
+    fflush(stdout);
 }
 
 static int failed(const struct tool *tool)
@@ -95,6 +134,7 @@ static bool plan(struct tool *tool)
 static bool load(struct tool *tool, enum weir_pipeline_stage stage)
 {
     const double begin = seconds();
+    begin_stage(tool);
     if (weir_pipeline_load(tool->pipeline, tool->device, stage, &tool->error) != WEIR_OK) return false;
     printf("load stage=%s weights=%llu seconds=%.2f\n", weir_pipeline_stage_name(stage),
            (unsigned long long)weir_pipeline_weight_bytes(tool->pipeline, stage), seconds() - begin);
@@ -123,6 +163,7 @@ static bool encode(struct tool *tool, const char *prompt, const char *negative, 
                       weir_text_create(tool->pipeline, &text, &tool->error) == WEIR_OK &&
                       (!guided || weir_text_run(text, negative, true, embedding, &tool->error) == WEIR_OK) &&
                       weir_text_run(text, prompt, false, embedding + (guided ? one : 0), &tool->error) == WEIR_OK;
+    end_stage(tool, WEIR_PIPELINE_TEXT);
     weir_text_destroy(&text);
     weir_pipeline_unload(tool->pipeline, WEIR_PIPELINE_TEXT);
     return good;
@@ -141,6 +182,7 @@ static bool denoise(struct tool *tool, const float *embedding, float *latents)
         fflush(stdout);
     }
     good = good && weir_denoiser_read(denoiser, latents, NULL, &tool->error) == WEIR_OK;
+    end_stage(tool, WEIR_PIPELINE_DENOISE);
     weir_denoiser_destroy(&denoiser);
     weir_pipeline_unload(tool->pipeline, WEIR_PIPELINE_DENOISE);
     return good;
@@ -155,6 +197,7 @@ static bool decode(struct tool *tool, const float *latents, uint8_t *rgb)
                       (begin = seconds(), weir_decoder_run(decoder, &tool->item, latents, 0, tool->item.frames, rgb,
                                                            &tool->error) == WEIR_OK);
     printf("decode frames=%u seconds=%.3f\n", tool->item.frames, seconds() - begin);
+    end_stage(tool, WEIR_PIPELINE_DECODE);
     weir_decoder_destroy(&decoder);
     return good;
 }
@@ -181,7 +224,7 @@ static bool film(struct tool *tool, const char *out, const char *prompt, const c
 int main(int argc, char **argv)
 {
     struct tool tool = { 0 };
-    struct rusage used;
+    long peak_kib = 0;
     bool good = false;
     if (argc >= 4 && strcmp(argv[1], "plan") == 0) {
         good = open_all(&tool, argv[2], argv[3], argv + 4) && plan(&tool);
@@ -192,8 +235,11 @@ int main(int argc, char **argv)
                   "use: plan MODEL DEVICE [WISH...] or film MODEL DEVICE OUT PROMPT "
                   "NEGATIVE [WISH...]");
     }
-    if (good && getrusage(RUSAGE_SELF, &used) == 0)
-        printf("class=%s peak_gib=%.2f\n", tool.device->numerics_class, (double)used.ru_maxrss / (1 << 20));
+    const double processor = used(&peak_kib);
+    if (peak_kib < tool.peak_kib) peak_kib = tool.peak_kib;
+    if (good)
+        printf("class=%s processor_seconds=%.2f peak_gib=%.2f\n", tool.device->numerics_class, processor,
+               (double)peak_kib / (1 << 20));
     const int code = good ? 0 : failed(&tool);
     weir_pipeline_close(&tool.pipeline);
     weir_model_dir_close(&tool.model);

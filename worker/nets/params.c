@@ -17,7 +17,9 @@ struct layer {
     UT_hash_handle hh;
 };
 
-/* Values on their way to the device: kept between layers, since fresh pages cost as much as the copy. */
+/* Values on their way to the device: kept between layers, since fresh pages cost as much as the copy; but not those of a
+ * table of words, which would lie beside all that is loaded after it. */
+#define SCRATCH_KEPT_MAX ((size_t)64 << 20) /* values: 256 MiB */
 struct scratch {
     float *values;
     size_t room;
@@ -48,9 +50,10 @@ enum weir_status weir_params_create(struct weir_device *device, const struct wei
     return WEIR_OK;
 }
 
-static void drop_scratch(struct weir_params *params)
+static void drop_scratch(struct weir_params *params, size_t kept_max)
 {
     for (size_t i = 0; i < WEIR_COUNT(params->scratch); i++) {
+        if (params->scratch[i].room <= kept_max) continue;
         free(params->scratch[i].values);
         params->scratch[i] = (struct scratch){ 0 };
     }
@@ -67,7 +70,7 @@ void weir_params_destroy(struct weir_params **params_p)
         params->device->ops->packed_destroy(layer->packed);
         free(layer);
     }
-    drop_scratch(params);
+    drop_scratch(params, 0);
     free(params);
     *params_p = NULL;
 }
@@ -240,6 +243,7 @@ static enum weir_status load(struct weir_params *params, const char *name, struc
     q->name = name;
     q->dtype = params->dtype;
     WEIR_TRY(params->device->ops->pack(params->device, q, &packed, error));
+    drop_scratch(params, SCRATCH_KEPT_MAX);
     WEIR_TRY(add_layer(params, name, &packed, error));
     params->count += elements_of(weight) * weight->count + (bias->count ? elements_of(bias) * bias->count : 0);
 
@@ -439,7 +443,7 @@ enum weir_status weir_params_status(const struct weir_params *params, struct wei
 
 void weir_params_seal(struct weir_params *params)
 {
-    drop_scratch(params);
+    drop_scratch(params, 0);
     params->sealed = true;
     params->weights = NULL;
 }

@@ -7,6 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __GLIBC__ /* which <stdlib.h> has said */
+#include <malloc.h>
+#endif
 
 #define FAMILY_WORDS 128
 #define WHOLE_BYTES_MAX ((uint64_t)2 << 30) /* bands do some rows twice: 1024 x 1024 in 1.5 GiB goes without */
@@ -191,6 +194,9 @@ void weir_pipeline_unload(struct weir_pipeline *pipeline, enum weir_pipeline_sta
     if (!pipeline->nets[stage]) return;
     pipeline->family->net_close(stage, pipeline->nets[stage]);
     pipeline->nets[stage] = NULL;
+#ifdef __GLIBC__ /* which else keeps what layers leave between others: room that the next stage counts on */
+    malloc_trim(0);
+#endif
 }
 
 bool weir_pipeline_loaded(const struct weir_pipeline *pipeline, enum weir_pipeline_stage stage)
