@@ -12,7 +12,7 @@
 
 #include <sys/resource.h>
 
-static const char *const dc_names[] = { "tiny-dc-a", "tiny-dc-b", "tiny-dc-c" };
+static const char *const dc_names[] = { "tiny-sana-a", "tiny-sana-b", "tiny-sana-c" };
 static const char *const devices[] = { "ref", "cpu" };
 
 /* A component's folder by itself, opened on a device. */
@@ -290,15 +290,15 @@ static struct bench bench_open(const char *vae_json, uint32_t latent_channels, u
     return b;
 }
 
-/* With the configuration and weights of tests/golden/tiny-dc-a. */
+/* With the configuration and weights of tests/golden/tiny-sana-a/vae. */
 static struct bench tiny_bench_open(uint32_t bins)
 {
     char *config, *weights, path[512];
     size_t config_count, count;
-    snprintf(path, sizeof path, "%s/tests/golden/tiny-dc-a/vae/config.json", WEIR_SOURCE_DIR);
+    snprintf(path, sizeof path, "%s/tests/golden/tiny-sana-a/vae/config.json", WEIR_SOURCE_DIR);
     OK(weir_file_read(path, 1 << 20, &config, &config_count, &error));
     struct bench b = bench_open(config, 4, bins);
-    snprintf(path, sizeof path, "%s/tests/golden/tiny-dc-a/vae/diffusion_pytorch_model.safetensors", WEIR_SOURCE_DIR);
+    snprintf(path, sizeof path, "%s/tests/golden/tiny-sana-a/vae/diffusion_pytorch_model.safetensors", WEIR_SOURCE_DIR);
     OK(weir_file_read(path, 1 << 20, &weights, &count, &error));
     scratch_write(&b.scratch, "vae/diffusion_pytorch_model.safetensors", weights, count);
     free(config), free(weights);
