@@ -287,46 +287,6 @@ static void shapes_alone_say_the_memory_of_all_blocks(void **state)
 
 /* --- layers that no block above has --- */
 
-struct ramp {
-    uint32_t count, *calls;
-    float step;
-};
-
-static void fill_ramp(const void *context, float *out)
-{
-    const struct ramp *ramp = context;
-    ++*ramp->calls;
-    for (uint32_t i = 0; i < ramp->count; i++) out[i] = ramp->step * (float)i;
-}
-
-static void a_made_table_is_filled_once_and_added(void **state)
-{
-    (void)state;
-    struct weir_device *device = NULL;
-    struct weir_params *params = NULL;
-    struct weir_program *p = NULL;
-    struct vectors v = vectors_open("ops");
-    uint32_t calls = 0;
-    const struct ramp ramp = { .count = 6, .calls = &calls, .step = 10 };
-    float x[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 }, y[12];
-    OK(weir_device_open(DEVICE, 1, &device, &error));
-    OK(weir_params_create(device, v.table, WEIR_F32, &params, &error));
-    const struct weir_packed *table = weir_params_made_table(params, 3, 2, fill_ramp, &ramp, "positions");
-    assert_ptr_equal(weir_params_made_table(params, 3, 2, fill_ramp, &ramp, "positions"), table);
-    assert_int_equal(calls, 1);
-    assert_int_equal(weir_params_count(params), 6);
-    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
-    const struct weir_value in = weir_program_input(p, "x", WEIR_F32, &(struct weir_dims){ 2, 1, 3, 1, 2 });
-    weir_program_output(p, "y", weir_program_table_add(p, table, in));
-    OK(weir_program_finish(p, &error));
-    run_program(device, p, &(struct io){ "x", x, sizeof x }, 1, &(struct io){ "y", y, sizeof y }, 1, NULL, 0);
-    for (size_t i = 0; i < 12; i++) assert_true(y[i] == x[i] + 10 * (float)(i % 6));
-    weir_program_destroy(&p);
-    weir_params_destroy(&params);
-    weir_device_close(&device);
-    vectors_close(&v);
-}
-
 static void layers_of_other_shapes_are_refused_by_name(void **state)
 {
     (void)state;
@@ -385,7 +345,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocks_give_what_diffusers_and_transformers_give),
         cmocka_unit_test(shapes_alone_say_the_memory_of_all_blocks),
-        cmocka_unit_test(a_made_table_is_filled_once_and_added),
         cmocka_unit_test(layers_of_other_shapes_are_refused_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -95,15 +95,13 @@ bool weir_params_has(const struct weir_params *params, const char *format, ...)
 
 /* ---- reading a tensor ---- */
 
-/* What a layer is made of: up to a stack of tensors of one shape, one after the other; or what `fill` makes. */
+/* What a layer is made of: up to a stack of tensors of one shape, one after the other. */
 struct tensors {
     char name[WEIR_PARAMS_STACK_MAX][WEIR_PARAMS_NAME_MAX + 16];
     uint32_t count;
     size_t rank;
     uint64_t shape[WEIR_WEIGHT_RANK_MAX];
     float scale, offset; /* each value read counts as scale * value + offset, in f32; scale 0 means 1 */
-    void (*fill)(const void *context, float *out);
-    const void *context;
 };
 
 static uint64_t elements_of(const struct tensors *t)
@@ -138,7 +136,7 @@ static bool same_shape(const struct weir_weight *found, const struct tensors *t)
 static enum weir_status find_tensors(const struct weir_params *params, const struct tensors *t,
                                      struct weir_weight found[WEIR_PARAMS_STACK_MAX], struct weir_error *error)
 {
-    for (uint32_t i = 0; i < t->count && !t->fill; i++) {
+    for (uint32_t i = 0; i < t->count; i++) {
         if (!weir_weights_find(params->weights, t->name[i], &found[i])) {
             return weir_fail(error, WEIR_BAD_MODEL, "%s: tensor %s is missing", weir_weights_label(params->weights),
                              t->name[i]);
@@ -167,10 +165,6 @@ static enum weir_status read_tensors(struct scratch *scratch, const struct tenso
     if (!scratch->values) {
         return weir_fail(error, WEIR_NO_MEMORY, "%s: no memory for its %zu bytes", t->name[0],
                          wanted * sizeof *scratch->values);
-    }
-    if (t->fill) {
-        t->fill(t->context, scratch->values);
-        return WEIR_OK;
     }
     for (uint32_t i = 0; i < t->count; i++) WEIR_TRY(weir_weight_read_f32(&found[i], scratch->values + i * one, error));
     if (t->scale != 0) {
@@ -402,13 +396,6 @@ const struct weir_packed *weir_params_table(struct weir_params *params, uint32_t
 {
     FORMAT_NAME(name, format);
     return take_table(params, name, &(struct tensors){ .count = 0 }, vectors, channels);
-}
-
-const struct weir_packed *weir_params_made_table(struct weir_params *params, uint32_t vectors, uint32_t channels,
-                                                 void (*fill)(const void *context, float *out), const void *context,
-                                                 const char *name)
-{
-    return take_table(params, name, &(struct tensors){ .fill = fill, .context = context }, vectors, channels);
 }
 
 const struct weir_packed *weir_params_embed(struct weir_params *params, const struct weir_embed_params *shape,

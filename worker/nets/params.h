@@ -78,11 +78,6 @@ const struct weir_packed *weir_params_rms_norm(struct weir_params *params, const
 /* The tensor of that very name (it ends in no .weight), [vectors, channels] */
 const struct weir_packed *weir_params_table(struct weir_params *params, uint32_t vectors, uint32_t channels,
                                             const char *format, ...) __attribute__((format(printf, 4, 5)));
-/* A table that no file has: computed by `fill` into [vectors, channels] floats when the layer is made. */
-const struct weir_packed *weir_params_made_table(struct weir_params *params, uint32_t vectors, uint32_t channels,
-                                                 void (*fill)(const void *context, float *out), const void *context,
-                                                 const char *name);
-
 /* A table of rows and a table of positions (positions 0: none), which have names of their own. Rows are multiplied by
  * `scale` (0: not) in f32. */
 struct weir_embed_params {
