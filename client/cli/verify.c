@@ -155,7 +155,7 @@ static void judge(const struct weir_cli_receipt *then, const struct weir_cli_rec
                  then->model, now->model);
     } else {
         verdict->code = EXIT_DIFFERS;
-        strcpy(verdict->words, "differs");
+        snprintf(verdict->words, sizeof verdict->words, "differs");
     }
 }
 

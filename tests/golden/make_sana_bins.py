@@ -15,10 +15,8 @@ from diffusers.image_processor import PixArtImageProcessor
 from diffusers.pipelines.pixart_alpha.pipeline_pixart_alpha import ASPECT_RATIO_512_BIN, ASPECT_RATIO_1024_BIN
 from diffusers.pipelines.pixart_alpha.pipeline_pixart_sigma import ASPECT_RATIO_2048_BIN
 from diffusers.pipelines.sana.pipeline_sana import ASPECT_RATIO_4096_BIN
-from diffusers.pipelines.sana_video.pipeline_sana_video import ASPECT_RATIO_480_BIN, ASPECT_RATIO_720_BIN
 
-TABLES = {16: ASPECT_RATIO_512_BIN, 32: ASPECT_RATIO_1024_BIN, 64: ASPECT_RATIO_2048_BIN, 128: ASPECT_RATIO_4096_BIN,
-          30: ASPECT_RATIO_480_BIN, 22: ASPECT_RATIO_720_BIN}
+TABLES = {16: ASPECT_RATIO_512_BIN, 32: ASPECT_RATIO_1024_BIN, 64: ASPECT_RATIO_2048_BIN, 128: ASPECT_RATIO_4096_BIN}
 SIDES = [1, 64, 333, 480, 720, 1000, 1024, 1080, 1920, 16384]
 # channels, height, width, wished height, wished width
 PICTURES = [(3, 5, 7, 4, 9), (3, 16, 16, 10, 10), (1, 9, 4, 13, 13), (3, 8, 8, 8, 8), (3, 1, 1, 3, 2), (3, 33, 17, 20, 12),

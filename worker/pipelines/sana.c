@@ -173,12 +173,13 @@ static uint32_t chosen(int64_t of_folder, uint32_t otherwise)
     return of_folder > 0 && of_folder <= UINT32_MAX ? (uint32_t)of_folder : otherwise;
 }
 
-/* The sample_size whose sizes pictures are made at, or 0. 30 and 22 are tables of films. */
+/* The sample_size whose sizes pictures are made at, or 0. */
 static uint32_t bins_of(const struct state *s)
 {
     const uint32_t size = s->transformer.sample_size;
     if (s->is_sprint) return size == SPRINT_SAMPLE_SIZE ? size : 0;
-    return size == 16 || size == 32 || size == 64 || size == 128 ? size : 0;
+    struct weir_sana_size ignored;
+    return weir_sana_bin(size, 1, 1, &ignored, NULL) == WEIR_OK ? size : 0;
 }
 
 static enum weir_status fill_facts(struct weir_pipeline *pipeline, const struct state *s, struct weir_error *error)

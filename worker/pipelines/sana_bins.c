@@ -27,34 +27,17 @@ static const struct bin pictures[] = {
     { 2.5, 800, 320, false },   { 2.89, 832, 288, true },  { 3.0, 864, 288, false },  { 3.11, 896, 288, true },
     { 3.62, 928, 256, true },   { 3.75, 960, 256, true },  { 3.88, 992, 256, true },  { 4.0, 1024, 256, false },
 };
-static const struct bin films_480[] = {
-    { 0.5, 448, 896, false },  { 0.57, 480, 832, false }, { 0.68, 528, 768, false }, { 0.78, 560, 720, false },
-    { 1.0, 624, 624, false },  { 1.13, 672, 592, false }, { 1.29, 720, 560, false }, { 1.46, 768, 528, false },
-    { 1.67, 816, 496, false }, { 1.75, 832, 480, false }, { 2.0, 896, 448, false },
-};
-static const struct bin films_720[] = {
-    { 0.5, 672, 1344, false },  { 0.57, 704, 1280, false }, { 0.68, 800, 1152, false }, { 0.78, 832, 1088, false },
-    { 1.0, 960, 960, false },   { 1.13, 1024, 896, false }, { 1.29, 1088, 832, false }, { 1.46, 1152, 800, false },
-    { 1.67, 1248, 736, false }, { 1.75, 1280, 704, false }, { 2.0, 1344, 672, false },
-};
 
 static const struct table {
-    uint32_t sample_size;
-    const struct bin *bins;
-    size_t count;
-    uint32_t scale;
+    uint32_t sample_size, scale;
     bool large;
-} tables[] = {
-    { 16, pictures, WEIR_COUNT(pictures), 1, false },   { 32, pictures, WEIR_COUNT(pictures), 2, false },
-    { 64, pictures, WEIR_COUNT(pictures), 4, true },    { 128, pictures, WEIR_COUNT(pictures), 8, true },
-    { 30, films_480, WEIR_COUNT(films_480), 1, false }, { 22, films_720, WEIR_COUNT(films_720), 1, false },
-};
+} tables[] = { { 16, 1, false }, { 32, 2, false }, { 64, 4, true }, { 128, 8, true } };
 
 static const struct bin *nearest(const struct table *table, double ratio)
 {
     const struct bin *best = NULL;
-    for (size_t i = 0; i < table->count; i++) {
-        const struct bin *bin = &table->bins[i];
+    for (size_t i = 0; i < WEIR_COUNT(pictures); i++) {
+        const struct bin *bin = &pictures[i];
         if (bin->large && !table->large) continue;
         if (!best || fabs(bin->ratio - ratio) < fabs(best->ratio - ratio)) best = bin;
     }
@@ -72,9 +55,7 @@ enum weir_status weir_sana_bin(uint32_t sample_size, uint32_t width, uint32_t he
         out->height = bin->height * tables[i].scale;
         return WEIR_OK;
     }
-    return weir_fail(error, WEIR_UNSUPPORTED,
-                     "sample_size is %u; sizes are known for 16, 32, 64 and 128 (pictures), 30 and 22 (films)",
-                     sample_size);
+    return weir_fail(error, WEIR_UNSUPPORTED, "sample_size is %u; sizes are known for 16, 32, 64 and 128", sample_size);
 }
 
 static uint32_t resized(uint32_t from, double ratio, uint32_t least)

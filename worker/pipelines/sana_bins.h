@@ -10,7 +10,7 @@
  * Units    pixels
  * Errors   UNSUPPORTED: a sample_size without bins; the words name it
  * Threads  all functions are pure
- * Source   the tables of diffusers' SanaPipeline (PixArt-alpha's and -sigma's) and SanaVideoPipeline; resizing as
+ * Source   the tables of diffusers' SanaPipeline (PixArt-alpha's and -sigma's); resizing as
  *          torch.nn.functional.interpolate(mode="bilinear", align_corners=False, antialias=False); judged by both:
  *          tests/golden/make_sana_bins.py
  */
@@ -26,7 +26,7 @@ struct weir_sana_size {
 };
 
 /* sample_size  of the transformer's config: 16, 32, 64, 128 for pictures of about 512, 1024, 2048 and 4096 pixels a
- *              side; 30 and 22 for films of 480 and 720 lines
+ *              side
  * width, height  at least 1. The nearest bin, the flattest of two that are as near */
 enum weir_status weir_sana_bin(uint32_t sample_size, uint32_t width, uint32_t height, struct weir_sana_size *out,
                                struct weir_error *error);
