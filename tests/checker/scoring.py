@@ -1,6 +1,13 @@
 """What trials of both models share: choosing prompts, running programs, the table and the percentages."""
+import argparse
+import json
+import pathlib
 import subprocess
 import sys
+import tempfile
+import time
+
+import numpy as np
 
 
 def choose(scenes, key, count, rng):
@@ -43,3 +50,54 @@ def percentages(results):
             out[group, slot] = 100.0 * sum(right[slot] for right in rows) / len(rows)
         out[group, "all"] = 100.0 * sum(all(right.values()) for right in rows) / len(rows)
     return out
+
+
+def parser(description, model, limits):
+    """The command line of a trial by `weir run`; limits: {(group, slot): percent that must be right}."""
+    out = argparse.ArgumentParser(description=description.split("\n", maxsplit=1)[0],
+                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    out.add_argument("--weir", type=pathlib.Path, required=True, help="the weir program")
+    out.add_argument("--encode", type=pathlib.Path, required=True, help="the weir-encode program")
+    out.add_argument("--model", default=model, help="model folder or name for weir run")
+    out.add_argument("--seen", type=int, default=200, help="prompts that training could have seen")
+    out.add_argument("--held-out", type=int, default=60, help="prompts that it could not")
+    out.add_argument("--limit", type=int, help="so many in all, a quarter of them held out")
+    out.add_argument("--seed", type=int, default=2026, help="of the prompts; result i is made with seed + i")
+    out.add_argument("--keep", type=pathlib.Path, help="folder to leave the results in")
+    for (group, slot), least in limits.items():
+        out.add_argument(f"--{group}-{slot}", type=float, default=least, dest=f"{group}/{slot}",
+                         help="percent that must be right")
+    out.add_argument("rest", nargs="*", help="after --: further arguments for weir run, --steps 10 say")
+    return out
+
+
+def trial(args, prompts, ending, check, head):
+    """Makes, judges, prints, compares with the limits: 0, or 1 when one is missed. prompts(seen, held_out, seed) gives
+    [(group, caption)]; check(RGB frames [T, H, W, 3]) a verdict."""
+    if args.limit is not None:
+        args.held_out = args.limit // 4
+        args.seen = args.limit - args.held_out
+    results = []
+    with tempfile.TemporaryDirectory(prefix="weir-score-") as temporary:
+        folder = args.keep or pathlib.Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        print(f"   # group    {head}   made in  caption")
+        for index, (group, caption) in enumerate(prompts(args.seen, args.held_out, args.seed)):
+            path = folder / f"{index:03}{ending}"
+            begin = time.monotonic()
+            run([args.weir, "run", caption, "--seed", str(args.seed + index), "-o", path, "--model", args.model,
+                 *args.rest])
+            seconds = time.monotonic() - begin
+            facts = json.loads(run([args.encode, "probe", path]))
+            raw = np.frombuffer(run([args.encode, "probe", "--raw", path]), dtype=np.uint8)
+            verdict = check(raw.reshape(-1, facts["height"], facts["width"], 3))
+            results.append((group, verdict.right(caption)))
+            print(row(index, group, caption, results[-1][1], verdict, seconds), flush=True)
+    good = True
+    for (group, slot), value in percentages(results).items():
+        least = vars(args).get(f"{group}/{slot}")
+        enough = least is None or value >= least
+        good = good and enough
+        print(f"{group:8} {slot:10} {value:6.1f}%" + ("" if least is None else f" (at least {least}%)")
+              + ("" if enough else "  TOO FEW"))
+    return 0 if good else 1
