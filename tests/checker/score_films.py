@@ -30,4 +30,5 @@ def prompts(seen, held_out, seed):
 
 
 if __name__ == "__main__":
-    sys.exit(scoring.trial(scoring.parser(__doc__, "shapes-modelscope", LIMITS).parse_args(), prompts, ".mp4", check_film.check, "co sh mo ba"))
+    sys.exit(scoring.trial(scoring.parser(__doc__, "shapes-modelscope", LIMITS).parse_args(), prompts, ".mp4",
+                           check_film.check, "co sh mo ba"))

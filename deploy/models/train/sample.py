@@ -16,6 +16,7 @@ from PIL import Image
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3] / "tests" / "checker"))
 import check_film   # noqa: E402
 import score_films  # noqa: E402
+import scoring      # noqa: E402
 
 
 def make(pipeline, captions, seeds, options):
@@ -71,12 +72,12 @@ def main():
         for index, ((group, caption), film) in enumerate(zip(part, made), start=first):
             verdict = check_film.check(film)
             results.append((group, verdict.right(caption)))
-            print(score_films.row(index, group, caption, results[-1][1], verdict,
+            print(scoring.row(index, group, caption, results[-1][1], verdict,
                                   (time.monotonic() - begin) / (index + 1)), flush=True)
         films.extend(made)
         if args.sheet:
             contact_sheet(films[:16], args.sheet)
-    figures = score_films.percentages(results)
+    figures = scoring.percentages(results)
     for (group, slot), value in figures.items():
         print(f"{group:8} {slot:10} {value:6.1f}%")
     if args.scores:
