@@ -7,6 +7,7 @@
 #include "worker/nets/clip_text.h"
 #include "worker/nets/unet3d.h"
 #include "worker/pipelines/internal.h"
+#include "worker/pipelines/scheduler.h"
 #include "worker/tokenizers/clip_folder.h"
 
 #include <assert.h>
@@ -25,62 +26,23 @@ struct state {
     struct weir_clip_text_config text;
     struct weir_unet3d_config unet;
     struct weir_autoencoder_kl_config vae;
-    struct weir_config *scheduler;
-    const char *scheduler_class; /* of model_index.json */
+    struct weir_scheduler scheduler;
 };
 
 static const char *const components[] = { "text_encoder", "tokenizer", "unet", "vae", "scheduler", NULL };
 static const char *const text_components[] = { "text_encoder", "tokenizer", NULL };
 /* A network that predicts noise or its velocity: nothing over a flow. */
 #define SAMPLERS (1u << WEIR_ITEM_SAMPLER_DDIM | 1u << WEIR_ITEM_SAMPLER_DPM_SOLVER)
-static const char *const scheduler_classes[WEIR_ITEM_SAMPLER_COUNT] = {
-    [WEIR_ITEM_SAMPLER_DDIM] = "DDIMScheduler",
-    [WEIR_ITEM_SAMPLER_DPM_SOLVER] = "DPMSolverMultistepScheduler",
-};
-static const enum weir_sampler_kind sampler_kinds[WEIR_ITEM_SAMPLER_COUNT] = {
-    [WEIR_ITEM_SAMPLER_DDIM] = WEIR_SAMPLER_DDIM,
-    [WEIR_ITEM_SAMPLER_DPM_SOLVER] = WEIR_SAMPLER_DPM_SOLVER,
-};
 
 static const struct state *state_of(const struct weir_pipeline *pipeline)
 {
     return pipeline->state;
 }
 
-/* ---- the sampler ---- */
-
-/* The folder's own class is read as it is; another asked for takes over what both know, as from_config() does. To the
- * reader these are one thing. */
-static enum weir_status read_sampler(const struct state *state, enum weir_item_sampler sampler,
-                                     struct weir_sampler_config *out, struct weir_error *error)
-{
-    return weir_sampler_config_read(state->scheduler, state->scheduler_class, &sampler_kinds[sampler], out, error);
-}
-
 static enum weir_status sampler_config(const struct weir_pipeline *pipeline, enum weir_item_sampler sampler,
                                        struct weir_sampler_config *out, struct weir_error *error)
 {
-    return read_sampler(state_of(pipeline), sampler, out, error);
-}
-
-/* Of weir.json, else of the folder's scheduler; WEIR_ITEM_SAMPLER_COUNT when that is not offered. */
-static enum weir_status choose_sampler(const struct weir_model_dir *model, const char *scheduler_class,
-                                       enum weir_item_sampler *out, struct weir_error *error)
-{
-    const char *wish = weir_model_dir_defaults(model)->sampler;
-    char words[WEIR_ITEM_SAMPLER_WORDS];
-    for (int i = 0; i < WEIR_ITEM_SAMPLER_COUNT; i++) {
-        if (!(SAMPLERS >> i & 1)) continue;
-        const char *name = wish ? weir_item_sampler_name((enum weir_item_sampler)i) : scheduler_classes[i];
-        if (strcmp(wish ? wish : scheduler_class, name) != 0) continue;
-        *out = (enum weir_item_sampler)i;
-        return WEIR_OK;
-    }
-    *out = WEIR_ITEM_SAMPLER_COUNT;
-    if (!wish) return WEIR_OK;
-    weir_item_sampler_words(SAMPLERS, words);
-    return weir_fail(error, WEIR_BAD_MODEL, "%s/weir.json: sampler is \"%.40s\"; this model takes: %s",
-                     weir_model_dir_path(model), wish, words);
+    return weir_scheduler_config(&state_of(pipeline)->scheduler, sampler, out, error);
 }
 
 /* ---- opening ---- */
@@ -96,10 +58,6 @@ static enum weir_status require_classes(const struct weir_model_dir *model, stru
                    { "vae", { "AutoencoderKL", NULL } } };
     for (size_t i = 0; i < WEIR_COUNT(wanted); i++)
         WEIR_TRY(weir_model_dir_require(model, wanted[i].component, wanted[i].classes, error));
-    if (!weir_model_dir_component(model, "scheduler")) {
-        WEIR_TRY(
-            weir_fail(error, WEIR_BAD_MODEL, "%s/model_index.json: it names no scheduler", weir_model_dir_path(model)));
-    }
 cleanup:
     return status;
 }
@@ -114,7 +72,7 @@ static enum weir_status read_configs(struct state *state, const struct weir_mode
     WEIR_TRY(weir_unet3d_config_read(unet, &state->unet, error));
     WEIR_TRY(weir_model_dir_config(model, "vae", &vae, error));
     WEIR_TRY(weir_autoencoder_kl_config_read(vae, &state->vae, error));
-    WEIR_TRY(weir_model_dir_config(model, "scheduler", &state->scheduler, error));
+    WEIR_TRY(weir_scheduler_open(model, &state->scheduler, error));
 cleanup:
     weir_config_close(&vae);
     weir_config_close(&unet);
@@ -176,13 +134,8 @@ static enum weir_status fill_facts(const struct weir_model_dir *model, const str
                                       .frames_max = WEIR_ITEM_FRAMES_MAX,
                                       .samplers = SAMPLERS,
                                       .guidance = isnan(folder->guidance) ? GUIDANCE_DEFAULT : folder->guidance };
-    struct weir_sampler_config sampler;
     snprintf(facts.family, sizeof facts.family, "%s", weir_pipeline_modelscope.name);
-    WEIR_TRY(choose_sampler(model, s->scheduler_class, &facts.sampler, error));
-    /* Read now, so that a scheduler that cannot be honoured is refused before a job is taken. */
-    WEIR_TRY(read_sampler(s, facts.sampler < WEIR_ITEM_SAMPLER_COUNT ? facts.sampler : WEIR_ITEM_SAMPLER_DDIM, &sampler,
-                          error));
-    facts.train_timesteps = (uint32_t)sampler.num_train_timesteps;
+    WEIR_TRY(weir_scheduler_fill_facts(&s->scheduler, &facts, error));
     *out = facts;
 cleanup:
     return status;
@@ -192,7 +145,7 @@ static void close_state(void *opaque)
 {
     struct state *state = opaque;
     weir_clip_bpe_close(&state->tokenizer);
-    weir_config_close(&state->scheduler);
+    weir_scheduler_close(&state->scheduler);
     free(state);
 }
 
@@ -203,7 +156,6 @@ static enum weir_status open_state(struct weir_pipeline *pipeline, void **out, s
     struct state *state = calloc(1, sizeof *state);
     if (!state) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a pipeline's configs");
     WEIR_TRY(require_classes(model, error));
-    state->scheduler_class = weir_model_dir_component(model, "scheduler")->class_name;
     WEIR_TRY(read_configs(state, model, error));
     WEIR_TRY(weir_clip_folder_open(model, "tokenizer", &state->tokenizer, error));
     WEIR_TRY(check_fit(state, model, error));

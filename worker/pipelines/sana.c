@@ -10,6 +10,7 @@
 #include "worker/nets/gemma2.h"
 #include "worker/nets/sana_transformer.h"
 #include "worker/pipelines/internal.h"
+#include "worker/pipelines/scheduler.h"
 #include "worker/tokenizers/gemma_folder.h"
 #include "worker/tokenizers/gemma_prompt.h"
 
@@ -30,8 +31,7 @@ struct state {
     struct weir_gemma2_config text;
     struct weir_sana_transformer_config transformer;
     struct weir_autoencoder_dc_config vae;
-    struct weir_config *scheduler;
-    const char *scheduler_class; /* of model_index.json */
+    struct weir_scheduler scheduler;
     bool is_sprint;
 };
 
@@ -39,55 +39,16 @@ static const char *const components[] = { "text_encoder", "tokenizer", "transfor
 static const char *const text_components[] = { "text_encoder", "tokenizer", NULL };
 #define SAMPLERS (1u << WEIR_ITEM_SAMPLER_FLOW_DPM_SOLVER | 1u << WEIR_ITEM_SAMPLER_FLOW_EULER)
 #define SPRINT_SAMPLERS (1u << WEIR_ITEM_SAMPLER_SCM)
-static const enum weir_sampler_kind sampler_kinds[WEIR_ITEM_SAMPLER_COUNT] = {
-    [WEIR_ITEM_SAMPLER_DDIM] = WEIR_SAMPLER_DDIM,
-    [WEIR_ITEM_SAMPLER_DPM_SOLVER] = WEIR_SAMPLER_DPM_SOLVER,
-    [WEIR_ITEM_SAMPLER_FLOW_DPM_SOLVER] = WEIR_SAMPLER_FLOW_DPM_SOLVER,
-    [WEIR_ITEM_SAMPLER_FLOW_EULER] = WEIR_SAMPLER_FLOW_EULER,
-    [WEIR_ITEM_SAMPLER_SCM] = WEIR_SAMPLER_SCM,
-};
 
 static const struct state *state_of(const struct weir_pipeline *pipeline)
 {
     return pipeline->state;
 }
 
-/* ---- the sampler ---- */
-
-static enum weir_status read_sampler(const struct state *state, enum weir_item_sampler sampler,
-                                     struct weir_sampler_config *out, struct weir_error *error)
-{
-    return weir_sampler_config_read(state->scheduler, state->scheduler_class, &sampler_kinds[sampler], out, error);
-}
-
 static enum weir_status sampler_config(const struct weir_pipeline *pipeline, enum weir_item_sampler sampler,
                                        struct weir_sampler_config *out, struct weir_error *error)
 {
-    return read_sampler(state_of(pipeline), sampler, out, error);
-}
-
-/* Of weir.json, else of the folder's scheduler; WEIR_ITEM_SAMPLER_COUNT when that is not offered. */
-static enum weir_status choose_sampler(const struct weir_model_dir *model, const struct state *s, uint32_t offered,
-                                       enum weir_item_sampler *out, struct weir_error *error)
-{
-    enum weir_status status = WEIR_OK;
-    const char *wish = weir_model_dir_defaults(model)->sampler;
-    char words[WEIR_ITEM_SAMPLER_WORDS];
-    enum weir_sampler_kind kind = WEIR_SAMPLER_KIND_COUNT; /* which is none of ours */
-    if (!wish) status = weir_sampler_kind_find(s->scheduler, s->scheduler_class, &kind, error);
-    if (status != WEIR_OK && status != WEIR_UNSUPPORTED) return status;
-    *out = WEIR_ITEM_SAMPLER_COUNT;
-    for (unsigned i = 0; i < WEIR_ITEM_SAMPLER_COUNT; i++) {
-        if (!(offered >> i & 1)) continue;
-        if (wish ? strcmp(wish, weir_item_sampler_name((enum weir_item_sampler)i)) != 0 : sampler_kinds[i] != kind)
-            continue;
-        *out = (enum weir_item_sampler)i;
-        return WEIR_OK;
-    }
-    if (!wish) return WEIR_OK;
-    weir_item_sampler_words(offered, words);
-    return weir_fail(error, WEIR_BAD_MODEL, "%s/weir.json: sampler is \"%.40s\"; this model takes: %s",
-                     weir_model_dir_path(model), wish, words);
+    return weir_scheduler_config(&state_of(pipeline)->scheduler, sampler, out, error);
 }
 
 /* ---- opening ---- */
@@ -103,10 +64,6 @@ static enum weir_status require_classes(const struct weir_model_dir *model, stru
     for (size_t i = 0; i < WEIR_COUNT(wanted); i++)
         WEIR_TRY(weir_model_dir_require(model, wanted[i].component, wanted[i].classes, error));
     WEIR_TRY(weir_model_dir_require(model, "tokenizer", weir_gemma_folder_classes, error));
-    if (!weir_model_dir_component(model, "scheduler")) {
-        WEIR_TRY(
-            weir_fail(error, WEIR_BAD_MODEL, "%s/model_index.json: it names no scheduler", weir_model_dir_path(model)));
-    }
 cleanup:
     return status;
 }
@@ -128,7 +85,7 @@ static enum weir_status read_configs(struct state *state, const struct weir_mode
     WEIR_TRY(weir_sana_transformer_config_read(transformer, &state->transformer, error));
     WEIR_TRY(weir_model_dir_config(model, "vae", &vae, error));
     WEIR_TRY(weir_autoencoder_dc_config_read(vae, &state->vae, error));
-    WEIR_TRY(weir_model_dir_config(model, "scheduler", &state->scheduler, error));
+    WEIR_TRY(weir_scheduler_open(model, &state->scheduler, error));
 cleanup:
     weir_config_close(&vae);
     weir_config_close(&transformer);
@@ -207,16 +164,8 @@ static enum weir_status fill_facts(struct weir_pipeline *pipeline, const struct 
         .guidance_inside = s->is_sprint,
         .guidance = isnan(folder->guidance) ? GUIDANCE_DEFAULT : folder->guidance,
     };
-    struct weir_sampler_config sampler;
     snprintf(facts.family, sizeof facts.family, "%s", pipeline->family->name);
-    WEIR_TRY(choose_sampler(model, s, facts.samplers, &facts.sampler, error));
-    /* Read now, so that a scheduler that cannot be honoured is refused before a job is taken. */
-    if (facts.sampler == WEIR_ITEM_SAMPLER_COUNT)
-        WEIR_TRY(
-            read_sampler(s, s->is_sprint ? WEIR_ITEM_SAMPLER_SCM : WEIR_ITEM_SAMPLER_FLOW_DPM_SOLVER, &sampler, error));
-    else
-        WEIR_TRY(read_sampler(s, facts.sampler, &sampler, error));
-    facts.train_timesteps = (uint32_t)sampler.num_train_timesteps;
+    WEIR_TRY(weir_scheduler_fill_facts(&s->scheduler, &facts, error));
     pipeline->facts = facts;
     pipeline->text_window = window_of(s->prompt);
     if (s->is_sprint)
@@ -232,7 +181,7 @@ static void close_state(void *opaque)
     struct state *state = opaque;
     weir_gemma_prompt_close(&state->prompt);
     weir_gemma_bpe_close(&state->tokenizer);
-    weir_config_close(&state->scheduler);
+    weir_scheduler_close(&state->scheduler);
     free(state);
 }
 
@@ -244,7 +193,6 @@ static enum weir_status open_state(struct weir_pipeline *pipeline, void **out, s
     if (!state) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a pipeline's configs");
     state->is_sprint = pipeline->family == &weir_pipeline_sana_sprint;
     WEIR_TRY(require_classes(model, error));
-    state->scheduler_class = weir_model_dir_component(model, "scheduler")->class_name;
     WEIR_TRY(weir_gemma_folder_open(model, "tokenizer", &state->tokenizer, error));
     WEIR_TRY(
         weir_gemma_prompt_open(state->tokenizer, weir_model_dir_defaults(model)->instruction, &state->prompt, error));
