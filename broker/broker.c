@@ -167,6 +167,7 @@ static void send_lease_with(const struct lease_work *work, const struct weir_led
     const struct weir_task_id *task = &work->action->u.send.task;
     Weir__Pb__Lease body = WEIR__PB__LEASE__INIT;
     Weir__Pb__TaskId id = wire_task(task);
+    Weir__Pb__JobSpec own;
     struct weir_plan plan;
     size_t total = 0;
 
@@ -200,8 +201,9 @@ static void send_lease_with(const struct lease_work *work, const struct weir_led
         body.attempt = work->action->u.send.attempt;
         body.lease_ms = (uint32_t)broker->options.sched.lease_ms;
         body.tenant = (char *)(uintptr_t)job->tenant;
-        body.spec = spec;
         body.item = weir_plan_item(&plan, task->stage, task->index);
+        weir_spec_of_item(spec, body.item, &own);
+        body.spec = &own;
         if (task->stage == WEIR_STAGE_DECODE) {
             body.has_frame_first = body.has_frame_count = true;
             weir_plan_frames(&plan, task->stage, task->index, &body.frame_first, &body.frame_count);

@@ -47,6 +47,7 @@ static enum weir_status answer(struct weir_quoter *quoter, struct weir_quote *qu
     const struct weir_model *model = weir_models_find(quoter->models, wish->model);
     enum weir_status status = WEIR_OK;
     struct weir_item item;
+    Weir__Pb__JobSpec first;
     uint32_t real, whole;
 
     if (!model)
@@ -55,7 +56,8 @@ static enum weir_status answer(struct weir_quoter *quoter, struct weir_quote *qu
     const struct weir_model_facts *facts = weir_pipeline_facts(model->quotes);
     const struct weir_spec_model asked = { model->name, model->digest, weir_model_dir_class_name(model->dir), facts };
     WEIR_TRY(weir_spec_resolve(wish, &asked, quoter->encoders, &quote->spec, error));
-    WEIR_TRY(weir_spec_item(&quote->spec, 0, &item, error));
+    weir_spec_of_item(&quote->spec, 0, &first);
+    WEIR_TRY(weir_spec_item(&first, &item, error));
     WEIR_TRY(weir_pipeline_check_sampler(model->quotes, &item, error));
     WEIR_TRY(weir_pipeline_text_tokens(model->quotes, quote->spec.prompt, false, &real, &whole, error));
     WEIR_TRY(weir_pipeline_text_tokens(model->quotes, quote->spec.negative, true, &real, &whole, error));

@@ -27,8 +27,7 @@ bool weir_spec_is_image(const Weir__Pb__JobSpec *spec)
     return spec->has_image && spec->image;
 }
 
-enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, uint32_t index, struct weir_item *out,
-                                struct weir_error *error)
+enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, struct weir_item *out, struct weir_error *error)
 {
     const int sampler = sampler_of(spec->sampler), noise = noise_of(spec->noise);
     if (!spec->has_spec_version || spec->spec_version != WEIR_SPEC_VERSION) {
@@ -46,7 +45,7 @@ enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, uint32_t index, s
                                .fps = spec->fps,
                                .steps = spec->steps,
                                .guidance = spec->guidance,
-                               .seed = spec->seed + index,
+                               .seed = spec->seed,
                                .sampler = (enum weir_item_sampler)sampler,
                                .noise = (enum weir_item_noise)noise };
     return WEIR_OK;
@@ -138,6 +137,10 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
     enum weir_status status = WEIR_OK;
 
     if (!wish->prompt) return weir_fail(error, WEIR_BAD_ARGUMENT, "a prompt is missing");
+    if (wish->n_prompts || wish->n_loras || wish->control || wish->start_image) {
+        return weir_fail(error, WEIR_UNSUPPORTED,
+                         "lists of prompts, LoRA, control and start images: this build has none");
+    }
     if (wish->has_spec_version && wish->spec_version != WEIR_SPEC_VERSION) {
         return weir_fail(error, WEIR_UNSUPPORTED, "spec version %u: this build takes %d", wish->spec_version,
                          WEIR_SPEC_VERSION);
@@ -206,14 +209,11 @@ cleanup:
     return status;
 }
 
-char *weir_spec_receipt(const Weir__Pb__JobSpec *spec, uint32_t index, const char *numerics_class, const char *encoder)
+char *weir_spec_receipt(const Weir__Pb__JobSpec *spec, const char *numerics_class, const char *encoder)
 {
-    Weir__Pb__JobSpec one = *spec;
     char digest[WEIR_SHA256_HEX_BYTES];
-    one.seed = spec->seed + index;
-    one.n = 1;
     weir_hex_write(spec->model_digest.data, WEIR_SHA256_BYTES, digest);
-    char *resolved = weir_spec_json(&one), *text = NULL;
+    char *resolved = weir_spec_json(spec), *text = NULL;
     json_t *object = resolved ? json_loads(resolved, 0, NULL) : NULL;
     json_t *receipt = json_pack("{s:i, s:o, s:s, s:s, s:s}", "weir", 1, "spec", object, "model_digest", digest,
                                 "numerics_class", numerics_class, "encoder", encoder);

@@ -9,10 +9,9 @@
 #include "worker/encoders.h"
 #include "worker/pipelines/item.h"
 
-/* Item number `index` of a resolved spec: sizes, steps, guidance, seed + index.
+/* What the resolved spec of one item (weir_spec_of_item) computes: sizes, steps, guidance, seed.
  * Errors   BAD_ARGUMENT naming what is missing or no known word */
-enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, uint32_t index, struct weir_item *out,
-                                struct weir_error *error);
+enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, struct weir_item *out, struct weir_error *error);
 
 /* Who resolves: the model that was asked for and what can be made of its frames here. */
 struct weir_spec_model {
@@ -31,7 +30,7 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
 /* Whether a resolved spec is that of an image job. */
 bool weir_spec_is_image(const Weir__Pb__JobSpec *spec);
 /* What determines the bytes of one film or image (PROTOCOL.md section 10), as JSON with sorted keys; free() it. NULL:
- * no memory. */
-char *weir_spec_receipt(const Weir__Pb__JobSpec *spec, uint32_t index, const char *numerics_class, const char *encoder);
+ * no memory. spec: of one item */
+char *weir_spec_receipt(const Weir__Pb__JobSpec *spec, const char *numerics_class, const char *encoder);
 
 #endif

@@ -74,7 +74,7 @@ static enum weir_status begin(struct passage *p, const float *embedding, struct 
 
     /* The sampler's table, and with it the number of steps and what a state holds, is known once the item was begun. */
     WEIR_TRY(weir_denoiser_begin(run, &task->item, embedding, NULL, error));
-    weir_checkpoint_spec_digest(task->lease->spec, task->lease->item, p->owner.spec_digest);
+    weir_spec_fingerprint(task->lease->spec, p->owner.spec_digest);
     memcpy(p->owner.model_digest, p->ground->model_digest, WEIR_SHA256_BYTES);
     p->owner.numerics_class = p->ground->device->numerics_class;
     p->owner.sampler = weir_item_sampler_name(task->item.sampler);
