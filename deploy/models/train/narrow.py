@@ -1,9 +1,9 @@
 """Phase narrow: an autoencoder of fewer channels on the latents of another one, so that the noise predictor stays.
 
 The wide autoencoder has to find latents that a noise predictor learns easily, and takes a quarter of the model folder.
-Once they are found, fewer channels do. The encoder learns to give the wide one's latents, the decoder to draw the frames
-from the wide one's latents with noise of any level up to NOISE_MAX, as a noise predictor's latents have their own errors.
-The two share no weight, and nothing that one computes reaches the other.
+Once they are found, fewer channels do. The encoder learns to give the wide one's latents, the decoder to draw the
+frames from the wide one's latents with noise of any level up to NOISE_MAX, as a noise predictor's latents have their
+own errors. The two share no weight, and nothing that one computes reaches the other.
 
 The host draws a step's frames; the networks, from the drawn frames on, are one graph on a GPU (phases.Repeated).
 """

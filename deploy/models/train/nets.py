@@ -35,7 +35,7 @@ PRESETS = {
 
 
 def make_vae(preset, widths=None):
-    """KL autoencoder, 8 times smaller a side, 4 latent channels, one layer a block, with the preset's widths or these."""
+    """KL autoencoder, 8 times smaller a side, 4 latent channels, one layer a block; `widths` replace the preset's."""
     sizes = PRESETS[preset]["vae"]
     if widths:
         sizes = {"block_out_channels": tuple(widths), "norm_num_groups": widths[0] // 2}

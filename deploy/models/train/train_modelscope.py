@@ -438,7 +438,8 @@ def write_model(args, device):
     print(f"export: {args.folder}", flush=True)
 
 
-PHASES = {"vae": train_vae, "latents": make_latents, "joint": train_joint, "narrow": train_narrow, "export": write_model}
+PHASES = {"vae": train_vae, "latents": make_latents, "joint": train_joint, "narrow": train_narrow,
+          "export": write_model}
 
 
 def parse(arguments=None):
