@@ -115,6 +115,18 @@ refused 64 '--negative: model tiny-sana-b takes none' --negative "a blue star" -
 refused 64 'takes: scm' --sampler ddim -o x.png
 tiny=$2/tests/golden/tiny-a
 
+# ---- the shipped model of two steps, whose folder shares parts with another's, by its name and with its defaults
+"$weir" models >"$work/words"
+grep -q '^shapes-sana-sprint .*SanaSprintPipeline: .*, 256x256, 2 steps, guidance 4.5, sampler scm$' "$work/words" ||
+    fail "weir models does not list shapes-sana-sprint"
+"$weir" run "a red circle left of a blue star on a gray background" --model shapes-sana-sprint --seed 1 -q -o sprint.png \
+    >"$work/stdout" 2>"$work/words" || fail "shapes-sana-sprint"
+nothing_left "shapes-sana-sprint"
+"$encode" probe sprint.png | grep -q '"width":256,"height":256' || fail "shapes-sana-sprint: $("$encode" probe sprint.png)"
+"$encode" probe --receipt sprint.png | grep -q '"model":"shapes-sana-sprint",.*"sampler":"scm",.*"steps":2,' ||
+    fail "shapes-sana-sprint: receipt: $("$encode" probe --receipt sprint.png)"
+verified 0 '^same bytes$' sprint.png
+
 # ---- films and folders are verified, too
 made --frames 20 -o f.mp4
 made --frames 2 -o f.gif
