@@ -63,9 +63,9 @@ uint64_t weir_sana_transformer_parameter_count(const struct weir_sana_transforme
 uint32_t weir_sana_transformer_slot_count(const struct weir_sana_transformer *net);
 void weir_sana_transformer_slot_name(uint32_t index, char out[WEIR_SANA_TRANSFORMER_SLOT_NAME_BYTES]); /* "kv0" */
 
-/* Adds the input "text" and the outputs "kv0", ... to a program. */
-void weir_sana_transformer_build_prepare(const struct weir_sana_transformer *net, struct weir_program *p, uint32_t rows,
-                                         uint32_t tokens);
+/* Adds the input "text" and the outputs "kv0", ... to a program; gives the text. */
+struct weir_value weir_sana_transformer_build_prepare(const struct weir_sana_transformer *net, struct weir_program *p,
+                                                      uint32_t rows, uint32_t tokens);
 
 struct weir_sana_transformer_step {
     struct weir_value x;        /* dims [R, 1, H, W, in] */
