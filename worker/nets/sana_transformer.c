@@ -2,6 +2,7 @@
 
 #include "worker/config.h"
 #include "worker/nets/params.h"
+#include "worker/nets/sana_controlnet.h"
 
 #include <stdlib.h>
 
@@ -45,7 +46,12 @@ struct weir_value weir_sana_transformer_build_step(const struct weir_sana_transf
     b.text = (struct weir_dims){ weir_program_dims(p, step->x).rows, 1, 1, step->tokens, 2 * weir_sana_cross_inner(c) };
     const struct weir_value e = weir_sana_time_embedding(&b, step->t, step->guidance);
     struct weir_value h = weir_sana_patch_embedding(&b, step->x, none);
-    for (uint32_t i = 0; i < c->layers; i++) h = weir_sana_block(&b, h, i);
+    struct weir_sana_controlnet_walk walk;
+    if (step->controlnet) weir_sana_controlnet_begin(step->controlnet, p, step, &walk);
+    for (uint32_t i = 0; i < c->layers; i++) {
+        h = weir_sana_block(&b, h, i);
+        if (step->controlnet && i > 0) h = weir_sana_controlnet_add(&walk, h);
+    }
     const struct weir_value m =
         weir_program_table_add(p, weir_params_table(net->params, OUT_VECTORS, c->width, "scale_shift_table"), e);
     const struct weir_linear_params out = { .in = c->width, .out = c->out_channels, .bias = true };
