@@ -73,7 +73,8 @@ static enum weir_status begin(struct passage *p, const float *embedding, struct 
     void *memory = NULL;
 
     /* The sampler's table, and with it the number of steps and what a state holds, is known once the item was begun. */
-    WEIR_TRY(weir_denoiser_begin(run, &task->item, embedding, NULL, error));
+    WEIR_TRY(
+        weir_denoiser_begin(run, &task->item, &(struct weir_denoiser_input){ .embedding = embedding }, NULL, error));
     weir_spec_fingerprint(task->lease->spec, p->owner.spec_digest);
     memcpy(p->owner.model_digest, p->ground->model_digest, WEIR_SHA256_BYTES);
     p->owner.numerics_class = p->ground->device->numerics_class;
@@ -84,7 +85,8 @@ static enum weir_status begin(struct passage *p, const float *embedding, struct 
     p->place = (struct weir_checkpoint_place){ p->ground->link->store, p->ground->log, task->lease->tenant, &task->id };
     if (weir_checkpoint_load(&p->place, &p->owner, &state, &memory)) {
         const struct weir_denoiser_state from = { state.step, state.latents, state.history };
-        WEIR_TRY(weir_denoiser_begin(run, &task->item, embedding, &from, error));
+        WEIR_TRY(weir_denoiser_begin(run, &task->item, &(struct weir_denoiser_input){ .embedding = embedding }, &from,
+                                     error));
         task->resumed_step = state.step;
         weir_log(p->ground->log, WEIR_LOG_INFO, "denoise resumed index=%u step=%u of=%u", task->id.index, state.step,
                  p->owner.step_count);
