@@ -34,8 +34,10 @@ static uint64_t predict_ms(const struct weir_quoter *quoter, size_t model, const
 {
     const struct weir_speed *speed = &quoter->speeds[model];
     const uint64_t denoise = atomic_load(&speed->denoise_ns), decode = atomic_load(&speed->decode_ns);
-    const uint64_t denoise_ns = times(denoise_units(facts, item, item->steps), denoise ? denoise : DENOISE_NS_GUESS);
-    const uint64_t decode_ns = times(decode_units(facts, item, item->frames), decode ? decode : DECODE_NS_GUESS);
+    const uint32_t steps = item->steps - weir_item_first_step(item);
+    const uint32_t frames = item->frames + item->has_control + item->has_start; /* encoding takes about as long */
+    const uint64_t denoise_ns = times(denoise_units(facts, item, steps), denoise ? denoise : DENOISE_NS_GUESS);
+    const uint64_t decode_ns = times(decode_units(facts, item, frames), decode ? decode : DECODE_NS_GUESS);
     const uint64_t one_ms = denoise_ns / 1000000 + decode_ns / 1000000 + 3 * TASK_MS;
     const uint64_t all_ms = times(one_ms, n);
     return all_ms > INT64_MAX ? INT64_MAX : all_ms;
