@@ -530,6 +530,19 @@ static uint64_t transformer_count(struct weir_device *device, const char *json)
     return count;
 }
 
+static uint64_t controlnet_count(struct weir_device *device, const char *json)
+{
+    struct weir_config *config = parse(json);
+    struct weir_sana_transformer_config c;
+    struct weir_sana_controlnet *net = NULL;
+    OK(weir_sana_controlnet_config_read(config, 20, &c, &error));
+    OK(weir_sana_controlnet_open(device, &c, NULL, WEIR_F32, &net, &error));
+    const uint64_t count = weir_sana_controlnet_parameter_count(net);
+    weir_sana_controlnet_close(&net);
+    weir_config_close(&config);
+    return count;
+}
+
 /* The released sizes, as the classes of upstream count them. */
 static void released_models_have_their_number_of_parameters(void **state)
 {
@@ -553,6 +566,10 @@ static void released_models_have_their_number_of_parameters(void **state)
     OK(weir_device_open("ref", 1, &device, &error));
     for (size_t i = 0; i < WEIR_COUNT(cases); i++)
         assert_int_equal(transformer_count(device, cases[i].json), cases[i].count);
+    assert_int_equal(controlnet_count(device, "{}"), 631576960);
+    assert_int_equal(controlnet_count(device, "{\"num_attention_heads\": 36, \"num_cross_attention_heads\": 16,"
+                                              " \"cross_attention_head_dim\": 72, \"cross_attention_dim\": 1152}"),
+                     168765696);
     OK(weir_gemma2_config_read(config, TOKENS, &c, &error));
     OK(weir_gemma2_open(device, &c, NULL, WEIR_F32, &gemma2, &error));
     assert_int_equal(weir_gemma2_parameter_count(gemma2), 2614341888);
