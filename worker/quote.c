@@ -105,6 +105,7 @@ void weir_quoter_learn(struct weir_quoter *quoter, const struct weir_task *task)
     struct weir_speed *speed = &quoter->speeds[task->model_index];
     const struct weir_model_facts *facts = weir_pipeline_facts(quoter->models->items[task->model_index].quotes);
     if (task->id.stage == WEIR_STAGE_DENOISE) {
+        if (task->item.has_start) return; /* a few steps, and encoding is not known apart from them */
         teach(&speed->denoise_ns, denoise_units(facts, &task->item, task->steps_run), task->milliseconds);
     } else if (task->id.stage == WEIR_STAGE_DECODE && task->lease->frame_count) {
         teach(&speed->decode_ns, decode_units(facts, &task->item, task->lease->frame_count), task->milliseconds);
