@@ -34,8 +34,10 @@ static uint64_t predict_ms(const struct weir_quoter *quoter, size_t model, const
 {
     const struct weir_speed *speed = &quoter->speeds[model];
     const uint64_t denoise = atomic_load(&speed->denoise_ns), decode = atomic_load(&speed->decode_ns);
-    const uint64_t denoise_ns = times(denoise_units(facts, item, item->steps), denoise ? denoise : DENOISE_NS_GUESS);
-    const uint64_t decode_ns = times(decode_units(facts, item, item->frames), decode ? decode : DECODE_NS_GUESS);
+    const uint32_t steps = item->steps - weir_item_first_step(item);
+    const uint32_t frames = item->frames + item->has_control + item->has_start; /* encoding takes about as long */
+    const uint64_t denoise_ns = times(denoise_units(facts, item, steps), denoise ? denoise : DENOISE_NS_GUESS);
+    const uint64_t decode_ns = times(decode_units(facts, item, frames), decode ? decode : DECODE_NS_GUESS);
     const uint64_t one_ms = denoise_ns / 1000000 + decode_ns / 1000000 + 3 * TASK_MS;
     const uint64_t all_ms = times(one_ms, n);
     return all_ms > INT64_MAX ? INT64_MAX : all_ms;
@@ -103,6 +105,7 @@ void weir_quoter_learn(struct weir_quoter *quoter, const struct weir_task *task)
     struct weir_speed *speed = &quoter->speeds[task->model_index];
     const struct weir_model_facts *facts = weir_pipeline_facts(quoter->models->items[task->model_index].quotes);
     if (task->id.stage == WEIR_STAGE_DENOISE) {
+        if (task->item.has_start) return; /* a few steps, and encoding is not known apart from them */
         teach(&speed->denoise_ns, denoise_units(facts, &task->item, task->steps_run), task->milliseconds);
     } else if (task->id.stage == WEIR_STAGE_DECODE && task->lease->frame_count) {
         teach(&speed->decode_ns, decode_units(facts, &task->item, task->lease->frame_count), task->milliseconds);

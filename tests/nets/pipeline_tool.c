@@ -174,7 +174,8 @@ static bool denoise(struct tool *tool, const float *embedding, float *latents)
     struct weir_denoiser *denoiser = NULL;
     bool good = load(tool, WEIR_PIPELINE_DENOISE) &&
                 weir_denoiser_create(tool->pipeline, &tool->item, &denoiser, &tool->error) == WEIR_OK &&
-                weir_denoiser_begin(denoiser, &tool->item, embedding, NULL, &tool->error) == WEIR_OK;
+                weir_denoiser_begin(denoiser, &tool->item, &(struct weir_denoiser_input){ .embedding = embedding },
+                                    NULL, &tool->error) == WEIR_OK;
     while (good && weir_denoiser_step_index(denoiser) < weir_denoiser_step_count(denoiser)) {
         const double begin = seconds();
         good = weir_denoiser_step(denoiser, &tool->error) == WEIR_OK;

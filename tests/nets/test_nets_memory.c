@@ -90,7 +90,8 @@ static enum weir_status run_denoise(struct attempt *a, struct weir_error *error)
     struct weir_denoiser *denoiser = NULL;
     WEIR_TRY(weir_pipeline_load(a->pipeline, a->device, WEIR_PIPELINE_DENOISE, error));
     WEIR_TRY(weir_denoiser_create(a->pipeline, &a->item, &denoiser, error));
-    WEIR_TRY(weir_denoiser_begin(denoiser, &a->item, a->embedding, NULL, error));
+    WEIR_TRY(weir_denoiser_begin(denoiser, &a->item, &(struct weir_denoiser_input){ .embedding = a->embedding }, NULL,
+                                 error));
     WEIR_TRY(weir_denoiser_step(denoiser, error));
     WEIR_TRY(weir_denoiser_read(denoiser, a->latents, NULL, error));
 cleanup:

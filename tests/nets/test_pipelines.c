@@ -281,23 +281,29 @@ static void a_run_refuses_what_it_was_not_made_for(void **state)
     assert_int_equal(weir_denoiser_read(denoiser, latents, NULL, &refusal), WEIR_BAD_ARGUMENT);
     other.frames = 4;
     assert_false(weir_denoiser_fits(denoiser, &other));
-    assert_int_equal(weir_denoiser_begin(denoiser, &other, embedding, NULL, &refusal), WEIR_BAD_ARGUMENT);
+    assert_int_equal(
+        weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding }, NULL, &refusal),
+        WEIR_BAD_ARGUMENT);
     other = item;
     other.guidance = 1;
-    assert_int_equal(weir_denoiser_begin(denoiser, &other, embedding, NULL, &refusal), WEIR_BAD_ARGUMENT);
+    assert_int_equal(
+        weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding }, NULL, &refusal),
+        WEIR_BAD_ARGUMENT);
     other.guidance = 1.5;
     other.steps = 3;
-    OK(weir_denoiser_begin(denoiser, &other, embedding, NULL, &error)); /* same shape, other numbers */
+    OK(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding }, NULL,
+                           &error)); /* same shape, other numbers */
     for (int i = 0; i < 3; i++) OK(weir_denoiser_step(denoiser, &error));
     assert_int_equal(weir_denoiser_step(denoiser, &refusal), WEIR_BAD_ARGUMENT); /* all are done */
-    OK(weir_denoiser_begin(denoiser, &other, embedding, &(struct weir_denoiser_state){ 3, latents, NULL }, &error));
-    assert_int_equal(
-        weir_denoiser_begin(denoiser, &other, embedding, &(struct weir_denoiser_state){ 4, latents, NULL }, &refusal),
-        WEIR_BAD_ARGUMENT);
+    OK(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding },
+                           &(struct weir_denoiser_state){ 3, latents, NULL }, &error));
+    assert_int_equal(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding },
+                                         &(struct weir_denoiser_state){ 4, latents, NULL }, &refusal),
+                     WEIR_BAD_ARGUMENT);
     other.sampler = WEIR_ITEM_SAMPLER_DPM_SOLVER;
-    assert_int_equal(
-        weir_denoiser_begin(denoiser, &other, embedding, &(struct weir_denoiser_state){ 2, latents, NULL }, &refusal),
-        WEIR_BAD_ARGUMENT);
+    assert_int_equal(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding },
+                                         &(struct weir_denoiser_state){ 2, latents, NULL }, &refusal),
+                     WEIR_BAD_ARGUMENT);
 
     OK(weir_decoder_create(b.pipeline, &item, 2, &decoder, &error));
     assert_int_equal(weir_decoder_run(decoder, &item, latents, 0, 0, rgb, &refusal), WEIR_BAD_ARGUMENT);

@@ -214,11 +214,13 @@ static void an_embedding_that_counts_no_tokens_is_refused(void **state)
     for (size_t i = 0; i < WEIR_COUNT(bad); i++) {
         struct weir_error refusal;
         embedding[300 * 20] = bad[i];
-        assert_int_equal(weir_denoiser_begin(denoiser, &item, embedding, NULL, &refusal), WEIR_BAD_FILE);
+        assert_int_equal(weir_denoiser_begin(denoiser, &item, &(struct weir_denoiser_input){ .embedding = embedding },
+                                             NULL, &refusal),
+                         WEIR_BAD_FILE);
         assert_non_null(strstr(refusal.words, "300"));
     }
     embedding[300 * 20] = 300;
-    OK(weir_denoiser_begin(denoiser, &item, embedding, NULL, &error));
+    OK(weir_denoiser_begin(denoiser, &item, &(struct weir_denoiser_input){ .embedding = embedding }, NULL, &error));
     weir_denoiser_destroy(&denoiser);
     free(embedding);
     bench_close(&b);

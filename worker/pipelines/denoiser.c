@@ -44,7 +44,7 @@ static enum weir_status name_bindings(struct weir_denoiser *d, struct weir_error
     if (!d->bindings || !d->names)
         return weir_fail(error, WEIR_NO_MEMORY, "no memory for the names of %u slots", slots);
     for (uint32_t i = 0; i < slots; i++) {
-        family->slot_name(i, d->names[i], SLOT_NAME_BYTES);
+        family->slot_name(d->net, i, d->names[i], SLOT_NAME_BYTES);
         d->bindings[i].name = d->names[i];
     }
     d->bindings[slots].name = "latents";
@@ -66,7 +66,7 @@ enum weir_status weir_denoiser_plan(struct weir_pipeline *pipeline, struct weir_
     d->latent_count = weir_item_latent_count(&pipeline->facts, item);
     WEIR_TRY(weir_run_create_program(device, &d->prepare, error));
     WEIR_TRY(weir_run_create_program(device, &d->step, error));
-    pipeline->family->build_prepare(pipeline, net, d->prepare, weir_item_guided(&pipeline->facts, item) ? 2 : 1);
+    pipeline->family->build_prepare(pipeline, net, d->prepare, item);
     WEIR_TRY(weir_program_finish(d->prepare, error));
     pipeline->family->build_step(pipeline, net, d->step, item);
     WEIR_TRY(weir_program_finish(d->step, error));
@@ -154,17 +154,6 @@ static void draw(const struct weir_item *item, uint32_t index, float *out, size_
     weir_noise_draw(item->seed, item->noise == WEIR_ITEM_NOISE_F16, index, out, count);
 }
 
-static enum weir_status sampler_for(const struct weir_denoiser *d, const struct weir_item *item,
-                                    struct weir_sampler **out, struct weir_error *error)
-{
-    enum weir_status status = WEIR_OK;
-    struct weir_sampler_config config;
-    WEIR_TRY(d->pipeline->family->sampler_config(d->pipeline, item->sampler, &config, error));
-    WEIR_TRY(weir_sampler_create(&config, item->steps, out, error));
-cleanup:
-    return status;
-}
-
 static enum weir_status check_state(const struct weir_sampler *sampler, const struct weir_denoiser_state *state,
                                     struct weir_error *error)
 {
@@ -178,10 +167,30 @@ static enum weir_status check_state(const struct weir_sampler *sampler, const st
     return WEIR_OK;
 }
 
+static enum weir_status check_pictures(const struct weir_item *item, const struct weir_denoiser_input *input,
+                                       const struct weir_denoiser_state *state, struct weir_error *error)
+{
+    if (item->has_control && !input->control)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "the latents of the control image are missing");
+    if (item->has_start && !input->start && !state)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "the latents of the image to begin at are missing");
+    return WEIR_OK;
+}
+
+/* Noise, or some noise over a picture. */
+static void first_latents(struct weir_denoiser *d, const struct weir_item *item, const float *picture,
+                          const struct weir_sampler_start *start)
+{
+    draw(item, 0, d->host, d->latent_count);
+    if (!item->has_start) return;
+    for (size_t i = 0; i < d->latent_count; i++) d->host[i] = start->signal * picture[i] + start->noise * d->host[i];
+}
+
 /* Latents and the last prediction, from the checkpoint or from the seed. What no sampler has written yet is zero, so that
  * reading it back gives the same bytes every time. */
-static enum weir_status write_state(struct weir_denoiser *d, const struct weir_item *item,
-                                    const struct weir_denoiser_state *state, struct weir_error *error)
+static enum weir_status write_state(struct weir_denoiser *d, const struct weir_item *item, const float *picture,
+                                    const struct weir_sampler_start *start, const struct weir_denoiser_state *state,
+                                    struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     const size_t bytes = d->latent_count * sizeof(float);
@@ -189,7 +198,7 @@ static enum weir_status write_state(struct weir_denoiser *d, const struct weir_i
     memset(d->host, 0, bytes);
     WEIR_TRY(weir_run_write(&d->run, d->previous_at, previous, bytes, error));
     WEIR_TRY(d->device->table->stream_sync(d->run.stream, error)); /* before the buffer is drawn over */
-    if (!state) draw(item, 0, d->host, d->latent_count);
+    if (!state) first_latents(d, item, picture, start);
     WEIR_TRY(weir_run_write(&d->run, d->latents_at, state ? state->latents : d->host, bytes, error));
 cleanup:
     return status;
@@ -232,11 +241,32 @@ cleanup:
     return status;
 }
 
-enum weir_status weir_denoiser_begin(struct weir_denoiser *d, const struct weir_item *item, const float *embedding,
-                                     const struct weir_denoiser_state *state, struct weir_error *error)
+/* What a network that looks at a picture is given of it. */
+static enum weir_status write_control(struct weir_denoiser *d, const struct weir_item *item, const float *latents,
+                                      struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const size_t bytes = weir_program_bytes(d->prepare, "control_scale");
+    float *scales = malloc(bytes);
+    if (!scales) return weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu bytes of scales", bytes);
+    for (size_t i = 0; i < bytes / sizeof *scales; i++) scales[i] = (float)item->control_scale;
+    WEIR_TRY(weir_run_write(&d->run, d->prepare_at + weir_program_offset(d->prepare, "control_scale"), scales, bytes,
+                            error));
+    WEIR_TRY(weir_run_write(&d->run, d->prepare_at + weir_program_offset(d->prepare, "control_latents"), latents,
+                            d->latent_count * sizeof *latents, error));
+    WEIR_TRY(d->device->table->stream_sync(d->run.stream, error)); /* before the scales are freed */
+cleanup:
+    free(scales);
+    return status;
+}
+
+enum weir_status weir_denoiser_begin(struct weir_denoiser *d, const struct weir_item *item,
+                                     const struct weir_denoiser_input *input, const struct weir_denoiser_state *state,
+                                     struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct weir_sampler *sampler = NULL; /* owned here until the item is begun */
+    struct weir_sampler_start first = { 0 };
 
     weir_sampler_destroy(&d->sampler);
     WEIR_TRY(weir_item_check(&d->pipeline->facts, item, error));
@@ -244,12 +274,14 @@ enum weir_status weir_denoiser_begin(struct weir_denoiser *d, const struct weir_
         WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "a denoise run of %ux%u, %u frames, was planned for %ux%u, %u",
                            item->width, item->height, item->frames, d->shape.width, d->shape.height, d->shape.frames));
     }
-    WEIR_TRY(read_lengths(d, embedding, error));
-    WEIR_TRY(sampler_for(d, item, &sampler, error));
+    WEIR_TRY(read_lengths(d, input->embedding, error));
+    WEIR_TRY(check_pictures(item, input, state, error));
+    WEIR_TRY(weir_pipeline_sampler(d->pipeline, item, &sampler, &first, error));
     WEIR_TRY(check_state(sampler, state, error));
     WEIR_TRY(start(d, error));
-    WEIR_TRY(write_state(d, item, state, error));
-    WEIR_TRY(write_text(d, embedding, error));
+    WEIR_TRY(write_state(d, item, input->start, &first, state, error));
+    WEIR_TRY(write_text(d, input->embedding, error));
+    if (item->has_control) WEIR_TRY(write_control(d, item, input->control, error));
     WEIR_TRY(weir_run_program(&d->run, d->prepare, d->prepare_at, NULL, 0, error));
     WEIR_TRY(d->device->table->stream_sync(d->run.stream, error));
     d->item = *item;
