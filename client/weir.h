@@ -45,37 +45,43 @@ struct weir_prompt {
     size_t lora_count; /* at most 8 */
     uint32_t line;     /* of the file it came from; 0: its number in the list, from 1 */
 };
-#define WEIR_PROMPT_INIT { .guidance = -1.0 }
+#define WEIR_PROMPT_INIT                                                                                               \
+    {                                                                                                                  \
+        .guidance = -1.0                                                                                               \
+    }
 
 /* What is asked for. Absent: NULL, 0, guidance < 0, seed_given false: the model's weir.json, then its pipeline decides. */
 struct weir_request {
-    const char *prompt;   /* UTF-8, at most 10,240 bytes */
+    const char *prompt;                /* UTF-8, at most 10,240 bytes */
     const struct weir_prompt *prompts; /* instead of prompt: n items of each; prompt_count * n is at most 512 */
     size_t prompt_count;
-    const char *negative; /* NULL: none */
-    const char *model;    /* as the workers announce it; NULL: the only one that they serve */
+    const char *negative;     /* NULL: none */
+    const char *model;        /* as the workers announce it; NULL: the only one that they serve */
     const char *model_digest; /* 64 hex digits: CONFLICT when the model has another; NULL: any */
     uint32_t width, height, frames, fps, steps;
     double guidance;
     bool seed_given; /* else one is drawn by submit: of the key where there is one, so that it may be asked again */
     uint64_t seed;
-    uint32_t n;          /* items of a prompt; item i has seed + i */
-    const char *sampler; /* "ddim", "dpm++", "flow-dpm++", "flow-euler", "scm" */
-    const char *noise;   /* "f32", "f16" */
-    const char *format;  /* films: "mp4", "webm", "gif"; images, of one frame: "jpeg", "webp"; "png": an image when
+    uint32_t n;            /* items of a prompt; item i has seed + i */
+    const char *sampler;   /* "ddim", "dpm++", "flow-dpm++", "flow-euler", "scm" */
+    const char *noise;     /* "f32", "f16" */
+    const char *format;    /* films: "mp4", "webm", "gif"; images, of one frame: "jpeg", "webp"; "png": an image when
                           * there is one frame, else a folder of them */
-    bool folder;         /* with png: a folder, also of one frame */
-    const char *codec;   /* "h264", "av1", "vp9" */
+    bool folder;           /* with png: a folder, also of one frame */
+    const char *codec;     /* "h264", "av1", "vp9" */
     const char *precision; /* "f32", "bf16" */
     const struct weir_lora *loras; /* of every prompt that names none of its own */
     size_t lora_count;             /* at most 8 */
-    const char *control;     /* a picture file that a ControlNet looks at, at most 64 MiB */
-    double control_scale;    /* < 0: absent */
-    const char *start_image; /* a picture file that the items begin from, at most 64 MiB */
-    double strength;         /* how far they may go from it, over 0 to 1; < 0: absent */
-    uint64_t deadline_ms;    /* from admission; 0: none */
+    const char *control;           /* a picture file that a ControlNet looks at, at most 64 MiB */
+    double control_scale;          /* < 0: absent */
+    const char *start_image;       /* a picture file that the items begin from, at most 64 MiB */
+    double strength;               /* how far they may go from it, over 0 to 1; < 0: absent */
+    uint64_t deadline_ms;          /* from admission; 0: none */
 };
-#define WEIR_REQUEST_INIT { .guidance = -1.0, .control_scale = -1.0, .strength = -1.0 }
+#define WEIR_REQUEST_INIT                                                                                              \
+    {                                                                                                                  \
+        .guidance = -1.0, .control_scale = -1.0, .strength = -1.0                                                      \
+    }
 
 struct weir_task_report {
     const char *stage, *state; /* "denoise", "done" */
@@ -108,7 +114,7 @@ struct weir_report {
     const char *words;      /* why it failed, "" otherwise */
     const char *model, *prompt, *negative, *sampler, *format, *codec;
     uint32_t width, height, frames, fps, steps, n;
-    uint32_t items; /* prompt_count * n; item i is number i % n of prompts[i / n] */
+    uint32_t items;                           /* prompt_count * n; item i is number i % n of prompts[i / n] */
     const struct weir_prompt_report *prompts; /* one, of line 0, where no list was asked for */
     size_t prompt_count;
     char batch[WEIR_JOB_BYTES]; /* "": of none */
@@ -177,9 +183,10 @@ enum weir_status weir_batch_add(struct weir_batch *batch, const struct weir_prom
 enum weir_status weir_client_submit_batch(struct weir_client *client, struct weir_batch *batch,
                                           weir_on_batch_progress *on_progress, weir_on_refused *on_refused,
                                           void *context, struct weir_error *error);
-const char *weir_batch_id(const struct weir_batch *batch);                /* 32 hex digits */
-uint32_t weir_batch_parts(const struct weir_batch *batch);                /* one: a job like any other, of no batch */
-const char *weir_batch_job(const struct weir_batch *batch, uint32_t part); /* NULL: not accepted, or nothing left of it */
+const char *weir_batch_id(const struct weir_batch *batch); /* 32 hex digits */
+uint32_t weir_batch_parts(const struct weir_batch *batch); /* one: a job like any other, of no batch */
+const char *weir_batch_job(const struct weir_batch *batch,
+                           uint32_t part); /* NULL: not accepted, or nothing left of it */
 
 enum weir_status weir_client_show(struct weir_client *client, const char *job, struct weir_report **out,
                                   struct weir_error *error);
