@@ -470,18 +470,32 @@ static int by_part(const void *a, const void *b)
     return one->part < other->part ? -1 : one->part > other->part;
 }
 
-/* Pages hold texts of their own: what is kept of them is the lines alone, whose prompts are then empty. */
+/* Copies a line and its prompt, which goes to *text. */
+static void copy_line(const struct weir_job_line *from, struct weir_job_line *to, char **text)
+{
+    *to = *from;
+    to->prompt = *text;
+    *text = stpcpy(*text, from->prompt) + 1;
+}
+
+/* One block of what there is and of a page, whose lines of other batches are left out: a broker that knows no batches
+ * lists every job. */
 static enum weir_status add_page(struct weir_job_line **all, size_t *count, const struct weir_job_line *page,
                                  size_t page_count, const char *batch, struct weir_error *error)
 {
-    struct weir_job_line *grown = realloc(*all, (*count + page_count + 1) * sizeof *grown);
-    if (!grown) return weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu jobs", *count + page_count);
-    *all = grown;
+    size_t text_bytes = 1, used = 0;
+    for (size_t i = 0; i < *count; i++) text_bytes += strlen((*all)[i].prompt) + 1;
+    for (size_t i = 0; i < page_count; i++) text_bytes += strlen(page[i].prompt) + 1;
+    struct weir_job_line *both = malloc((*count + page_count) * sizeof *both + text_bytes);
+    if (!both) return weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu jobs", *count + page_count);
+    char *text = (char *)(both + *count + page_count);
+    for (size_t i = 0; i < *count; i++) copy_line(&(*all)[i], &both[used++], &text);
     for (size_t i = 0; i < page_count; i++) {
-        if (strcmp(page[i].batch, batch) != 0) continue; /* a broker that knows no batches lists every job */
-        grown[*count] = page[i];
-        grown[(*count)++].prompt = "";
+        if (strcmp(page[i].batch, batch) == 0) copy_line(&page[i], &both[used++], &text);
     }
+    free(*all);
+    *all = both;
+    *count = used;
     return WEIR_OK;
 }
 
