@@ -220,10 +220,9 @@ int weir_cli_submit(int argc, char **argv)
 {
     struct command command = {
         .usage = "weir submit PROMPT... | --prompts FILE --dir DIR [options]",
-        .text = "Hands films or images to a cluster and prints a job id each; of a file of prompts "
-                "one id for all: a batch's, or the job's where one is enough. It is durable when its "
-                "id is printed.\nLines that cannot be are told with their numbers; the others run, "
-                "and the exit code is 3.",
+        .text = "Hands films or images to a cluster and prints a job id each; of a file of prompts one id for all: a\n"
+                "batch's, or the job's where one is enough. It is durable when its id is printed.\n"
+                "Lines that cannot be are told with their numbers; the others run, and the exit code is 3.",
         .example = "weir submit --dir ~/weir \"a green square growing on a gray background\" --n 4\n"
                    "  weir submit --dir ~/weir --prompts prompts.csv --n 2",
         .words_min = 0,
@@ -441,9 +440,8 @@ int weir_cli_wait(int argc, char **argv)
 {
     struct command command = {
         .usage = "weir wait ID... --dir DIR",
-        .text =
-            "Waits until jobs and batches are done, and says how each ended. When of a list of prompts some were made "
-            "and some were not, the exit code is 3.",
+        .text = "Waits until jobs and batches are done, and says how each ended. When of a list of prompts some were\n"
+                "made and some were not, the exit code is 3.",
         .example = "weir wait --dir ~/weir $(weir submit --dir ~/weir \"a red star growing on a navy "
                    "background\")",
         .words_min = 1,
@@ -608,16 +606,17 @@ static enum weir_status act_fetch(struct weir_client *client, const struct jobs_
 
 int weir_cli_fetch(int argc, char **argv)
 {
-    struct command command = { .usage = "weir fetch ID... --dir DIR [-o FOLDER]",
-                               .text = "Writes the films and images of finished jobs into a folder, as JOB-III.mp4 "
-                                       "and so on; of lists of prompts and of batches as LINE-INDEX.png, with a "
-                                       "manifest.json and a contact-sheet.png.\nFiles of a list that are there already "
-                                       "stay, so that what was interrupted goes on. Of a failed job what was made is "
-                                       "written, what is lost is named, and the exit code is 3.",
-                               .example = "weir fetch --dir ~/weir 019a... -o films",
-                               .words_min = 1,
-                               .words_max = PROMPTS_MAX,
-                               .act = act_fetch };
+    struct command command = {
+        .usage = "weir fetch ID... --dir DIR [-o FOLDER]",
+        .text = "Writes the films and images of finished jobs into a folder, as JOB-III.mp4 and so on; of lists of\n"
+                "prompts and of batches as LINE-INDEX.png, with a manifest.json and a contact-sheet.png.\n"
+                "Files of a list that are there already stay, so that what was interrupted goes on. Of a failed job\n"
+                "what was made is written, what is lost is named, and the exit code is 3.",
+        .example = "weir fetch --dir ~/weir 019a... -o films",
+        .words_min = 1,
+        .words_max = PROMPTS_MAX,
+        .act = act_fetch
+    };
     const struct weir_option own[] = {
         { "output", 'o', WEIR_OPTION_TEXT, AT(output), 1, 4000, "FOLDER",
           "where they go; made when missing (default: .)" },

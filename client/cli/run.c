@@ -238,11 +238,11 @@ int weir_cli_run(int argc, char **argv)
     if (options.help) {
         weir_cli_help(
             "weir run PROMPT... | --prompts FILE [options]",
-            "Makes a film or an image of each prompt on this machine: starts a private broker and workers, "
-            "shows progress, prints the path, and leaves nothing running.\nOf a file of prompts all go into "
-            "the folder -o FOLDER/, as LINE-INDEX.png and so on, with a manifest.json and a "
-            "contact-sheet.png. Lines that cannot be are told with their numbers; the others are made, and the "
-            "exit code is 3.",
+            "Makes a film or an image of each prompt on this machine: starts a private broker and workers, shows\n"
+            "progress, prints the path, and leaves nothing running.\n"
+            "Of a file of prompts all go into the folder -o FOLDER/, as LINE-INDEX.png and so on, with a\n"
+            "manifest.json and a contact-sheet.png. Lines that cannot be are told with their numbers; the others\n"
+            "are made, and the exit code is 3.",
             rows, count);
         puts("\nExample\n  weir run \"a red circle moving right on a navy background\" --seed 7 -o circle.mp4\n"
              "  weir run \"a yellow star on a black background\" --frames 1 -o star.png\n"
