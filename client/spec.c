@@ -126,8 +126,10 @@ enum weir_status weir_client_prompt_of(struct weir_client *client, const struct 
     message->guidance = prompt->guidance;
     message->has_line = 1;
     message->line = prompt->line ? prompt->line : number;
-    message->has_seed = prompt->seed_given || !request->seed_given;
-    message->seed = prompt->seed_given ? prompt->seed : weir_client_seed(key, message->line);
+    message->has_seed = 1; /* always: no byte may depend on how a batch was cut into jobs */
+    message->seed = prompt->seed_given    ? prompt->seed
+                    : request->seed_given ? request->seed
+                                          : weir_client_seed(key, message->line);
     enum weir_status status = loras_of(client, prompt->loras, prompt->lora_count, &out->loras, error);
     if (status != WEIR_OK) return status;
     message->n_loras = prompt->lora_count;
