@@ -576,11 +576,12 @@ static enum weir_status fetch_list(struct weir_client *client, const struct jobs
     const enum weir_status status = weir_cli_collect(client, jobs, folder, options->json, &collected, error);
     if (status != WEIR_OK) return status;
     if (collected.open) {
-        char words[160];
-        snprintf(words, sizeof words, "%llu are not made yet; fetch again after weir wait %s %s %.40s",
-                 (unsigned long long)collected.open, options->dir ? "--dir" : "--connect", "...", jobs->id);
-        if (collected.made == 0) return weir_fail(error, WEIR_UNAVAILABLE, "%s", words);
-        fprintf(stderr, "weir: %s\n", words);
+        struct weir_error words;
+        weir_fail(&words, WEIR_UNAVAILABLE, "%llu are not made yet; fetch again after weir wait %s %.200s %s",
+                  (unsigned long long)collected.open, options->dir ? "--dir" : "--connect",
+                  options->dir ? options->dir : options->connect, jobs->id);
+        if (collected.made == 0) return weir_fail(error, words.code, "%s", words.words);
+        fprintf(stderr, "weir: %s\n", words.words);
         *options->exit_code = WEIR_CLI_EXIT_PARTLY;
     }
     return partly(options, collected.made, collected.lost, collected.cause, collected.words, error);
