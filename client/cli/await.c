@@ -134,13 +134,14 @@ static enum weir_status refresh(struct waiting *w, struct weir_error *error)
 static void sum(struct waiting *w)
 {
     struct weir_cli_awaited *out = w->out;
-    out->items = out->made = out->lost = 0;
+    out->items = out->made = out->ready = out->lost = 0;
     out->ended = true;
     out->state = "succeeded";
     for (size_t i = 0; i < w->count; i++) {
         const struct part *part = &w->parts[i];
         out->items += part->items;
         out->made += part->made;
+        if (part->terminal) out->ready += part->made;
         if (part->terminal) out->lost += part->items - part->made;
         out->ended = out->ended && part->terminal;
         if (part->terminal && !part->succeeded && strcmp(out->state, "succeeded") == 0) {

@@ -20,10 +20,11 @@ enum weir_status weir_cli_jobs_find(struct weir_client *client, const char *id, 
 void weir_cli_jobs_destroy(struct weir_cli_jobs *jobs);
 
 struct weir_cli_awaited {
-    uint64_t items, made, lost; /* lost: of jobs that have ended */
-    bool image, ended;          /* every job is terminal */
-    const char *state;          /* "succeeded", else the first other one */
-    enum weir_status cause;     /* of the first that did not succeed */
+    uint64_t items, made;
+    uint64_t ready, lost;   /* of jobs that have ended: can be fetched, will never be made */
+    bool image, ended;      /* every job is terminal */
+    const char *state;      /* "succeeded", else the first other one */
+    enum weir_status cause; /* of the first that did not succeed */
     char words[400];
 };
 

@@ -164,9 +164,13 @@ static enum weir_status make_batch(const struct weir_cli_private *own, const str
     WEIR_TRY(weir_cli_batch_submit(own->client, batch, options->quiet, workers_may_come, (void *)own, error));
     WEIR_TRY(weir_cli_jobs_find(own->client, weir_cli_batch_name(batch), &jobs, error));
     status = weir_cli_await(own->client, &jobs, options->quiet, goes_on, (void *)own, &awaited, error);
-    if (status == WEIR_INTERRUPTED && *own->interrupted && awaited.made > 0) {
-        weir_client_on_idle(own->client, NULL, NULL);
+    if (status == WEIR_INTERRUPTED && *own->interrupted && awaited.ready > 0) {
+        weir_client_on_idle(own->client, NULL, NULL); /* a second Ctrl-C ends the program */
         (void)take_all(own, options, &jobs, exit_code, NULL);
+    }
+    if (status == WEIR_INTERRUPTED && *own->interrupted) {
+        weir_fail(error, status, "interrupted; %llu of %llu are in %s, the others would have gone on under weir serve",
+                  (unsigned long long)awaited.ready, (unsigned long long)awaited.items, options->request.output);
     }
     if (status == WEIR_OK) status = take_all(own, options, &jobs, exit_code, error);
 
