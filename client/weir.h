@@ -202,9 +202,10 @@ enum weir_status weir_client_wait(struct weir_client *client, const char *job, w
 /* OK also when the job was being cancelled already; CONFLICT, with its state, when it is terminal. */
 enum weir_status weir_client_cancel(struct weir_client *client, const char *job, struct weir_error *error);
 
-/* Also of a failed job what it made: NOT_FOUND says that the item is not there. Writes item `item` to `path`: a file, or for a folder of PNGs a directory of frames. Digests are checked, then it is
- * fsynced and renamed; what was there is replaced (of a directory: only an empty one). From the store's path where this machine has it, else from the
- * worker's tensor socket. Blocks: as long as the bytes take. */
+/* Writes item `item` to `path`: a file, or for a folder of PNGs a directory of frames; also of a failed job what it made.
+ * Digests are checked, then it is fsynced and renamed; what was there is replaced (of a directory: only an empty one).
+ * From the store's path where this machine has it, else from the worker's tensor socket. NOT_FOUND: the item is not there.
+ * Blocks: as long as the bytes take. */
 enum weir_status weir_client_fetch(struct weir_client *client, const struct weir_report *report, uint32_t item,
                                    const char *path, struct weir_error *error);
 

@@ -470,9 +470,8 @@ int weir_cli_cancel(int argc, char **argv)
 {
     struct command command = {
         .usage = "weir cancel ID... --dir DIR",
-        .text =
-            "Cancels jobs, and of batches every job that is open. When it returns, no result can appear any more; running work stops at "
-            "the next step.",
+        .text = "Cancels jobs, and of batches every job that is open. When it returns, no result can appear any more;\n"
+                "running work stops at the next step.",
         .example = "weir cancel --dir ~/weir 019a...",
         .words_min = 1,
         .words_max = PROMPTS_MAX,

@@ -37,9 +37,9 @@ void weir_cli_request_rows(struct weir_option rows[WEIR_CLI_REQUEST_ROWS], size_
  * BAD_ARGUMENT for a weight, scale or strength that cannot be. */
 enum weir_status weir_cli_request_files(struct weir_cli_request *request, struct weir_error *error);
 
-/* prompt NULL: a list of prompts is put there. BAD_ARGUMENT for a --size that is no WxH, or a --format that contradicts -o. The format comes from --format, else from
- * -o's ending (.mp4 .webm .gif; .jpg .jpeg .webp: an image; .png: an image when there is one frame, else a folder; a
- * final '/': a folder of PNGs), else it is absent. */
+/* prompt NULL: a list of prompts is put there by the caller. BAD_ARGUMENT for a --size that is no WxH, or a --format that
+ * contradicts -o. The format comes from --format, else from -o's ending (.mp4 .webm .gif; .jpg .jpeg .webp: an image; .png:
+ * an image when there is one frame, else a folder; a final '/': a folder of PNGs), else it is absent. */
 enum weir_status weir_cli_request_read(const struct weir_cli_request *from, const char *prompt,
                                        struct weir_request *out, struct weir_error *error);
 
