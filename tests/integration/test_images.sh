@@ -172,6 +172,23 @@ verified 74 'absent.png: No such file' absent.png
 verified 74 'tiny-a.*not found' a.png
 verified 64 '2 files' a.png a.jpg
 
+# ---- a contact sheet: each picture in its cell, made smaller by averaging, never larger
+solid() { head -c $(($1 * $2 * 3)) /dev/zero | tr '\000' "$3" | "$encode" image --width "$1" --height "$2" --format "$4" -o "$5"; }
+solid 320 160 '\100' png wide.png
+solid 100 160 '\200' webp high.webp
+solid 30 30 '\300' jpeg small.jpg
+"$encode" sheet -o sheet.png wide.png high.webp small.jpg
+"$encode" probe sheet.png | grep -q '"width":332,"height":332' || fail "the sheet is $("$encode" probe sheet.png)"
+"$encode" probe --raw sheet.png >"$work/raw"
+bytes_of() { tr -cd "$1" <"$work/raw" | wc -c; }
+[ "$(bytes_of '\100')" = 38400 ] && [ "$(bytes_of '\200')" = 48000 ] && [ "$(bytes_of '\300')" = 2700 ] ||
+    fail "the sheet has $(bytes_of '\100'), $(bytes_of '\200') and $(bytes_of '\300') bytes of the three"
+[ "$(head -c $(((4 * 332 + 4) * 3)) "$work/raw" | tr -d '\377' | wc -c)" = 0 ] || fail "its border is not white"
+if "$encode" sheet -o no.png wide.png absent.png 2>"$work/words"; then fail "a sheet of a picture that is not there"; fi
+grep -q 'absent.png: No such file' "$work/words" && [ ! -e no.png ] || fail "absent.png: words"
+if "$encode" sheet -o no.png t.png 2>"$work/words"; then fail "a sheet of what is no picture"; fi
+[ ! -e no.png ] || fail "a sheet was left"
+
 # ---- what cannot be asked for
 refused 64 '--frames 3: a jpeg image holds 1' --frames 3 -o x.jpg
 refused 64 '--frames [0-9]*: a webp image holds 1' -o x.webp # as many as the model makes by itself
