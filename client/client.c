@@ -178,6 +178,7 @@ static void spec_of(const struct weir_request *request, uint64_t seed, Weir__Pb_
     spec->noise = (char *)request->noise;
     spec->format = (char *)request->format;
     spec->codec = (char *)request->codec;
+    spec->precision = (char *)request->precision;
     set_optional(&spec->has_width, &spec->width, request->width);
     set_optional(&spec->has_height, &spec->height, request->height);
     set_optional(&spec->has_frames, &spec->frames, request->frames);

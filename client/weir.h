@@ -44,6 +44,7 @@ struct weir_request {
                           * there is one frame, else a folder of them */
     bool folder;         /* with png: a folder, also of one frame */
     const char *codec;   /* "h264", "av1", "vp9" */
+    const char *precision; /* "f32", "bf16": UNSUPPORTED when the workers compute in another; NULL: in what they do */
     uint64_t deadline_ms; /* from admission; 0: none */
 };
 #define WEIR_REQUEST_INIT { .guidance = -1.0 }

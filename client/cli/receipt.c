@@ -203,6 +203,7 @@ static void read_spec(struct fields *spec, struct weir_cli_receipt *out)
     r->noise = text_of(spec, "noise", 1, 8);
     r->format = text_of(spec, "format", 1, 8);
     r->codec = text_of(spec, "codec", 0, 8);
+    r->precision = text_of(spec, "precision", 1, 8);
     r->folder = strcmp(r->format, "png") == 0 && !json_is_true(json_object_get(spec->object, "image"));
 }
 

@@ -36,6 +36,9 @@ void weir_cli_request_rows(struct weir_option rows[WEIR_CLI_REQUEST_ROWS], size_
           "else mp4, or png where the model makes images)" },
         { "codec", 0, WEIR_OPTION_CHOICE, AT(codec), 0, 0, "h264|av1|vp9",
           "video codec (default: h264 where the encoder has it; vp9 for webm)" },
+        { "precision", 0, WEIR_OPTION_CHOICE, AT(precision), 0, 0, "f32|bf16",
+          "what the networks' products read; bf16 is faster where the processor has AMX or AVX512-BF16 (default: f32; "
+          "of a cluster: what its workers compute in)" },
     };
 #undef AT
     memcpy(rows, own, sizeof own);
@@ -86,7 +89,8 @@ enum weir_status weir_cli_request_read(const struct weir_cli_request *from, cons
                                   .sampler = from->sampler,
                                   .noise = from->noise,
                                   .format = from->format,
-                                  .codec = from->codec };
+                                  .codec = from->codec,
+                                  .precision = from->precision };
     if (strlen(prompt) > 10240) {
         return weir_fail(error, WEIR_BAD_ARGUMENT, "a prompt of %zu bytes, at most 10240 are allowed", strlen(prompt));
     }

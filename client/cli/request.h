@@ -7,7 +7,7 @@
 
 /* As the options parser fills it. Numbers are 0 and texts NULL when absent. */
 struct weir_cli_request {
-    const char *model, *negative, *size, *sampler, *noise, *format, *codec, *output;
+    const char *model, *negative, *size, *sampler, *noise, *format, *codec, *precision, *output;
     int64_t frames, steps, seed, n, fps;
     double guidance;
 };
@@ -17,7 +17,7 @@ struct weir_cli_request {
     }
 
 /* The rows for a struct that holds a weir_cli_request at `offset`. A command puts them first into its own table. */
-#define WEIR_CLI_REQUEST_ROWS 13
+#define WEIR_CLI_REQUEST_ROWS 14
 void weir_cli_request_rows(struct weir_option rows[WEIR_CLI_REQUEST_ROWS], size_t offset);
 
 /* BAD_ARGUMENT for a --size that is no WxH, or a --format that contradicts -o. The format comes from --format, else from

@@ -100,9 +100,16 @@ static void a_quote_fills_every_blank_or_says_why_not(void **state)
     assert_int_equal(b->spec->model_digest.len, WEIR_SHA256_BYTES);
     assert_string_equal(b->spec->sampler, "ddim");
     assert_string_equal(b->spec->noise, "f32");
+    assert_string_equal(b->spec->precision, "f32");
     assert_string_equal(b->spec->format, "mp4");
     assert_true(strlen(b->spec->codec) > 0);
     assert_true(b->spec->has_guidance);
+
+    wish.precision = (char *)(uintptr_t) "bf16";
+    quote_refused(b, &wish, WEIR_UNSUPPORTED, "--precision bf16: this worker computes in f32");
+    wish.precision = (char *)(uintptr_t) "f32";
+    quote(b, &wish);
+    wish.precision = NULL;
 
     wish.width = 65;
     quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "65");
