@@ -49,7 +49,8 @@ static const struct weir_option rows[] = {
     { "device", 0, WEIR_OPTION_CHOICE, AT(device), .value = "auto|cpu|ref|cuda",
       .help = "what it computes on (default: auto)" },
     { "precision", 0, WEIR_OPTION_CHOICE, AT(precision), .value = "f32|bf16",
-      .help = "what the networks' products read; on cpu, bf16 takes a processor with AMX or AVX512-BF16 (default: f32)" },
+      .help =
+          "what the networks' products read; on cpu, bf16 takes a processor with AMX or AVX512-BF16 (default: f32)" },
     { "threads", 0, WEIR_OPTION_INT, AT(threads), 0, WEIR_DEVICE_THREADS_MAX, "N",
       "threads of the device's own pool (default: 0, one a core)" },
     { "memory-mib", 0, WEIR_OPTION_INT, AT(memory_mib), 1, 1 << 26, "N",
