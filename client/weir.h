@@ -69,7 +69,7 @@ struct weir_request {
                           * there is one frame, else a folder of them */
     bool folder;           /* with png: a folder, also of one frame */
     const char *codec;     /* "h264", "av1", "vp9" */
-    const char *precision; /* "f32", "bf16" */
+    const char *precision; /* "f32", "bf16": UNSUPPORTED when the workers compute in another; NULL: in what they do */
     const struct weir_lora *loras; /* of every prompt that names none of its own */
     size_t lora_count;             /* at most 8 */
     const char *control;           /* a picture file that a ControlNet looks at, at most 64 MiB */

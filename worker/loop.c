@@ -279,7 +279,7 @@ static void on_welcome(struct loop *loop, const Weir__Pb__Welcome *body)
     }
 }
 
-/* The lease's model and stage, checked; fills the task. */
+/* The lease's model, stage and precision, checked; fills the task. */
 static enum weir_status accept(struct loop *loop, struct weir_held *held, struct weir_error *error)
 {
     const Weir__Pb__Lease *lease = held->lease;
@@ -295,6 +295,11 @@ static enum weir_status accept(struct loop *loop, struct weir_held *held, struct
     if (!(loop->o->stage_mask >> task->id.stage & 1)) {
         return weir_fail(error, WEIR_INTERNAL, "a lease of stage %s, which this worker does not run",
                          weir_stage_name(task->id.stage));
+    }
+    const char *precision = weir_precision_name(loop->o->device->precision);
+    if (!lease->spec->precision || strcmp(lease->spec->precision, precision) != 0) {
+        return weir_fail(error, WEIR_UNSUPPORTED, "a lease in precision %.8s, but this worker computes in %s",
+                         lease->spec->precision ? lease->spec->precision : "", precision);
     }
     task->model_index = (size_t)(model - loop->o->models->items);
     task->progressed = weir_crew_progressed;

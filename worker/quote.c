@@ -56,7 +56,8 @@ static enum weir_status answer(struct weir_quoter *quoter, struct weir_quote *qu
         return weir_fail(error, WEIR_UNAVAILABLE, "--model %s: this worker does not have it",
                          wish->model ? wish->model : "");
     const struct weir_model_facts *facts = weir_pipeline_facts(model->quotes);
-    const struct weir_spec_model asked = { model->name, model->digest, weir_model_dir_class_name(model->dir), facts };
+    const struct weir_spec_model asked = { model->name, model->digest, weir_model_dir_class_name(model->dir), facts,
+                                           weir_precision_name(quoter->device->precision) };
     WEIR_TRY(weir_spec_resolve(wish, &asked, quoter->encoders, &quote->spec, error));
     weir_spec_of_item(&quote->spec, 0, &first);
     WEIR_TRY(weir_spec_item(&first, &item, error));

@@ -178,8 +178,9 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
         return weir_fail(error, WEIR_UNSUPPORTED, "spec version %u: this build takes %d", wish->spec_version,
                          WEIR_SPEC_VERSION);
     }
-    if (wish->precision && wish->precision[0] && strcmp(wish->precision, "f32") != 0) {
-        return weir_fail(error, WEIR_UNSUPPORTED, "--precision %s: f32 is offered", wish->precision);
+    if (wish->precision && wish->precision[0] && strcmp(wish->precision, model->precision) != 0) {
+        return weir_fail(error, WEIR_UNSUPPORTED, "--precision %s: this worker computes in %s", wish->precision,
+                         model->precision);
     }
     if (wish->has_model_digest && memcmp(wish->model_digest.data, model->digest, WEIR_SHA256_BYTES) != 0) {
         return weir_fail(error, WEIR_CONFLICT, "model %s: its files have another digest than the one asked for",
@@ -241,7 +242,7 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
     out->noise = (char *)(uintptr_t)weir_item_noise_name(item.noise);
     out->format = (char *)(uintptr_t)format;
     out->codec = (char *)(uintptr_t)codec;
-    out->precision = (char *)(uintptr_t) "f32";
+    out->precision = (char *)(uintptr_t)model->precision;
     out->has_image = out->image = is_image;
     out->control = wish->control;
     out->has_control_scale = item.has_control;

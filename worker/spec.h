@@ -19,6 +19,7 @@ struct weir_spec_model {
     const uint8_t *digest; /* WEIR_SHA256_BYTES */
     const char *pipeline;  /* class name */
     const struct weir_model_facts *facts;
+    const char *precision; /* what this worker computes in; another one asked for is UNSUPPORTED */
 };
 /* What is made, a film or images, is decided as PROTOCOL.md section 7 says.
  * `out` shares the texts of `wish` and of the model; every field is set, `image` where it is true. A seed that nobody

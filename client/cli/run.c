@@ -214,6 +214,7 @@ static enum weir_status run(const struct run_options *options, char **prompts, s
     const struct weir_cluster_options cluster_options = {
         .model = options->request.model ? options->request.model : "shapes-modelscope",
         .device = options->device,
+        .precision = options->request.precision,
         .workers = options->workers,
         .threads = options->threads,
     };

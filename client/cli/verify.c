@@ -232,6 +232,7 @@ cleanup:
 static enum weir_status verify(const struct verify_options *options, const char *path, struct verdict *verdict,
                                struct weir_error *error)
 {
+    static const char worker_says[] = "weir-worker: "; /* before what it ended with */
     char *text = NULL;
     struct weir_cli_receipt receipt = { .json = NULL };
     struct weir_cli_private own = { .folder = "" };
@@ -241,13 +242,20 @@ static enum weir_status verify(const struct verify_options *options, const char 
     WEIR_TRY(give_files(options, &receipt, error));
     const struct weir_cluster_options cluster_options = {
         .model = options->model ? options->model : receipt.model,
+        .precision = receipt.request.precision,
         .device = options->device ? options->device : device_of(receipt.numerics_class),
         .workers = options->workers,
         .threads = options->threads,
     };
-    WEIR_TRY(weir_cli_private_start(&cluster_options, &own, error));
-    status = make_again(&own, options, path, &receipt, verdict, error);
+    status = weir_cli_private_start(&cluster_options, &own, error);
+    if (status == WEIR_OK) status = make_again(&own, options, path, &receipt, verdict, error);
     status = weir_cli_private_explain(&own, status, error);
+    if (status == WEIR_BAD_ARGUMENT && strncmp(error->words, worker_says, sizeof worker_says - 1) == 0) {
+        verdict->code = EXIT_ELSEWHERE; /* there is no such device or precision here */
+        snprintf(verdict->words, sizeof verdict->words, "made on %.150s, cannot be replayed here: %.200s",
+                 receipt.numerics_class, error->words + sizeof worker_says - 1);
+        status = WEIR_OK;
+    }
 
 cleanup:
     weir_cli_private_stop(&own);

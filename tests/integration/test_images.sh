@@ -126,6 +126,34 @@ nothing_left "shapes-sana-sprint"
 "$encode" probe --receipt sprint.png | grep -q '"model":"shapes-sana-sprint",.*"sampler":"scm",.*"steps":2,' ||
     fail "shapes-sana-sprint: receipt: $("$encode" probe --receipt sprint.png)"
 verified 0 '^same bytes$' sprint.png
+# ---- in bf16: cpu where the processor has it, else ref, whose every product is rounded in the same way
+device="--device cpu"
+if ! "$weir" run "a red circle" --model "$tiny" --steps 1 --frames 1 --size 32x32 --precision bf16 -q -o x.png \
+    >"$work/stdout" 2>"$work/words"; then
+    grep -q -e '--precision bf16: this processor has neither AMX nor AVX512-BF16; f32 is offered' "$work/words" ||
+        fail "--precision bf16 is neither done nor refused by name"
+    device="--device ref"
+fi
+rm -f x.png
+for model in tiny-a tiny-sana-a; do
+    tiny=$2/tests/golden/$model
+    made --frames 1 -o f32.png $device
+    made --frames 1 -o bf16.png --precision bf16 $device
+    cmp -s f32.png bf16.png && fail "$model: bf16 is f32"
+    "$encode" probe --receipt bf16.png | grep -q '"numerics_class":"[^"]*-bf16.*"precision":"bf16"' ||
+        fail "$model: the receipt does not say bf16"
+    verified 0 '^same bytes$' bf16.png --model "$tiny"
+    made --frames 1 -o s.png --precision bf16 --workers text=1,denoise=1,decode=1 --threads 1 $device
+    cmp -s bf16.png s.png || fail "$model in bf16: split stages and one thread made another picture"
+done
+tiny=$2/tests/golden/tiny-a
+if [ "$device" = "--device cpu" ]; then
+    export ONEDNN_MAX_CPU_ISA=AVX512_CORE # a processor without
+    refused 64 '--precision bf16: this processor has neither AMX nor AVX512-BF16; f32 is offered' --precision bf16 -o x.png
+    verified 2 '^made on cpu-.*-bf16-.*, cannot be replayed here: .*--precision bf16: this processor has' bf16.png --model "$tiny"
+    unset ONEDNN_MAX_CPU_ISA
+fi
+refused 64 '--precision' --precision f16 -o x.png
 
 # ---- films and folders are verified, too
 made --frames 20 -o f.mp4

@@ -100,9 +100,16 @@ static void a_quote_fills_every_blank_or_says_why_not(void **state)
     assert_int_equal(b->spec->model_digest.len, WEIR_SHA256_BYTES);
     assert_string_equal(b->spec->sampler, "ddim");
     assert_string_equal(b->spec->noise, "f32");
+    assert_string_equal(b->spec->precision, "f32");
     assert_string_equal(b->spec->format, "mp4");
     assert_true(strlen(b->spec->codec) > 0);
     assert_true(b->spec->has_guidance);
+
+    wish.precision = (char *)(uintptr_t) "bf16";
+    quote_refused(b, &wish, WEIR_UNSUPPORTED, "--precision bf16: this worker computes in f32");
+    wish.precision = (char *)(uintptr_t) "f32";
+    quote(b, &wish);
+    wish.precision = NULL;
 
     wish.width = 65;
     quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "65");
@@ -473,6 +480,23 @@ static void an_input_that_is_nowhere_is_reported_with_who_made_it(void **state)
     done_free(embedding);
 }
 
+/* A cluster may have workers of two precisions; the one that resolved the spec need not be the one that is asked. */
+static void a_lease_in_another_precision_is_refused_by_name(void **state)
+{
+    struct broker *b = *state;
+    struct ticketed t;
+    Weir__Pb__Done *embedding = ready(b, 2, NULL);
+    char *own = b->spec->precision;
+    b->spec->precision = (char *)(uintptr_t) "bf16";
+    lease(b, &t, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } });
+    b->spec->precision = own;
+    struct weir_message m = see(b, WEIR_MESSAGE_FAIL);
+    assert_int_equal(m.body.fail->status, WEIR_UNSUPPORTED);
+    assert_non_null(strstr(m.body.fail->words, "precision bf16, but this worker computes in f32"));
+    weir_message_release(&m);
+    done_free(embedding);
+}
+
 static void inputs_come_from_a_peer_when_the_store_has_lost_them(void **state)
 {
     struct broker *b = *state;
@@ -570,6 +594,7 @@ int main(void)
         CASE(a_drained_worker_gives_back_and_another_goes_on_to_the_same_bytes),
         CASE(a_killed_worker_costs_five_steps_and_no_byte),
         CASE(an_input_that_is_nowhere_is_reported_with_who_made_it),
+        CASE(a_lease_in_another_precision_is_refused_by_name),
         CASE(inputs_come_from_a_peer_when_the_store_has_lost_them),
         CASE(garbage_on_its_sockets_changes_nothing),
         CASE(a_bad_start_is_one_line_and_an_exit_code),

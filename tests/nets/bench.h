@@ -18,7 +18,7 @@ static inline struct bench bench_open_threads(const char *device_name, const cha
 {
     struct bench b = { 0 };
     struct weir_error fault;
-    const enum weir_status status = weir_device_open(device_name, threads, &b.device, &fault);
+    const enum weir_status status = device_open_as(device_name, threads, &b.device, &fault);
     if (status == WEIR_UNSUPPORTED) skip();
     if (status != WEIR_OK) fail_msg("%s: %s", device_name, fault.words);
     b.model = tiny_open(folder);

@@ -169,16 +169,15 @@ static void a_frame_has_the_same_bytes_however_it_is_decoded(void **state)
 }
 
 /* Two cores or one, the film is the same; and a device opened with any number of threads says the same class. */
-static void threads_do_not_change_a_byte(void **state)
+static void see_same_bytes_with_threads(const char *device_name)
 {
-    (void)state;
     const struct film *film = &films[2];
     float *latents[3];
     uint8_t *rgb[3];
     char class[WEIR_NUMERICS_CLASS_MAX];
     size_t latent_bytes = 0, rgb_bytes = 0;
     for (int threads = 1; threads <= 3; threads++) {
-        struct bench b = bench_open_threads("cpu", film->folder, threads);
+        struct bench b = bench_open_threads(device_name, film->folder, threads);
         struct weir_item item = resolve(&b, film);
         struct weir_denoiser *denoiser = NULL;
         struct weir_decoder *decoder = NULL;
@@ -203,6 +202,18 @@ static void threads_do_not_change_a_byte(void **state)
         assert_memory_equal(rgb[i], rgb[0], rgb_bytes);
     }
     for (int i = 0; i < 3; i++) free(latents[i]), free(rgb[i]);
+}
+
+static void threads_do_not_change_a_byte(void **state)
+{
+    (void)state;
+    see_same_bytes_with_threads("cpu");
+}
+
+static void threads_do_not_change_a_byte_in_bf16(void **state)
+{
+    (void)state;
+    see_same_bytes_with_threads("cpu bf16");
 }
 
 /* The smallest film a model allows runs, one frame of it too. */
@@ -484,6 +495,7 @@ int main(void)
         cmocka_unit_test(a_resumed_run_ends_with_the_same_bytes),
         cmocka_unit_test(a_frame_has_the_same_bytes_however_it_is_decoded),
         cmocka_unit_test(threads_do_not_change_a_byte),
+        cmocka_unit_test(threads_do_not_change_a_byte_in_bf16),
         cmocka_unit_test(the_smallest_film_runs),
         cmocka_unit_test(memory_is_known_before_it_is_taken),
         cmocka_unit_test(a_run_refuses_what_it_was_not_made_for),

@@ -331,7 +331,7 @@ static void every_one_on(const char *device_name, const char *const *names,
 {
     struct weir_device *device = NULL;
     struct weir_error error;
-    const enum weir_status status = weir_device_open(device_name, 2, &device, &error);
+    const enum weir_status status = device_open_as(device_name, 2, &device, &error);
     if (status == WEIR_UNSUPPORTED) skip(); /* not in this build; the words of other failures matter */
     if (status != WEIR_OK) fail_msg("%s: %s", device_name, error.words);
     for (size_t i = 0; i < WEIR_COUNT(sana_names); i++) check(device, names[i]);
@@ -353,6 +353,12 @@ static void gemma2_gives_what_transformers_gives_on_cpu(void **state)
 {
     (void)state;
     every_tiny_on("cpu", check_gemma2);
+}
+
+static void gemma2_nearly_gives_what_transformers_gives_on_cpu_in_bf16(void **state)
+{
+    (void)state;
+    every_tiny_on("cpu bf16", check_gemma2);
 }
 
 static void sana_transformer_gives_what_diffusers_gives_on_ref(void **state)
@@ -377,6 +383,12 @@ static void a_controlnet_adds_what_diffusers_adds_on_cpu(void **state)
 {
     (void)state;
     every_one_on("cpu", control_names, check_control);
+}
+
+static void sana_transformer_nearly_gives_what_diffusers_gives_on_cpu_in_bf16(void **state)
+{
+    (void)state;
+    every_tiny_on("cpu bf16", check_transformer);
 }
 
 /* ---- positions ---- */
@@ -657,10 +669,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gemma2_gives_what_transformers_gives_on_ref),
         cmocka_unit_test(gemma2_gives_what_transformers_gives_on_cpu),
+        cmocka_unit_test(gemma2_nearly_gives_what_transformers_gives_on_cpu_in_bf16),
         cmocka_unit_test(sana_transformer_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(sana_transformer_gives_what_diffusers_gives_on_cpu),
         cmocka_unit_test(a_controlnet_adds_what_diffusers_adds_on_ref),
         cmocka_unit_test(a_controlnet_adds_what_diffusers_adds_on_cpu),
+        cmocka_unit_test(sana_transformer_nearly_gives_what_diffusers_gives_on_cpu_in_bf16),
         cmocka_unit_test(a_size_leaves_one_table_of_positions_behind),
         cmocka_unit_test(settings_that_cannot_be_honoured_are_refused_by_key),
         cmocka_unit_test(an_empty_config_is_the_classes_own),

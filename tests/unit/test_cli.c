@@ -162,6 +162,7 @@ static void a_receipt_becomes_the_request_that_made_it(void **state)
     assert_int_equal(r->steps, 7);
     assert_int_equal(r->n, 1);
     assert_true(r->guidance == 2.5);
+    assert_string_equal(r->precision, "f32");
     assert_false(r->folder);
     weir_cli_receipt_destroy(&receipt);
     assert_int_equal(read_receipt("\"image\":true,", "", &receipt, &error), WEIR_OK);
@@ -254,6 +255,7 @@ static void a_receipt_that_cannot_be_believed_is_refused_by_field(void **state)
         { "\"guidance\":2.5", "\"guidance\":-1", "spec.guidance" },
         { "\"steps\":7", "\"steps\":7.5", "spec.steps" },
         { "\"prompt\":", "\"promt\":", "spec.prompt" },
+        { "\"precision\":\"f32\"", "\"precision\":32", "spec.precision" },
         { "\"sampler\":\"ddim\"", "\"sampler\":\"12345678901234567\"", "spec.sampler" },
         { "\"model\":\"tiny\",\"model_digest\":\"0011", "\"model\":\"tiny\",\"model_digest\":\"0",
           "spec.model_digest" },
