@@ -78,7 +78,7 @@ static enum weir_status check_film(const struct weir_film_format *format, const 
     }
     if (!format->is_joined && format->size_multiple == 1 && strcmp(format->name, "png") == 0 &&
         (uint64_t)n * item->frames > format->frames_max) {
-        return weir_fail(error, WEIR_TOO_LARGE, "--n %u of %u frames as png: one job makes at most %u pictures", n,
+        return weir_fail(error, WEIR_TOO_LARGE, "%u times %u frames as png: one job makes at most %u pictures", n,
                          item->frames, format->frames_max);
     }
     return WEIR_OK;
@@ -126,6 +126,13 @@ static enum weir_status check_image(const char *format, const struct weir_item *
     return weir_fail(error, WEIR_BAD_ARGUMENT, "--codec %s: %s has none to choose", codec, format);
 }
 
+/* What this build does not offer, of a job or of one prompt of many. */
+static enum weir_status refuse_files(const Weir__Pb__JobSpec *wish, struct weir_error *error)
+{
+    if (wish->n_loras == 0 && !wish->control && !wish->start_image) return WEIR_OK;
+    return weir_fail(error, WEIR_UNSUPPORTED, "LoRA, control and start images: this build has none");
+}
+
 enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct weir_spec_model *model,
                                    struct weir_encoders *encoders, Weir__Pb__JobSpec *out, struct weir_error *error)
 {
@@ -137,10 +144,7 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
     enum weir_status status = WEIR_OK;
 
     if (!wish->prompt) return weir_fail(error, WEIR_BAD_ARGUMENT, "a prompt is missing");
-    if (wish->n_prompts || wish->n_loras || wish->control || wish->start_image) {
-        return weir_fail(error, WEIR_UNSUPPORTED,
-                         "lists of prompts, LoRA, control and start images: this build has none");
-    }
+    WEIR_TRY(refuse_files(wish, error));
     if (wish->has_spec_version && wish->spec_version != WEIR_SPEC_VERSION) {
         return weir_fail(error, WEIR_UNSUPPORTED, "spec version %u: this build takes %d", wish->spec_version,
                          WEIR_SPEC_VERSION);
