@@ -107,6 +107,7 @@ static void end_job(struct entry *entry, const struct weir_ledger_call *call, en
     entry->job.finished_ms = call->now_wall_ms;
     entry->job.cause = cause;
     entry->job.task_count = (uint32_t)entry->task_count;
+    entry->job.tasks_done = 0;
     for (size_t k = 0; k < entry->task_count; k++) entry->job.tasks_done += entry->tasks[k].state == WEIR_TASK_DONE;
 }
 
