@@ -75,21 +75,34 @@ static bool announces(const Weir__Pb__Hello *hello, const char *model)
     return false;
 }
 
+/* How many submits wait for this worker's quotes. */
+static uint32_t asked_of(const struct weir_broker *broker, uint32_t slot)
+{
+    uint32_t count = 0;
+    for (size_t k = 0; k < WEIR_ADMISSIONS_MAX; k++) {
+        count += broker->admissions[k].used && broker->admissions[k].worker == slot;
+    }
+    return count;
+}
+
 /* A connected worker with the model, one that denoises if possible, since that is what costs; not the one asked last if
- * there is another. NONE: nobody. */
+ * there is another; of such the one that was asked least. NONE: nobody. */
 static uint32_t pick_worker(struct weir_broker *broker, const char *model, uint32_t last)
 {
     uint32_t best = WEIR_ROSTER_NONE;
-    uint32_t best_score = 0;
+    uint32_t best_score = 0, best_asked = 0;
     struct weir_roster *roster = weir_sched_roster(broker->sched);
     for (uint32_t slot = 0; slot < weir_roster_end(roster); slot++) {
         const struct weir_worker *worker = weir_roster_at(roster, slot);
         if (worker == NULL || !worker->connected || worker->draining || broker->worker_peers[slot] == NULL) continue;
         if (!announces(broker->hellos[slot].body.hello, model)) continue;
         const uint32_t score = (slot != last ? 4u : 1u) + (worker->facts.stages >> WEIR_STAGE_DENOISE & 1u) * 2u;
-        if (score > best_score) {
+        if (score < best_score) continue;
+        const uint32_t asked = asked_of(broker, slot);
+        if (score > best_score || asked < best_asked) {
             best = slot;
             best_score = score;
+            best_asked = asked;
         }
     }
     return best;

@@ -4,6 +4,7 @@
 #include "worker/stages.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* A guided step of the shipped model on two cores, and its decoding: what is believed before the first task. */
 enum { DENOISE_NS_GUESS = 50000, DECODE_NS_GUESS = 6000, TASK_MS = 20 };
@@ -50,6 +51,7 @@ struct work {
     struct weir_quoter *quoter;
     struct weir_quote *quote;
     const struct weir_model *model;
+    const char *negative; /* the last one that was looked at; often that of all prompts */
     struct shape shapes[WEIR_JOB_SHAPES_MAX];
     size_t shape_count;
 };
@@ -91,7 +93,10 @@ static enum weir_status answer_one(struct work *work, const Weir__Pb__JobSpec *s
     WEIR_TRY(weir_spec_item(spec, &item, error));
     WEIR_TRY(weir_pipeline_check_sampler(pipeline, &item, error));
     WEIR_TRY(weir_pipeline_text_tokens(pipeline, spec->prompt, false, &real, &whole, error));
-    WEIR_TRY(weir_pipeline_text_tokens(pipeline, spec->negative, true, &real, &whole, error));
+    if (!work->negative || strcmp(work->negative, spec->negative) != 0) {
+        WEIR_TRY(weir_pipeline_text_tokens(pipeline, spec->negative, true, &real, &whole, error));
+        work->negative = spec->negative;
+    }
     WEIR_TRY(plan(work, &item, error));
     const uint64_t more_ms = predict_ms(work->quoter, model_index, weir_pipeline_facts(pipeline), &item, quote->spec.n);
     quote->cost_ms = more_ms > INT64_MAX - quote->cost_ms ? INT64_MAX : quote->cost_ms + more_ms;

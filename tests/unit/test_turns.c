@@ -430,6 +430,22 @@ static void a_quote_that_says_no_for_good_is_the_answer_and_another_no_is_asked_
     end(w);
 }
 
+static void quotes_are_asked_of_all_workers_in_turn(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    struct worker one, two;
+    struct request requests[6];
+    join(w, &one, WORKER);
+    join(w, &two, OTHER);
+    for (uint64_t k = 0; k < 6; k++) submit(w, CLIENT, &requests[k], k, NULL);
+    w->read = 0;
+    assert_int_equal(count(w, WORKER, WEIR_MESSAGE_QUOTE), 3);
+    w->read = 0;
+    assert_int_equal(count(w, OTHER, WEIR_MESSAGE_QUOTE), 3);
+    end(w);
+}
+
 static void two_submits_under_one_key_that_wait_together_make_one_job(void **state)
 {
     (void)state;
@@ -963,6 +979,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_quote_that_nobody_answers_is_asked_elsewhere_after_10_s_and_refused_after_30),
         cmocka_unit_test(a_quote_that_says_no_for_good_is_the_answer_and_another_no_is_asked_on),
+        cmocka_unit_test(quotes_are_asked_of_all_workers_in_turn),
         cmocka_unit_test(two_submits_under_one_key_that_wait_together_make_one_job),
         cmocka_unit_test(submits_over_a_limit_are_refused_with_a_time_to_retry),
         cmocka_unit_test(a_client_watches_64_jobs_and_no_more),
