@@ -112,7 +112,7 @@ static enum weir_status check_film(const struct weir_film_format *format, const 
     }
     if (!format->is_joined && format->size_multiple == 1 && strcmp(format->name, "png") == 0 &&
         (uint64_t)n * item->frames > format->frames_max) {
-        return weir_fail(error, WEIR_TOO_LARGE, "--n %u of %u frames as png: one job makes at most %u pictures", n,
+        return weir_fail(error, WEIR_TOO_LARGE, "%u times %u frames as png: one job makes at most %u pictures", n,
                          item->frames, format->frames_max);
     }
     return WEIR_OK;
@@ -171,9 +171,7 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
     enum weir_status status = WEIR_OK;
 
     if (!wish->prompt) return weir_fail(error, WEIR_BAD_ARGUMENT, "a prompt is missing");
-    if (wish->n_prompts || wish->n_loras) {
-        return weir_fail(error, WEIR_UNSUPPORTED, "lists of prompts, LoRA: this build has none");
-    }
+    if (wish->n_loras) return weir_fail(error, WEIR_UNSUPPORTED, "LoRA: this build has none");
     if (wish->has_spec_version && wish->spec_version != WEIR_SPEC_VERSION) {
         return weir_fail(error, WEIR_UNSUPPORTED, "spec version %u: this build takes %d", wish->spec_version,
                          WEIR_SPEC_VERSION);
