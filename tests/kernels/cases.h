@@ -24,6 +24,11 @@ struct kernel_case {
 #define LINEAR(L, IN, OUT, ...)                                                                                        \
     { .label = "linear " #L " x " #IN " -> " #OUT " " #__VA_ARGS__, .op = WEIR_OP_LINEAR,                              \
       .shape.linear = { .rows = 2, .tokens = L, .in = IN, .out = OUT, __VA_ARGS__ } }
+#define LOW_RANK(L, IN, RANK, OUT, CHANNELS, FIRST, ...)                                                               \
+    { .label = "low_rank " #L " x " #IN " -> " #RANK " -> " #OUT " of " #CHANNELS " " #__VA_ARGS__,                    \
+      .op = WEIR_OP_LOW_RANK,                                                                                          \
+      .shape.low_rank = { .rows = 2, .tokens = L, .in = IN, .rank = RANK, .out = OUT, .y_channels = CHANNELS,          \
+                          .channel = FIRST, __VA_ARGS__ } }
 #define CONV2D(T, H, W, IN, OUT, K, S, P, E, ...)                                                                      \
     { .label = "conv2d " #T " of " #H "x" #W " " #IN " -> " #OUT " kernel " #K " stride " #S " " #__VA_ARGS__,         \
       .op = WEIR_OP_CONV2D,                                                                                            \
@@ -130,6 +135,13 @@ static const struct kernel_case kernel_cases[] = {
     LINEAR(1000, 320, 320, .residual = true),
     LINEAR(33, 5120, 640),
 
+    LOW_RANK(1, 1, 1, 1, 1, 0),
+    LOW_RANK(7, 5, 3, 3, 9, 4),
+    LOW_RANK(77, 33, 4, 65, 65, 0, .gate_vectors = 1),
+    LOW_RANK(300, 48, 16, 48, 144, 48),
+    LOW_RANK(1025, 96, 32, 96, 100, 3, .gate_vectors = 6, .gate_vector = 5),
+    LOW_RANK(3, 2240, 128, 2240, 2240, 0),
+
     CONV2D(1, 1, 1, 1, 1, 1, 1, 0, 0),
     CONV2D(1, 1, 1, 3, 2, 3, 1, 1, 1),
     CONV2D(2, 5, 3, 4, 7, 3, 1, 1, 1, .row_bias = true, .residual = true),
@@ -198,6 +210,8 @@ static const struct kernel_case kernel_cases[] = {
     CAUSAL(77, 4, 32),
     CAUSAL(19, 3, 5),
 
+    ACTIVATE(77, 33, WEIR_ACT_GEGLU),
+    ACTIVATE(1025, 48, WEIR_ACT_GEGLU_TANH),
     ACTIVATE(1000, 100, WEIR_ACT_RELU),
     LINEAR(77, 33, 65, .activation = WEIR_ACT_RELU, .residual = true),
 
@@ -328,7 +342,8 @@ static inline struct operands_under_y operands_under_y(const struct kernel_case 
     case WEIR_OP_TABLE_ADD:
         return c->shape.table_add.one ? UNDER(WEIR_OPERANDS_MAX) : UNDER(WEIR_TABLE_ADD_X);
     case WEIR_OP_ROPE: return UNDER(WEIR_ROPE_X);
-    case WEIR_OP_ACTIVATE: return UNDER(WEIR_ACTIVATE_X);
+    case WEIR_OP_ACTIVATE:
+        return weir_activation_is_gated(c->shape.activate.activation) ? UNDER(WEIR_OPERANDS_MAX) : UNDER(WEIR_ACTIVATE_X);
     case WEIR_OP_PIXEL_SHUFFLE: return UNDER(WEIR_PIXEL_SHUFFLE_RESIDUAL);
     case WEIR_OP_PIXEL_UNSHUFFLE: return UNDER(WEIR_PIXEL_UNSHUFFLE_RESIDUAL);
     default: return UNDER(WEIR_OPERANDS_MAX);
@@ -339,6 +354,7 @@ static inline struct operands_under_y operands_under_y(const struct kernel_case 
 /* Numbers of each operand a row, 0 when the case has none of that kind; and which one is y. */
 struct operand_sizes {
     size_t row[WEIR_OPERANDS_MAX];
+    size_t all[WEIR_OPERANDS_MAX]; /* of operands that all rows share */
     size_t y;
     bool y_bytes; /* y is uint8 */
 };
@@ -354,6 +370,16 @@ static inline struct operand_sizes sizes_of(const struct kernel_case *c)
         n.row[n.y] = (size_t)s->tokens * weir_linear_width(s);
         if (s->residual) n.row[WEIR_LINEAR_RESIDUAL] = n.row[n.y];
         n.row[WEIR_LINEAR_GATE] = (size_t)s->gate_vectors * weir_linear_width(s);
+        break;
+    }
+    case WEIR_OP_LOW_RANK: {
+        const struct weir_low_rank *s = &c->shape.low_rank;
+        n.y = WEIR_LOW_RANK_Y;
+        n.row[WEIR_LOW_RANK_X] = (size_t)s->tokens * s->in;
+        n.row[n.y] = (size_t)s->tokens * s->y_channels;
+        n.row[WEIR_LOW_RANK_GATE] = (size_t)s->gate_vectors * s->y_channels;
+        n.all[WEIR_LOW_RANK_A] = (size_t)s->in * s->rank;
+        n.all[WEIR_LOW_RANK_B] = (size_t)s->rank * s->out;
         break;
     }
     case WEIR_OP_GROUPED_LINEAR: {
@@ -455,6 +481,7 @@ static inline struct operand_sizes sizes_of(const struct kernel_case *c)
     case WEIR_OP_ACTIVATE:
         n.y = WEIR_ACTIVATE_Y;
         n.row[WEIR_ACTIVATE_X] = n.row[n.y] = (size_t)c->shape.activate.tokens * c->shape.activate.channels;
+        if (weir_activation_is_gated(c->shape.activate.activation)) n.row[WEIR_ACTIVATE_X] *= 2;
         break;
     case WEIR_OP_CONCAT: {
         const struct weir_concat *s = &c->shape.concat;
@@ -584,6 +611,8 @@ static inline struct running_case case_begin(const struct kernel_case *c, uint32
         r.parameters.bias = r.bias;
     }
     for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) {
+        uint64_t all_seed = 0x7654321 + i;
+        if (r.sizes.all[i]) r.operands[i] = random_floats(&all_seed, r.sizes.all[i], 0.2f);
         if (r.sizes.row[i] == 0) continue;
         r.operands[i] = random_floats(&seed, r.sizes.row[i] * rows, 0);
         for (uint32_t row = 0; row < rows; row++) {
