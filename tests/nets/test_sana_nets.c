@@ -129,7 +129,7 @@ static void prepare(struct weir_device *device, const struct weir_sana_transform
     struct weir_program *p = NULL;
     struct io in = io_of("text", text), outputs[WEIR_PROGRAM_NAMES_MAX];
     assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
-    weir_sana_transformer_build_prepare(net, p, (uint32_t)text->shape[0], (uint32_t)text->shape[1]);
+    weir_sana_transformer_build_prepare(net, p, (uint32_t)text->shape[0], (uint32_t)text->shape[1], NULL);
     OK(weir_program_finish(p, &error));
     slots->count = weir_sana_transformer_slot_count(net);
     for (uint32_t i = 0; i < slots->count; i++) {

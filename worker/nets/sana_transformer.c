@@ -1,7 +1,7 @@
 #include "worker/nets/sana_transformer.h"
 
 #include "worker/config.h"
-#include "worker/nets/params.h"
+#include "worker/nets/adapters.h"
 #include "worker/nets/sine_positions.h"
 
 #include <assert.h>
@@ -140,6 +140,7 @@ struct build {
     struct weir_value lengths; /* i32 [R]: real tokens of the text */
     struct weir_dims text;     /* of a key/value slot */
     uint32_t next_slot;
+    struct weir_adapted adapted; /* what linears are asked for by */
 };
 
 static const struct weir_value none = { 0 };
@@ -148,7 +149,7 @@ static struct weir_value linear(struct build *b, struct weir_value x, uint32_t i
                                 const struct weir_linear_call *call, const char *prefix, const char *name)
 {
     const struct weir_linear_params shape = { .in = in, .out = out, .bias = true };
-    return weir_program_linear(b->p, weir_params_linear(b->params, &shape, "%s.%s", prefix, name), x, call);
+    return weir_adapted_linear(&b->adapted, &shape, x, call, "%s.%s", prefix, name);
 }
 
 static struct weir_value rms_norm(struct build *b, struct weir_value x, uint32_t channels, const char *prefix,
@@ -173,14 +174,13 @@ static struct weir_value project_self(struct build *b, struct weir_value x, cons
     stack.out = 3 * c->width;
     stack.parts = 3;
     stack.part[0] = "to_q", stack.part[1] = "to_k", stack.part[2] = "to_v";
-    if (!c->qk_norm) return weir_program_linear(b->p, weir_params_linear(b->params, &stack, "%s", prefix), x, NULL);
+    if (!c->qk_norm) return weir_adapted_linear(&b->adapted, &stack, x, NULL, "%s", prefix);
 
-    struct weir_value q = weir_program_linear(b->p, weir_params_linear(b->params, &one, "%s.to_q", prefix), x, NULL);
-    struct weir_value k = weir_program_linear(b->p, weir_params_linear(b->params, &one, "%s.to_k", prefix), x, NULL);
+    struct weir_value q = weir_adapted_linear(&b->adapted, &one, x, NULL, "%s.to_q", prefix);
+    struct weir_value k = weir_adapted_linear(&b->adapted, &one, x, NULL, "%s.to_k", prefix);
     q = rms_norm(b, q, c->width, prefix, "norm_q");
     k = rms_norm(b, k, c->width, prefix, "norm_k");
-    const struct weir_value v =
-        weir_program_linear(b->p, weir_params_linear(b->params, &one, "%s.to_v", prefix), x, NULL);
+    const struct weir_value v = weir_adapted_linear(&b->adapted, &one, x, NULL, "%s.to_v", prefix);
     return weir_program_concat(b->p, weir_program_concat(b->p, q, k), v);
 }
 
@@ -240,8 +240,9 @@ static struct weir_value feed_forward(struct build *b, struct weir_value h, stru
     y = weir_program_depthwise_conv(
         b->p, weir_params_depthwise_conv(b->params, 2 * c->hidden, CONV_KERNEL, true, "%s.conv_depth", prefix), y,
         true);
-    return weir_program_linear(b->p, weir_params_linear(b->params, &point, "%s.conv_point", prefix), y,
-                               &(struct weir_linear_call){ .residual = h, .gate = m, .gate_vector = GATE_FEED });
+    return weir_adapted_linear(&b->adapted, &point, y,
+                               &(struct weir_linear_call){ .residual = h, .gate = m, .gate_vector = GATE_FEED },
+                               "%s.conv_point", prefix);
 }
 
 static struct weir_value transformer_block(struct build *b, struct weir_value h, uint32_t index)
@@ -298,6 +299,7 @@ struct weir_value weir_sana_transformer_build_step(const struct weir_sana_transf
 {
     const struct weir_sana_transformer_config *c = &net->config;
     struct build b = { .config = c, .params = net->params, .p = p, .dtype = net->dtype, .lengths = step->lengths };
+    b.adapted = weir_adapted_begin(p, net->params, step->adapters);
     b.text = (struct weir_dims){ weir_program_dims(p, step->x).rows, 1, 1, step->tokens, 2 * cross_inner(c) };
     const struct weir_value e = time_embedding(&b, step);
     struct weir_value h = patch_embedding(&b, net->positions, step->x);
@@ -306,7 +308,7 @@ struct weir_value weir_sana_transformer_build_step(const struct weir_sana_transf
         weir_program_table_add(p, weir_params_table(net->params, OUT_VECTORS, c->width, "scale_shift_table"), e);
     const struct weir_linear_params out = { .in = c->width, .out = c->out_channels, .bias = true };
     h = weir_program_modulated_norm(p, h, m, SHIFT_OUT, SCALE_OUT, OUT_NORM_EPS);
-    return weir_program_linear(p, weir_params_linear(net->params, &out, "proj_out"), h, NULL);
+    return weir_adapted_linear(&b.adapted, &out, h, NULL, "proj_out");
 }
 
 /* ---- the text's part ---- */
@@ -318,8 +320,7 @@ static struct weir_value project_text(struct build *b, struct weir_value text, c
     const struct weir_linear_params stack = {
         .in = width, .out = 2 * inner, .bias = true, .parts = 2, .part = { "to_k", "to_v" }
     };
-    if (!b->config->qk_norm)
-        return weir_program_linear(b->p, weir_params_linear(b->params, &stack, "%s", prefix), text, NULL);
+    if (!b->config->qk_norm) return weir_adapted_linear(&b->adapted, &stack, text, NULL, "%s", prefix);
     struct weir_value k = linear(b, text, width, inner, NULL, prefix, "to_k");
     k = rms_norm(b, k, inner, prefix, "norm_k");
     return weir_program_concat(b->p, k, linear(b, text, width, inner, NULL, prefix, "to_v"));
@@ -338,10 +339,11 @@ static struct weir_value caption(struct build *b, struct weir_value text)
 }
 
 void weir_sana_transformer_build_prepare(const struct weir_sana_transformer *net, struct weir_program *p, uint32_t rows,
-                                         uint32_t tokens)
+                                         uint32_t tokens, const struct weir_adapters *adapters)
 {
     struct build b = { .config = &net->config, .params = net->params, .p = p, .dtype = net->dtype };
     const struct weir_dims dims = { rows, 1, 1, tokens, net->config.caption_channels };
+    b.adapted = weir_adapted_begin(p, net->params, adapters);
     const struct weir_value text = caption(&b, weir_program_input(p, "text", net->dtype, &dims));
     for (uint32_t i = 0; i < net->config.layers; i++) {
         char prefix[PREFIX_BYTES], slot[WEIR_SANA_TRANSFORMER_SLOT_NAME_BYTES];
@@ -369,7 +371,7 @@ static enum weir_status load(struct weir_sana_transformer *net, struct weir_erro
     enum weir_status status = WEIR_OK;
     struct weir_program *p = NULL;
     WEIR_TRY(weir_params_program(net->params, &p, error));
-    weir_sana_transformer_build_prepare(net, p, 1, 1);
+    weir_sana_transformer_build_prepare(net, p, 1, 1, NULL);
     weir_sana_transformer_build_step(net, p, &(struct weir_sana_transformer_step){ .tokens = 1 });
     WEIR_TRY(weir_params_status(net->params, error));
     weir_params_seal(net->params);
@@ -417,6 +419,11 @@ void weir_sana_transformer_close(struct weir_sana_transformer **net_p)
 const struct weir_sana_transformer_config *weir_sana_transformer_config_of(const struct weir_sana_transformer *net)
 {
     return &net->config;
+}
+
+const struct weir_params *weir_sana_transformer_params(const struct weir_sana_transformer *net)
+{
+    return net->params;
 }
 
 uint64_t weir_sana_transformer_weight_bytes(const struct weir_sana_transformer *net)

@@ -151,6 +151,7 @@ static enum weir_status fill_facts(struct weir_pipeline *pipeline, const struct 
         .bins = bins,
         .latent_channels = s->vae.latent_channels,
         .latent_factor = factor,
+        .loras = true,
         .text_tokens = WEIR_GEMMA_PROMPT_KEPT_MAX,
         .text_rows = WEIR_GEMMA_PROMPT_KEPT_MAX + 1,
         .text_channels = s->text.width,
@@ -288,13 +289,14 @@ static void build_text(const struct weir_pipeline *pipeline, const void *net, st
     weir_program_output(p, "embedding", weir_gemma2_build(net, p, weir_program_input(p, "ids", WEIR_I32, &ids)));
 }
 
-static void build_prepare(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p, uint32_t rows)
+static void build_prepare(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p, uint32_t rows,
+                          const struct weir_adapters *adapters)
 {
-    weir_sana_transformer_build_prepare(net, p, rows, pipeline->facts.text_tokens);
+    weir_sana_transformer_build_prepare(net, p, rows, pipeline->facts.text_tokens, adapters);
 }
 
 static void build_step(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
-                       const struct weir_item *item)
+                       const struct weir_item *item, const struct weir_adapters *adapters)
 {
     const struct weir_model_facts *facts = &pipeline->facts;
     const uint32_t copies = weir_item_guided(facts, item) ? 2 : 1;
@@ -311,7 +313,8 @@ static void build_step(const struct weir_pipeline *pipeline, const void *net, st
     const struct weir_value k = weir_program_input(p, "k", WEIR_F32, &k_dims);
     struct weir_sana_transformer_step step = { .t = weir_program_input(p, "t", WEIR_F32, &row_dims),
                                                .lengths = weir_program_input(p, "lengths", WEIR_I32, &row_dims),
-                                               .tokens = facts->text_tokens };
+                                               .tokens = facts->text_tokens,
+                                               .adapters = adapters };
     if (copies == 2 || facts->guidance_inside) scale = weir_program_input(p, "guidance", WEIR_F32, &one);
     if (facts->guidance_inside) {
         step.guidance = scale;
@@ -372,6 +375,11 @@ static void build_decode_bands(const struct weir_pipeline *pipeline, const void 
     decoder_output(band, weir_autoencoder_dc_build_steps(net, band, x, cut.step, last));
 }
 
+static const struct weir_params *adapted_params(const void *net)
+{
+    return weir_sana_transformer_params(net);
+}
+
 static uint32_t slot_count(const void *net)
 {
     return weir_sana_transformer_slot_count(net);
@@ -394,7 +402,8 @@ static uint32_t picture_channels(const struct weir_pipeline *pipeline)
     .sampler_config = sampler_config, .tokens = tokens, .net_open = net_open, .net_close = net_close,                  \
     .net_bytes = net_bytes, .build_text = build_text, .build_prepare = build_prepare, .build_step = build_step,        \
     .build_decode = build_decode, .decode_bands = decode_bands, .build_decode_bands = build_decode_bands,              \
-    .slot_count = slot_count, .slot_name = slot_name, .picture_channels = picture_channels
+    .adapted_params = adapted_params, .slot_count = slot_count, .slot_name = slot_name,                                \
+    .picture_channels = picture_channels
 
 const struct weir_pipeline_family weir_pipeline_sana = { .name = "sana", .class_name = "SanaPipeline", SHARED };
 const struct weir_pipeline_family weir_pipeline_sana_sprint = { .name = "sana-sprint",
