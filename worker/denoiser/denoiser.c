@@ -1,6 +1,7 @@
 /* denoise: noise of the item's seed, then step after step to `latents` [channels, frames, height, width]. Every five
  * steps the state goes to the store; a task begins at the newest state that is usable. */
 #include "worker/denoiser/checkpoint.h"
+#include "worker/denoiser/lora_cache.h"
 #include "worker/link/artefact.h"
 #include "worker/stage.h"
 
@@ -11,7 +12,16 @@
 struct denoiser {
     struct weir_open_stage stage;
     struct weir_denoiser *run; /* for the shape seen last; NULL before */
+    uint64_t lora_bytes;       /* of files: for so many its memory is planned */
+    struct weir_lora_cache loras;
 };
+
+static uint64_t lora_bytes(const struct weir_item *item)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < item->lora_count; i++) bytes += item->loras[i].bytes;
+    return bytes;
+}
 
 static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
                                     const struct weir_item *item, struct weir_pipeline_memory *out,
@@ -21,6 +31,7 @@ static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_
         weir_pipeline_plan_memory(pipeline, device, WEIR_PIPELINE_DENOISE, item, out, error);
     /* latents and history read out, and the checkpoint made of them */
     if (status == WEIR_OK) out->host += 4 * sizeof(float) * weir_item_latent_count(weir_pipeline_facts(pipeline), item);
+    if (status == WEIR_OK) out->host += 3 * lora_bytes(item); /* the files, and as f32 what they hold */
     return status;
 }
 
@@ -28,6 +39,7 @@ static void stage_close(struct weir_open_stage *stage)
 {
     struct denoiser *denoiser = (struct denoiser *)stage;
     weir_denoiser_destroy(&denoiser->run);
+    weir_lora_cache_deinit(&denoiser->loras);
     weir_pipeline_unload(stage->ground->pipeline, WEIR_PIPELINE_DENOISE);
     free(denoiser);
 }
@@ -50,7 +62,27 @@ static enum weir_status stage_open(const struct weir_stage_ground *ground, struc
 static bool fits(const struct weir_open_stage *stage, const struct weir_item *item)
 {
     const struct denoiser *denoiser = (const struct denoiser *)stage;
-    return denoiser->run && weir_denoiser_fits(denoiser->run, item);
+    return denoiser->run && weir_denoiser_fits(denoiser->run, item) && lora_bytes(item) <= denoiser->lora_bytes;
+}
+
+/* The run for this item's shape, told its adapters. */
+static enum weir_status ready(struct denoiser *denoiser, struct weir_task *task, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_stage_ground *ground = denoiser->stage.ground;
+    const Weir__Pb__Lease *lease = task->lease;
+    struct weir_lora_use uses[WEIR_ITEM_LORAS_MAX];
+    if (!denoiser->run || !weir_denoiser_fits(denoiser->run, &task->item)) {
+        weir_denoiser_destroy(&denoiser->run);
+        denoiser->lora_bytes = 0;
+        WEIR_TRY(weir_denoiser_create(ground->pipeline, &task->item, &denoiser->run, error));
+    }
+    if (denoiser->lora_bytes < lora_bytes(&task->item)) denoiser->lora_bytes = lora_bytes(&task->item);
+    WEIR_TRY(weir_lora_cache_take(&denoiser->loras, ground->pipeline, ground->link, lease->tenant, lease->spec, uses,
+                                  error));
+    WEIR_TRY(weir_denoiser_adapt(denoiser->run, uses, lease->spec->n_loras, error));
+cleanup:
+    return status;
 }
 
 /* One task's way through the steps. */
@@ -194,10 +226,7 @@ static enum weir_status run(struct weir_open_stage *stage, struct weir_task *tas
     p.count = weir_item_latent_count(facts, &task->item);
     p.latents = malloc(2 * p.count * sizeof *p.latents);
     if (!p.latents) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu latents", p.count));
-    if (!fits(stage, &task->item)) {
-        weir_denoiser_destroy(&denoiser->run);
-        WEIR_TRY(weir_denoiser_create(ground->pipeline, &task->item, &denoiser->run, error));
-    }
+    WEIR_TRY(ready(denoiser, task, error));
     WEIR_TRY(begin(&p, embedding.values, error));
     WEIR_TRY(walk(&p, error));
     WEIR_TRY(publish(&p, error));
