@@ -189,6 +189,15 @@ static enum weir_status check_halves(const struct weir_params *params, struct mo
     return WEIR_OK;
 }
 
+static enum weir_status refuse_number(const struct weir_weight *tensor, float value, struct weir_error *error)
+{
+    return weir_fail(error, WEIR_BAD_FILE, "%s: tensor %.*s holds %s; its numbers must be finite", tensor->file, SHOWN,
+                     tensor->name,
+                     isnan(value) ? "NaN"
+                     : value > 0  ? "inf"
+                                  : "-inf");
+}
+
 /* A tensor's numbers, turned round: columns by rows. */
 static enum weir_status read_turned(const struct weir_weight *tensor, float *scratch, float *out,
                                     struct weir_error *error)
@@ -199,9 +208,7 @@ static enum weir_status read_turned(const struct weir_weight *tensor, float *scr
     for (size_t r = 0; r < rows; r++) {
         for (size_t c = 0; c < columns; c++) {
             const float value = scratch[r * columns + c];
-            if (!isfinite(value))
-                return weir_fail(error, WEIR_BAD_FILE, "%s: tensor %.*s holds %g; its numbers must be finite",
-                                 tensor->file, SHOWN, tensor->name, (double)value);
+            if (!isfinite(value)) return refuse_number(tensor, value, error);
             out[c * rows + r] = value;
         }
     }
@@ -218,9 +225,7 @@ static enum weir_status read_alpha(const struct weir_weight *tensor, double *alp
                          tensor->name, shape_words(tensor, has, sizeof has));
     const enum weir_status status = weir_weight_read_f32(tensor, &value, error);
     if (status != WEIR_OK) return status;
-    if (!isfinite(value))
-        return weir_fail(error, WEIR_BAD_FILE, "%s: tensor %.*s holds %g; its numbers must be finite", tensor->file,
-                         SHOWN, tensor->name, (double)value);
+    if (!isfinite(value)) return refuse_number(tensor, value, error);
     *alpha = (double)value;
     return WEIR_OK;
 }
