@@ -65,9 +65,12 @@ static enum weir_status choose_programs(struct weir_denoiser *d, const struct we
                                         size_t factor_bytes, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    const struct weir_programs_ground ground = { d->pipeline, d->device, d->net, &d->shape };
+    const uint32_t rows = weir_item_guided(&d->pipeline->facts, &d->shape) ? 2 : 1;
+    const struct weir_programs_ground ground = { d->pipeline, d->device, d->net, &d->shape, rows };
+    const struct weir_adapter_set set = { 0, rows, shape };
     const size_t latent_bytes = aligned(d->latent_count * sizeof(float));
-    WEIR_TRY(weir_programs_take(&d->programs, &ground, shape, &d->now, error));
+    WEIR_TRY(weir_programs_take(&d->programs, &ground, &(struct weir_adapters){ &set, shape->count ? 1 : 0 }, &d->now,
+                                error));
     d->latents_at = 0;
     d->previous_at = latent_bytes;
     d->prepare_at = d->previous_at + latent_bytes;

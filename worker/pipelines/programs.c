@@ -4,11 +4,57 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* ---- what a pair is for ---- */
+
+static void own_free(struct weir_programs_sets *own)
+{
+    for (uint32_t i = 0; i < own->count; i++) weir_lora_shape_free(&own->shapes[i]);
+    free(own->sets);
+    free(own->shapes);
+    *own = (struct weir_programs_sets){ 0 };
+}
+
+static enum weir_status own_copy(const struct weir_adapters *adapters, struct weir_programs_sets *out,
+                                 struct weir_error *error)
+{
+    struct weir_programs_sets own = { .sets = calloc(adapters->count + 1, sizeof *own.sets),
+                                      .shapes = calloc(adapters->count + 1, sizeof *own.shapes) };
+    bool whole = own.sets && own.shapes;
+    for (; whole && own.count < adapters->count; own.count++) {
+        const struct weir_adapter_set *from = &adapters->sets[own.count];
+        struct weir_adapter_shape *shape = &own.shapes[own.count];
+        own.sets[own.count] = (struct weir_adapter_set){ from->first_row, from->row_count, shape };
+        shape->count = from->shape->count;
+        shape->parts = malloc((shape->count + 1) * sizeof *shape->parts);
+        whole = shape->parts != NULL;
+        if (whole) memcpy(shape->parts, from->shape->parts, shape->count * sizeof *shape->parts);
+    }
+    if (!whole) {
+        own_free(&own);
+        return weir_fail(error, WEIR_NO_MEMORY, "no memory for the shapes of %u adapters", adapters->count);
+    }
+    *out = own;
+    return WEIR_OK;
+}
+
+static bool is_for(const struct weir_programs_sets *own, const struct weir_adapters *adapters)
+{
+    if (own->count != adapters->count) return false;
+    for (uint32_t i = 0; i < own->count; i++) {
+        const struct weir_adapter_set *a = &own->sets[i], *b = &adapters->sets[i];
+        if (a->first_row != b->first_row || a->row_count != b->row_count) return false;
+        if (!weir_adapter_shapes_equal(a->shape, b->shape)) return false;
+    }
+    return true;
+}
+
+/* ---- pairs ---- */
+
 static void pair_deinit(struct weir_program_pair *pair)
 {
     weir_program_destroy(&pair->step);
     weir_program_destroy(&pair->prepare);
-    weir_lora_shape_free(&pair->shape);
+    own_free(&pair->own);
 }
 
 void weir_programs_deinit(struct weir_programs *programs)
@@ -17,32 +63,18 @@ void weir_programs_deinit(struct weir_programs *programs)
     *programs = (struct weir_programs){ 0 };
 }
 
-static enum weir_status copy_shape(const struct weir_adapter_shape *shape, struct weir_adapter_shape *out,
-                                   struct weir_error *error)
-{
-    if (shape->count == 0) return WEIR_OK;
-    out->parts = malloc(shape->count * sizeof *out->parts);
-    if (!out->parts) return weir_fail(error, WEIR_NO_MEMORY, "no memory for %u adapted linears", shape->count);
-    memcpy(out->parts, shape->parts, shape->count * sizeof *out->parts);
-    out->count = shape->count;
-    return WEIR_OK;
-}
-
-static enum weir_status plan(const struct weir_programs_ground *ground, const struct weir_adapter_shape *shape,
+static enum weir_status plan(const struct weir_programs_ground *ground, const struct weir_adapters *adapters,
                              struct weir_program_pair *out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     const struct weir_pipeline_family *family = ground->pipeline->family;
-    const uint32_t rows = weir_item_guided(&ground->pipeline->facts, ground->item) ? 2 : 1;
-    const struct weir_adapter_set set = { 0, rows, shape };
-    const struct weir_adapters adapters = { &set, shape->count ? 1 : 0 };
     struct weir_program_pair pair = { 0 };
-    WEIR_TRY(copy_shape(shape, &pair.shape, error));
+    WEIR_TRY(own_copy(adapters, &pair.own, error));
     WEIR_TRY(weir_run_create_program(ground->device, &pair.prepare, error));
     WEIR_TRY(weir_run_create_program(ground->device, &pair.step, error));
-    family->build_prepare(ground->pipeline, ground->net, pair.prepare, rows, &adapters);
+    family->build_prepare(ground->pipeline, ground->net, pair.prepare, ground->rows, adapters);
     WEIR_TRY(weir_program_finish(pair.prepare, error));
-    family->build_step(ground->pipeline, ground->net, pair.step, ground->item, &adapters);
+    family->build_step(ground->pipeline, ground->net, pair.step, ground->item, adapters);
     WEIR_TRY(weir_program_finish(pair.step, error));
     *out = pair;
     pair = (struct weir_program_pair){ 0 };
@@ -64,17 +96,17 @@ static struct weir_program_pair *make_place(struct weir_programs *programs)
 }
 
 enum weir_status weir_programs_take(struct weir_programs *programs, const struct weir_programs_ground *ground,
-                                    const struct weir_adapter_shape *shape, const struct weir_program_pair **out,
+                                    const struct weir_adapters *adapters, const struct weir_program_pair **out,
                                     struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct weir_program_pair pair, *found = NULL;
-    assert(programs->count > 0 || shape->count == 0);
+    assert(programs->count > 0 || adapters->count == 0);
     for (uint32_t i = 0; i < programs->count && !found; i++) {
-        if (weir_adapter_shapes_equal(&programs->pairs[i].shape, shape)) found = &programs->pairs[i];
+        if (is_for(&programs->pairs[i].own, adapters)) found = &programs->pairs[i];
     }
     if (!found) {
-        WEIR_TRY(plan(ground, shape, &pair, error));
+        WEIR_TRY(plan(ground, adapters, &pair, error));
         found = make_place(programs);
         *found = pair;
     }
