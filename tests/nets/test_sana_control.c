@@ -2,6 +2,7 @@
  * that diffusers gives; and the same bytes wherever they are cut. The vectors and folders are made by
  * tests/golden/make_tiny_sana_control.py and make_tiny_sana_start.py. */
 #include "tests/nets/bench.h"
+#include "tests/nets/lora_file.h"
 
 #include "worker/rgb.h"
 
@@ -173,6 +174,79 @@ static void a_resumed_run_ends_with_the_same_bytes(void **state)
     }
 }
 
+/* An adapter of linears that a ControlNet has by the same names. */
+static struct weir_lora *adapter(const struct bench *b, const struct run *run)
+{
+    static struct file f;
+    struct weir_lora *lora = NULL;
+    const uint32_t width = looks(run) ? 10 : 20, channels = looks(run) ? 4 : 5, inner = looks(run) ? 12 : 20;
+    char in[16], out[16], pixel[16], cross[16];
+    snprintf(in, sizeof in, "2,%u", width);
+    snprintf(out, sizeof out, "%u,2", width);
+    snprintf(pixel, sizeof pixel, "2,%u", channels);
+    snprintf(cross, sizeof cross, "2,%u", inner);
+    file_begin(&f, NULL);
+    file_add(&f, "transformer.patch_embed.proj.lora_A.weight", pixel, 2 * channels, 0.1f, true);
+    file_add(&f, "transformer.patch_embed.proj.lora_B.weight", out, 2 * width, -0.3f, true);
+    file_add(&f, "transformer.transformer_blocks.0.attn1.to_out.0.lora_A.weight", in, 2 * width, 0.2f, true);
+    file_add(&f, "transformer.transformer_blocks.0.attn1.to_out.0.lora_B.weight", out, 2 * width, -0.2f, true);
+    file_add(&f, "transformer.transformer_blocks.1.attn2.to_out.0.lora_B.weight", out, 2 * width, 0.1f, false);
+    file_add(&f, "transformer.transformer_blocks.1.attn2.to_out.0.lora_A.weight", cross, 2 * inner, 0.1f, true);
+    file_end(&f);
+    OK(weir_pipeline_lora(b->pipeline, f.bytes, f.count, "made here", &lora, &error));
+    return lora;
+}
+
+/* Beside a picture, adapters do what they do alone: with weight 0 nothing, else something, the same after a resume. */
+static void see_adapters(const char *device)
+{
+    static const size_t which[] = { CONTROLLED, STARTED };
+    for (size_t w = 0; w < WEIR_COUNT(which); w++) {
+        const struct run *run = &runs[which[w]];
+        struct bench b = bench_open(device, run->folder);
+        struct vectors v = vectors_open(run->vectors);
+        struct weir_item item = resolve(&b, run), plain = item;
+        const size_t bytes = weir_item_latent_count(b.facts, &item) * sizeof(float);
+        float *picture = encode(&b, &v, run, &item), *embedding = bench_embed(&b, prompt, run->negative, &item);
+        float *none = malloc(bytes), *whole = malloc(bytes), *half = malloc(bytes), *previous = malloc(bytes),
+              *end = malloc(bytes);
+        struct weir_denoiser_input input = input_of(run, embedding, picture);
+        struct weir_denoiser *denoiser = NULL;
+        struct weir_lora *lora = adapter(&b, run);
+        item.lora_count = 1;
+        OK(weir_denoiser_create(b.pipeline, &item, &denoiser, &error));
+        walk(denoiser, &plain, &input, NULL, run->taken, none, NULL);
+        OK(weir_denoiser_adapt(denoiser, &(struct weir_lora_use){ lora, 0 }, 1, &error));
+        walk(denoiser, &item, &input, NULL, run->taken, end, NULL);
+        assert_memory_equal(end, none, bytes);
+        OK(weir_denoiser_adapt(denoiser, &(struct weir_lora_use){ lora, 1 }, 1, &error));
+        walk(denoiser, &item, &input, NULL, run->taken, whole, NULL);
+        assert_memory_not_equal(whole, none, bytes);
+        walk(denoiser, &item, &input, NULL, 2, half, previous);
+        const struct weir_denoiser_state at = { 2, half, weir_denoiser_looks_back(denoiser) ? previous : NULL };
+        input.start = NULL;
+        walk(denoiser, &item, &input, &at, run->taken, end, NULL);
+        assert_memory_equal(end, whole, bytes);
+        weir_lora_destroy(&lora);
+        weir_denoiser_destroy(&denoiser);
+        free(picture), free(embedding), free(none), free(whole), free(half), free(previous), free(end);
+        vectors_close(&v);
+        bench_close(&b);
+    }
+}
+
+static void adapters_work_beside_a_picture_on_ref(void **state)
+{
+    (void)state;
+    see_adapters("ref");
+}
+
+static void adapters_work_beside_a_picture_on_cpu(void **state)
+{
+    (void)state;
+    see_adapters("cpu");
+}
+
 static void latents_that_are_missing_are_refused(void **state)
 {
     (void)state;
@@ -304,6 +378,8 @@ int main(void)
         cmocka_unit_test(whole_runs_give_diffusers_pixels_on_ref),
         cmocka_unit_test(whole_runs_give_diffusers_pixels_on_cpu),
         cmocka_unit_test(a_resumed_run_ends_with_the_same_bytes),
+        cmocka_unit_test(adapters_work_beside_a_picture_on_ref),
+        cmocka_unit_test(adapters_work_beside_a_picture_on_cpu),
         cmocka_unit_test(latents_that_are_missing_are_refused),
         cmocka_unit_test(memory_is_known_before_it_is_taken),
         cmocka_unit_test(a_picture_is_taken_by_models_that_can_and_asked_for_by_those_that_must),

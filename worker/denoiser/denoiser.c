@@ -3,6 +3,7 @@
  * encoded before, unless it was for the task before or none of it is needed behind the state. */
 #include "worker/denoiser/checkpoint.h"
 #include "worker/denoiser/encoded.h"
+#include "worker/denoiser/lora_cache.h"
 #include "worker/link/artefact.h"
 #include "worker/stage.h"
 
@@ -14,6 +15,8 @@ struct denoiser {
     struct weir_open_stage stage;
     struct weir_denoiser *run; /* for the shape seen last; NULL before */
     struct weir_encoded control, start;
+    uint64_t lora_bytes; /* of files: for so many its memory is planned */
+    struct weir_lora_cache loras;
 };
 
 /* What comes before the steps of an item with a picture: it takes the place of the run, but for what it leaves. */
@@ -42,6 +45,7 @@ static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_
     if (status != WEIR_OK) return status;
     /* latents and history read out, and the checkpoint made of them */
     out->host += 4 * sizeof(float) * weir_item_latent_count(weir_pipeline_facts(pipeline), item);
+    out->host += 3 * weir_item_lora_bytes(item); /* the files, and as f32 what they hold */
     return item->has_control || item->has_start ? plan_encode(pipeline, device, item, out, error) : WEIR_OK;
 }
 
@@ -51,6 +55,7 @@ static void stage_close(struct weir_open_stage *stage)
     weir_denoiser_destroy(&denoiser->run);
     weir_encoded_deinit(&denoiser->control);
     weir_encoded_deinit(&denoiser->start);
+    weir_lora_cache_deinit(&denoiser->loras);
     weir_pipeline_unload(stage->ground->pipeline, WEIR_PIPELINE_DENOISE);
     free(denoiser);
 }
@@ -77,7 +82,29 @@ static bool fits(const struct weir_open_stage *stage, const struct weir_item *it
     const struct weir_model_facts *facts = weir_pipeline_facts(stage->ground->pipeline);
     if (item->has_control && !weir_encoded_has(&denoiser->control, facts, item, item->control)) return false;
     if (item->has_start && !weir_encoded_has(&denoiser->start, facts, item, item->start)) return false;
-    return denoiser->run && weir_denoiser_fits(denoiser->run, item);
+    return denoiser->run && weir_denoiser_fits(denoiser->run, item) &&
+           weir_item_lora_bytes(item) <= denoiser->lora_bytes;
+}
+
+/* The run for this item's shape, told its adapters. */
+static enum weir_status ready(struct denoiser *denoiser, struct weir_task *task, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_stage_ground *ground = denoiser->stage.ground;
+    const Weir__Pb__Lease *lease = task->lease;
+    struct weir_lora_use uses[WEIR_ITEM_LORAS_MAX];
+    if (!denoiser->run || !weir_denoiser_fits(denoiser->run, &task->item)) {
+        weir_denoiser_destroy(&denoiser->run);
+        denoiser->lora_bytes = 0;
+        WEIR_TRY(weir_denoiser_create(ground->pipeline, &task->item, &denoiser->run, error));
+    }
+    if (denoiser->lora_bytes < weir_item_lora_bytes(&task->item))
+        denoiser->lora_bytes = weir_item_lora_bytes(&task->item);
+    WEIR_TRY(weir_lora_cache_take(&denoiser->loras, ground->pipeline, ground->link, lease->tenant, lease->spec, uses,
+                                  error));
+    WEIR_TRY(weir_denoiser_adapt(denoiser->run, uses, lease->spec->n_loras, error));
+cleanup:
+    return status;
 }
 
 /* One task's way through the steps. */
@@ -142,10 +169,7 @@ static enum weir_status begin(struct passage *p, const float *embedding, struct 
     if (item->has_control) WEIR_TRY(encode(p, &denoiser->control, item->control, spec->control, &input.control, error));
     if (item->has_start && !resumes)
         WEIR_TRY(encode(p, &denoiser->start, item->start, spec->start_image, &input.start, error));
-    if (!denoiser->run || !weir_denoiser_fits(denoiser->run, item)) {
-        weir_denoiser_destroy(&denoiser->run);
-        WEIR_TRY(weir_denoiser_create(p->ground->pipeline, item, &denoiser->run, error));
-    }
+    WEIR_TRY(ready(denoiser, task, error));
     WEIR_TRY(weir_denoiser_begin(denoiser->run, item, &input, resumes ? &from : NULL, error));
     if (resumes) {
         task->resumed_step = state.step;

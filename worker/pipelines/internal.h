@@ -4,6 +4,7 @@
 
 #include "kernels/program.h"
 #include "worker/nets/bands.h"
+#include "worker/nets/lora.h"
 #include "worker/pipelines/pipeline.h"
 #include "worker/samplers/sampler.h"
 
@@ -18,7 +19,7 @@
  * H, W, 3], output "z" [1, 1, h, w, C]. step: externs "latents" and "previous" f32 [items, C, T, H W,
  * 1], inputs "t" [R], "guidance" [items] (when guided, or where the network is told it), "lengths" i32 [R] (where
  * embeddings count their tokens), "k" [items, coefficients]: of sampler_step, and of latents_pack_scaled where a sampler
- * scales what the network is given. decode: input "z" f32 [frames, C, 1, h w, 1], outputs "picture" and "rgb". In bands:
+ * scales what the network is given; with adapters both have the extern of nets/adapters.h. decode: input "z" f32 [frames, C, 1, h w, 1], outputs "picture" and "rgb". In bands:
  * first "z" of one frame to output "cut" of bands.height rows, then extern "x", a window of those rows from any of them
  * on, to "picture" and "rgb", bands.scale rows for each. */
 
@@ -51,10 +52,13 @@ struct weir_pipeline_family {
     uint64_t (*net_bytes)(enum weir_pipeline_stage stage, const void *net);
 
     void (*build_text)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p, uint32_t tokens);
+    /* A net with adapters is built with theirs (count 0: none). */
     void (*build_prepare)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
-                          const struct weir_item *item);
+                          const struct weir_item *item, const struct weir_adapters *adapters);
     void (*build_step)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
-                       const struct weir_item *item);
+                       const struct weir_item *item, const struct weir_adapters *adapters);
+    /* The denoiser's layers, of which adapters name linears. */
+    const struct weir_params *(*adapted_params)(const void *net);
     void (*build_decode)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
                          const struct weir_item *item, uint32_t frames);
     /* How one frame's decode is cut, and its two programs; both NULL in a family that never cuts. */
@@ -119,6 +123,9 @@ enum weir_status weir_encoder_plan(struct weir_pipeline *pipeline, struct weir_d
 enum weir_status weir_decoder_plan(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
                                    const struct weir_item *item, uint32_t frames_per_run, struct weir_decoder **out,
                                    struct weir_error *error);
+/* Makes a planned run say what it takes with adapters of files as large as the item's, whatever is in them. */
+enum weir_status weir_denoiser_plan_loras(struct weir_denoiser *denoiser, const struct weir_item *item,
+                                          struct weir_error *error);
 /* Of what a run takes, the part in host memory. */
 uint64_t weir_text_host_bytes(const struct weir_text *text);
 uint64_t weir_denoiser_host_bytes(const struct weir_denoiser *denoiser);

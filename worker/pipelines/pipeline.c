@@ -259,6 +259,17 @@ enum weir_status weir_pipeline_net(const struct weir_pipeline *pipeline, enum we
                      weir_pipeline_stage_name(stage));
 }
 
+enum weir_status weir_pipeline_lora(const struct weir_pipeline *pipeline, const void *bytes, size_t count,
+                                    const char *label, struct weir_lora **out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    void *net;
+    WEIR_TRY(weir_pipeline_net(pipeline, WEIR_PIPELINE_DENOISE, &net, error));
+    WEIR_TRY(weir_lora_parse(bytes, count, label, pipeline->family->adapted_params(net), out, error));
+cleanup:
+    return status;
+}
+
 /* ---- memory ---- */
 
 static enum weir_status plan_run(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
@@ -278,6 +289,7 @@ static enum weir_status plan_run(struct weir_pipeline *pipeline, struct weir_dev
         break;
     case WEIR_PIPELINE_DENOISE:
         WEIR_TRY(weir_denoiser_plan(pipeline, device, net, item, &denoiser, error));
+        if (item->lora_count) WEIR_TRY(weir_denoiser_plan_loras(denoiser, item, error));
         out->host = weir_denoiser_host_bytes(denoiser);
         out->arena = weir_denoiser_bytes(denoiser) - out->host;
         break;

@@ -32,6 +32,7 @@
 
 #include "kernels/device.h"
 #include "proto/base/bytes.h"
+#include "worker/nets/lora.h"
 #include "worker/pipelines/item.h"
 
 struct weir_model_dir;
@@ -117,6 +118,13 @@ uint64_t weir_text_bytes(const struct weir_text *text);
 enum weir_status weir_text_run(struct weir_text *text, const char *words, bool is_negative, float *out,
                                struct weir_error *error);
 
+/* ---- adapters ---- */
+
+/* Reads a LoRA file for the pipeline's denoiser, which is loaded: nets/lora.h. Good for as long as the pipeline is open.
+ */
+enum weir_status weir_pipeline_lora(const struct weir_pipeline *pipeline, const void *bytes, size_t count,
+                                    const char *label, struct weir_lora **out, struct weir_error *error);
+
 /* ---- denoise: from noise to latents, a step at a time ---- */
 
 struct weir_denoiser;
@@ -137,6 +145,12 @@ uint64_t weir_denoiser_bytes(const struct weir_denoiser *denoiser);
 /* True when this handle can run that item as it is. */
 bool weir_denoiser_fits(const struct weir_denoiser *denoiser, const struct weir_item *item);
 
+/* The adapters of the items that are begun from now on, until they are set anew; count 0: none. What they are is copied.
+ * Adapters of a shape that was not seen lately (which linears, which ranks) are planned; where they take more memory, the
+ * next begin takes it. Drops what was in progress. */
+enum weir_status weir_denoiser_adapt(struct weir_denoiser *denoiser, const struct weir_lora_use *uses, size_t count,
+                                     struct weir_error *error);
+
 /* What an item is made from: all of it is copied by begin. */
 struct weir_denoiser_input {
     const float *embedding;
@@ -146,8 +160,8 @@ struct weir_denoiser_input {
 
 /* Starts an item: draws its noise (state NULL) or takes up a checkpoint. Drops what was in progress. The first begin
  * allocates; later ones do not.
- * Errors   BAD_ARGUMENT: the item does not fit, a picture's latents are missing, or the state has a step over the count
- *          or lacks `previous`;
+ * Errors   BAD_ARGUMENT: the item does not fit, has other adapters than weir_denoiser_adapt was told, a picture's latents
+ *          are missing, or the state has a step over the count or lacks `previous`;
  *          BAD_FILE: the embedding counts no such number of tokens */
 enum weir_status weir_denoiser_begin(struct weir_denoiser *denoiser, const struct weir_item *item,
                                      const struct weir_denoiser_input *input, const struct weir_denoiser_state *state,
