@@ -58,13 +58,22 @@ static inline float *bench_embed(const struct bench *b, const char *prompt, cons
     return embedding;
 }
 
-/* Latents after `until` steps from `state`; `previous` may be NULL. */
+/* Latents after `until` steps from `state`, alone in the handle; `previous` may be NULL. */
 static inline void denoise(struct weir_denoiser *denoiser, const struct weir_item *item, const float *embedding,
                            const struct weir_denoiser_state *state, uint32_t until, float *latents, float *previous)
 {
-    OK(weir_denoiser_begin(denoiser, item, embedding, state, &error));
-    while (weir_denoiser_step_index(denoiser) < until) OK(weir_denoiser_step(denoiser, &error));
-    OK(weir_denoiser_read(denoiser, latents, previous, &error));
+    uint32_t seat;
+    OK(weir_denoiser_begin(denoiser, item, embedding, state, &seat, &error));
+    while (weir_denoiser_step_index(denoiser, seat) < until) OK(weir_denoiser_step(denoiser, &error));
+    OK(weir_denoiser_read(denoiser, seat, latents, previous, &error));
+    OK(weir_denoiser_leave(denoiser, seat, &error));
+}
+
+static inline uint32_t steps_of(const struct bench *b, const struct weir_item *item, bool *looks_back)
+{
+    uint32_t steps;
+    OK(weir_pipeline_walk(b->pipeline, item, &steps, looks_back, &error));
+    return steps;
 }
 
 static inline void see_pixels(const char *what, const uint8_t *a, const uint8_t *b, size_t count)

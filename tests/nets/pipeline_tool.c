@@ -172,16 +172,17 @@ static bool encode(struct tool *tool, const char *prompt, const char *negative, 
 static bool denoise(struct tool *tool, const float *embedding, float *latents)
 {
     struct weir_denoiser *denoiser = NULL;
+    uint32_t seat;
     bool good = load(tool, WEIR_PIPELINE_DENOISE) &&
-                weir_denoiser_create(tool->pipeline, &tool->item, &denoiser, &tool->error) == WEIR_OK &&
-                weir_denoiser_begin(denoiser, &tool->item, embedding, NULL, &tool->error) == WEIR_OK;
-    while (good && weir_denoiser_step_index(denoiser) < weir_denoiser_step_count(denoiser)) {
+                weir_denoiser_create(tool->pipeline, &tool->item, 1, &denoiser, &tool->error) == WEIR_OK &&
+                weir_denoiser_begin(denoiser, &tool->item, embedding, NULL, &seat, &tool->error) == WEIR_OK;
+    while (good && weir_denoiser_step_index(denoiser, seat) < weir_denoiser_step_count(denoiser, seat)) {
         const double begin = seconds();
         good = weir_denoiser_step(denoiser, &tool->error) == WEIR_OK;
-        printf("step=%u seconds=%.3f\n", weir_denoiser_step_index(denoiser), seconds() - begin);
+        printf("step=%u seconds=%.3f\n", weir_denoiser_step_index(denoiser, seat), seconds() - begin);
         fflush(stdout);
     }
-    good = good && weir_denoiser_read(denoiser, latents, NULL, &tool->error) == WEIR_OK;
+    good = good && weir_denoiser_read(denoiser, seat, latents, NULL, &tool->error) == WEIR_OK;
     end_stage(tool, WEIR_PIPELINE_DENOISE);
     weir_denoiser_destroy(&denoiser);
     weir_pipeline_unload(tool->pipeline, WEIR_PIPELINE_DENOISE);

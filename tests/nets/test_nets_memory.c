@@ -62,7 +62,8 @@ static enum weir_status open_pipeline(struct attempt *a, struct weir_error *erro
     enum weir_status status = WEIR_OK;
     struct weir_item_wish wish = WEIR_ITEM_WISH_NONE;
     wish.width = wish.height = a->side;
-    wish.frames = wish.steps = 1;
+    wish.frames = 1;
+    wish.steps = 2;
     wish.guidance = a->guidance;
     wish.sampler = a->sampler;
     WEIR_TRY(weir_pipeline_open(a->model, &a->pipeline, error));
@@ -88,11 +89,14 @@ static enum weir_status run_denoise(struct attempt *a, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct weir_denoiser *denoiser = NULL;
+    uint32_t seats[2];
     WEIR_TRY(weir_pipeline_load(a->pipeline, a->device, WEIR_PIPELINE_DENOISE, error));
-    WEIR_TRY(weir_denoiser_create(a->pipeline, &a->item, &denoiser, error));
-    WEIR_TRY(weir_denoiser_begin(denoiser, &a->item, a->embedding, NULL, error));
+    WEIR_TRY(weir_denoiser_create(a->pipeline, &a->item, 2, &denoiser, error));
+    for (int i = 0; i < 2; i++) WEIR_TRY(weir_denoiser_begin(denoiser, &a->item, a->embedding, NULL, &seats[i], error));
     WEIR_TRY(weir_denoiser_step(denoiser, error));
-    WEIR_TRY(weir_denoiser_read(denoiser, a->latents, NULL, error));
+    WEIR_TRY(weir_denoiser_read(denoiser, seats[1], a->latents, NULL, error));
+    WEIR_TRY(weir_denoiser_leave(denoiser, seats[0], error));
+    WEIR_TRY(weir_denoiser_step(denoiser, error)); /* one is left: another program */
 cleanup:
     weir_denoiser_destroy(&denoiser);
     weir_pipeline_unload(a->pipeline, WEIR_PIPELINE_DENOISE);

@@ -60,6 +60,7 @@ struct passage {
     const struct weir_stage_ground *ground;
     struct weir_checkpoint_place place;
     struct weir_checkpoint_owner owner;
+    uint32_t seat;
     float *latents; /* read out: count floats, then as many of history */
     size_t count;
 };
@@ -71,23 +72,24 @@ static enum weir_status begin(struct passage *p, const float *embedding, struct 
     struct weir_denoiser *run = p->denoiser->run;
     struct weir_checkpoint_state state;
     void *memory = NULL;
+    bool looks_back;
 
-    /* The sampler's table, and with it the number of steps and what a state holds, is known once the item was begun. */
-    WEIR_TRY(weir_denoiser_begin(run, &task->item, embedding, NULL, error));
+    WEIR_TRY(weir_pipeline_walk(p->ground->pipeline, &task->item, &p->owner.step_count, &looks_back, error));
     weir_spec_fingerprint(task->lease->spec, p->owner.spec_digest);
     memcpy(p->owner.model_digest, p->ground->model_digest, WEIR_SHA256_BYTES);
     p->owner.numerics_class = p->ground->device->numerics_class;
     p->owner.sampler = weir_item_sampler_name(task->item.sampler);
     p->owner.latent_count = p->count;
-    p->owner.history_count = weir_denoiser_looks_back(run) ? p->count : 0;
-    p->owner.step_count = weir_denoiser_step_count(run);
+    p->owner.history_count = looks_back ? p->count : 0;
     p->place = (struct weir_checkpoint_place){ p->ground->link->store, p->ground->log, task->lease->tenant, &task->id };
     if (weir_checkpoint_load(&p->place, &p->owner, &state, &memory)) {
         const struct weir_denoiser_state from = { state.step, state.latents, state.history };
-        WEIR_TRY(weir_denoiser_begin(run, &task->item, embedding, &from, error));
+        WEIR_TRY(weir_denoiser_begin(run, &task->item, embedding, &from, &p->seat, error));
         task->resumed_step = state.step;
         weir_log(p->ground->log, WEIR_LOG_INFO, "denoise resumed index=%u step=%u of=%u", task->id.index, state.step,
                  p->owner.step_count);
+    } else {
+        WEIR_TRY(weir_denoiser_begin(run, &task->item, embedding, NULL, &p->seat, error));
     }
 cleanup:
     free(memory);
@@ -96,7 +98,7 @@ cleanup:
 
 static enum weir_status read_state(struct passage *p, struct weir_error *error)
 {
-    return weir_denoiser_read(p->denoiser->run, p->latents, p->owner.history_count ? p->latents + p->count : NULL,
+    return weir_denoiser_read(p->denoiser->run, p->seat, p->latents, p->owner.history_count ? p->latents + p->count : NULL,
                               error);
 }
 
@@ -125,7 +127,7 @@ static enum weir_status walk(struct passage *p, struct weir_error *error)
     enum weir_status status = WEIR_OK;
     struct weir_denoiser *run = p->denoiser->run;
     const uint32_t steps = p->owner.step_count;
-    uint32_t step = weir_denoiser_step_index(run);
+    uint32_t step = weir_denoiser_step_index(run, p->seat);
 
     weir_task_progress(p->task, step, steps);
     while (step < steps) {
@@ -137,7 +139,7 @@ static enum weir_status walk(struct passage *p, struct weir_error *error)
         }
         WEIR_TRY(weir_denoiser_step(run, error));
         p->task->steps_run++;
-        step = weir_denoiser_step_index(run);
+        step = weir_denoiser_step_index(run, p->seat);
         if (step % WEIR_CHECKPOINT_STEPS == 0 && step < steps) {
             struct weir_error why;
             const enum weir_status saved = save(p, step, &why);
@@ -194,12 +196,13 @@ static enum weir_status run(struct weir_open_stage *stage, struct weir_task *tas
     p.count = weir_item_latent_count(facts, &task->item);
     p.latents = malloc(2 * p.count * sizeof *p.latents);
     if (!p.latents) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu latents", p.count));
-    if (!fits(stage, &task->item)) {
+    if (!fits(stage, &task->item) || weir_denoiser_seated(denoiser->run) > 0) {
         weir_denoiser_destroy(&denoiser->run);
-        WEIR_TRY(weir_denoiser_create(ground->pipeline, &task->item, &denoiser->run, error));
+        WEIR_TRY(weir_denoiser_create(ground->pipeline, &task->item, 1, &denoiser->run, error));
     }
     WEIR_TRY(begin(&p, embedding.values, error));
     WEIR_TRY(walk(&p, error));
+    WEIR_TRY(weir_denoiser_leave(denoiser->run, p.seat, error));
     WEIR_TRY(publish(&p, error));
 cleanup:
     free(p.latents);

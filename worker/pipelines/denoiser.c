@@ -1,5 +1,10 @@
-/* One allocation holds, one behind the other: the latents and the last data prediction, which live from step to step;
- * the arena of prepare, whose outputs are the slots that every step reads; the arena of step. */
+/* One allocation holds, one behind the other: the latents of all places, and the last data predictions, which live from
+ * step to step; every slot that a step reads, for all places; and scratch, which is the arena of prepare while an item is
+ * seated and that of a step's program otherwise.
+ *
+ * Place i of a value lies right behind place i - 1, so the program for n items finds them at places 0..n-1. Prepare
+ * runs for one item and writes its slots where that item's place is. Whoever leaves, the last takes his place: one item
+ * is copied at most. */
 #include "worker/pipelines/internal.h"
 #include "worker/samplers/noise.h"
 
@@ -9,24 +14,43 @@
 #include <string.h>
 
 #define SLOT_NAME_BYTES 32
+#define ROWS_MAX (2 * WEIR_DENOISER_SEATS_MAX)
+
+struct slot { /* what prepare leaves for the steps */
+    char name[SLOT_NAME_BYTES];
+    size_t at, bytes; /* in the allocation; of one place */
+};
+
+struct seat {
+    struct weir_sampler *sampler; /* NULL: free */
+    struct weir_item item;
+    uint32_t place, done;
+    int32_t lengths[2]; /* real tokens of each row; where embeddings count them */
+};
+
+/* Of the step in progress, on their way in: by row, or by item. */
+struct inputs {
+    float t[ROWS_MAX], guidance[WEIR_DENOISER_SEATS_MAX];
+    int32_t lengths[ROWS_MAX];
+    struct weir_sampler_coefficients k[WEIR_DENOISER_SEATS_MAX];
+};
 
 struct weir_denoiser {
     struct weir_pipeline *pipeline;
     struct weir_device *device;
-    const void *net; /* borrowed: the stage's */
-    struct weir_program *prepare, *step;
-    size_t latent_count, latents_at, previous_at, prepare_at, step_at, bytes;
-    struct weir_binding *bindings; /* of step: every slot, then latents and previous */
-    char (*names)[SLOT_NAME_BYTES];
-    uint32_t binding_count;
+    const void *net;                                               /* borrowed: the stage's */
+    struct weir_program *prepare, *steps[WEIR_DENOISER_SEATS_MAX]; /* steps[n - 1]: of n items; NULL: not planned yet */
+    size_t latent_count, latents_at, previous_at, scratch_at, scratch_bytes;
+    struct slot *slots;
+    struct weir_binding *bindings; /* of prepare: every slot; of step: latents and previous behind them */
+    uint32_t slot_count;
     struct weir_run run;
-    float *host;                  /* latent_count: noise on its way in; NULL before the first begin */
-    struct weir_item shape;       /* planned for */
-    struct weir_item item;        /* in progress */
-    int32_t lengths[2];           /* real tokens of each row; where embeddings count them */
-    float t[2], guidance;         /* of the step in progress: on their way in */
-    struct weir_sampler *sampler; /* NULL: no item was begun */
-    uint32_t done;
+    float *host;            /* latent_count: noise on its way in; NULL before the first begin */
+    struct weir_item shape; /* planned for */
+    uint32_t seat_count, seated;
+    struct seat seats[WEIR_DENOISER_SEATS_MAX];
+    uint32_t at_place[WEIR_DENOISER_SEATS_MAX]; /* which seat; of `seated` places */
+    struct inputs inputs;
 };
 
 static size_t aligned(size_t bytes)
@@ -34,26 +58,76 @@ static size_t aligned(size_t bytes)
     return (bytes + WEIR_ALIGNMENT - 1) / WEIR_ALIGNMENT * WEIR_ALIGNMENT;
 }
 
-static enum weir_status name_bindings(struct weir_denoiser *d, struct weir_error *error)
+static uint32_t copies_of(const struct weir_denoiser *d)
 {
+    return weir_item_guided(&d->pipeline->facts, &d->shape) ? 2 : 1;
+}
+
+static size_t latent_bytes(const struct weir_denoiser *d)
+{
+    return d->latent_count * sizeof(float);
+}
+
+/* ---- planning ---- */
+
+static enum weir_status plan_prepare(struct weir_denoiser *d, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
     const struct weir_pipeline_family *family = d->pipeline->family;
-    const uint32_t slots = family->slot_count(d->net);
-    d->binding_count = slots + 2;
-    d->bindings = calloc(d->binding_count, sizeof *d->bindings);
-    d->names = calloc(d->binding_count, sizeof *d->names);
-    if (!d->bindings || !d->names)
-        return weir_fail(error, WEIR_NO_MEMORY, "no memory for the names of %u slots", slots);
-    for (uint32_t i = 0; i < slots; i++) {
-        family->slot_name(i, d->names[i], SLOT_NAME_BYTES);
-        d->bindings[i].name = d->names[i];
+    d->slot_count = family->slot_count(d->net);
+    d->slots = calloc(d->slot_count + 1, sizeof *d->slots);
+    d->bindings = calloc(d->slot_count + 2, sizeof *d->bindings);
+    if (!d->slots || !d->bindings) {
+        WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for the names of %u slots", d->slot_count));
     }
-    d->bindings[slots].name = "latents";
-    d->bindings[slots + 1].name = "previous";
-    return WEIR_OK;
+    WEIR_TRY(weir_run_create_program(d->device, &d->prepare, error));
+    family->build_prepare(d->pipeline, d->net, d->prepare, copies_of(d));
+    for (uint32_t i = 0; i < d->slot_count; i++) {
+        family->slot_name(i, d->slots[i].name, SLOT_NAME_BYTES);
+        d->bindings[i].name = d->slots[i].name;
+        weir_program_output_elsewhere(d->prepare, d->slots[i].name);
+    }
+    d->bindings[d->slot_count].name = "latents";
+    d->bindings[d->slot_count + 1].name = "previous";
+    WEIR_TRY(weir_program_finish(d->prepare, error));
+cleanup:
+    return status;
+}
+
+static enum weir_status plan_step(struct weir_denoiser *d, uint32_t items, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_program *p = NULL;
+    if (d->steps[items - 1]) return WEIR_OK;
+    WEIR_TRY(weir_run_create_program(d->device, &p, error));
+    d->pipeline->family->build_step(d->pipeline, d->net, p, &d->shape, items);
+    WEIR_TRY(weir_program_finish(p, error));
+    d->steps[items - 1] = p;
+    p = NULL;
+cleanup:
+    weir_program_destroy(&p);
+    return status;
+}
+
+static void lay_out(struct weir_denoiser *d)
+{
+    const size_t prepare = weir_program_arena_bytes(d->prepare);
+    const size_t step = weir_program_arena_bytes(d->steps[d->seat_count - 1]);
+    d->latents_at = 0;
+    d->previous_at = aligned(d->seat_count * latent_bytes(d));
+    size_t at = 2 * d->previous_at;
+    for (uint32_t i = 0; i < d->slot_count; i++) {
+        d->slots[i].at = at;
+        d->slots[i].bytes = weir_program_bytes(d->prepare, d->slots[i].name);
+        at += aligned(d->seat_count * d->slots[i].bytes);
+    }
+    d->scratch_at = at;
+    d->scratch_bytes = aligned(prepare > step ? prepare : step);
 }
 
 enum weir_status weir_denoiser_plan(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
-                                    const struct weir_item *item, struct weir_denoiser **out, struct weir_error *error)
+                                    const struct weir_item *item, uint32_t seats, struct weir_denoiser **out,
+                                    struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct weir_denoiser *d = calloc(1, sizeof *d);
@@ -62,22 +136,13 @@ enum weir_status weir_denoiser_plan(struct weir_pipeline *pipeline, struct weir_
     d->device = device;
     d->net = net;
     d->shape = *item;
+    d->seat_count = seats;
+    assert(seats >= 1 && seats <= WEIR_DENOISER_SEATS_MAX);
     WEIR_TRY(weir_item_check(&pipeline->facts, item, error));
     d->latent_count = weir_item_latent_count(&pipeline->facts, item);
-    WEIR_TRY(weir_run_create_program(device, &d->prepare, error));
-    WEIR_TRY(weir_run_create_program(device, &d->step, error));
-    pipeline->family->build_prepare(pipeline, net, d->prepare, weir_item_guided(&pipeline->facts, item) ? 2 : 1);
-    WEIR_TRY(weir_program_finish(d->prepare, error));
-    pipeline->family->build_step(pipeline, net, d->step, item);
-    WEIR_TRY(weir_program_finish(d->step, error));
-    WEIR_TRY(name_bindings(d, error));
-
-    const size_t latent_bytes = aligned(d->latent_count * sizeof(float));
-    d->latents_at = 0;
-    d->previous_at = latent_bytes;
-    d->prepare_at = d->previous_at + latent_bytes;
-    d->step_at = d->prepare_at + aligned(weir_program_arena_bytes(d->prepare));
-    d->bytes = d->step_at + aligned(weir_program_arena_bytes(d->step));
+    WEIR_TRY(plan_prepare(d, error));
+    WEIR_TRY(plan_step(d, seats, error));
+    lay_out(d);
     *out = d;
     d = NULL;
 cleanup:
@@ -85,15 +150,21 @@ cleanup:
     return status;
 }
 
-enum weir_status weir_denoiser_create(struct weir_pipeline *pipeline, const struct weir_item *item,
+enum weir_status weir_denoiser_create(struct weir_pipeline *pipeline, const struct weir_item *item, uint32_t seats,
                                       struct weir_denoiser **out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     void *net;
     WEIR_TRY(weir_pipeline_net(pipeline, WEIR_PIPELINE_DENOISE, &net, error));
-    WEIR_TRY(weir_denoiser_plan(pipeline, pipeline->device, net, item, out, error));
+    WEIR_TRY(weir_denoiser_plan(pipeline, pipeline->device, net, item, seats, out, error));
 cleanup:
     return status;
+}
+
+static void clear(struct weir_denoiser *d)
+{
+    for (uint32_t i = 0; i < d->seat_count; i++) weir_sampler_destroy(&d->seats[i].sampler);
+    d->seated = 0;
 }
 
 void weir_denoiser_destroy(struct weir_denoiser **denoiser_p)
@@ -101,11 +172,11 @@ void weir_denoiser_destroy(struct weir_denoiser **denoiser_p)
     struct weir_denoiser *d = *denoiser_p;
     if (!d) return;
     weir_run_stop(&d->run);
-    weir_sampler_destroy(&d->sampler);
-    weir_program_destroy(&d->step);
+    clear(d);
+    for (uint32_t i = 0; i < d->seat_count; i++) weir_program_destroy(&d->steps[i]);
     weir_program_destroy(&d->prepare);
+    free(d->slots);
     free(d->bindings);
-    free(d->names);
     free(d->host);
     free(d);
     *denoiser_p = NULL;
@@ -113,12 +184,22 @@ void weir_denoiser_destroy(struct weir_denoiser **denoiser_p)
 
 uint64_t weir_denoiser_host_bytes(const struct weir_denoiser *denoiser)
 {
-    return denoiser->latent_count * sizeof(float);
+    return latent_bytes(denoiser);
 }
 
 uint64_t weir_denoiser_bytes(const struct weir_denoiser *denoiser)
 {
-    return denoiser->bytes + weir_denoiser_host_bytes(denoiser);
+    return denoiser->scratch_at + denoiser->scratch_bytes + weir_denoiser_host_bytes(denoiser);
+}
+
+uint32_t weir_denoiser_seats(const struct weir_denoiser *denoiser)
+{
+    return denoiser->seat_count;
+}
+
+uint32_t weir_denoiser_seated(const struct weir_denoiser *denoiser)
+{
+    return denoiser->seated;
 }
 
 bool weir_denoiser_fits(const struct weir_denoiser *denoiser, const struct weir_item *item)
@@ -129,22 +210,14 @@ bool weir_denoiser_fits(const struct weir_denoiser *denoiser, const struct weir_
            weir_item_guided(facts, shape) == weir_item_guided(facts, item);
 }
 
-/* ---- an item ---- */
+/* ---- an item comes ---- */
 
 static enum weir_status start(struct weir_denoiser *d, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    const uint32_t slots = d->binding_count - 2;
-    WEIR_TRY(weir_run_start(&d->run, d->device, d->bytes, error));
-    if (!d->host) d->host = malloc(d->latent_count * sizeof *d->host);
-    if (!d->host) {
-        WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu bytes of noise", d->latent_count * sizeof(float)));
-    }
-    for (uint32_t i = 0; i < slots; i++) {
-        d->bindings[i].memory = d->run.arena + d->prepare_at + weir_program_offset(d->prepare, d->bindings[i].name);
-    }
-    d->bindings[slots].memory = d->run.arena + d->latents_at;
-    d->bindings[slots + 1].memory = d->run.arena + d->previous_at;
+    WEIR_TRY(weir_run_start(&d->run, d->device, d->scratch_at + d->scratch_bytes, error));
+    if (!d->host) d->host = malloc(latent_bytes(d));
+    if (!d->host) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu bytes of noise", latent_bytes(d)));
 cleanup:
     return status;
 }
@@ -154,15 +227,28 @@ static void draw(const struct weir_item *item, uint32_t index, float *out, size_
     weir_noise_draw(item->seed, item->noise == WEIR_ITEM_NOISE_F16, index, out, count);
 }
 
-static enum weir_status sampler_for(const struct weir_denoiser *d, const struct weir_item *item,
+static enum weir_status sampler_for(const struct weir_pipeline *pipeline, const struct weir_item *item,
                                     struct weir_sampler **out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct weir_sampler_config config;
-    WEIR_TRY(d->pipeline->family->sampler_config(d->pipeline, item->sampler, &config, error));
+    WEIR_TRY(pipeline->family->sampler_config(pipeline, item->sampler, &config, error));
     WEIR_TRY(weir_sampler_create(&config, item->steps, out, error));
 cleanup:
     return status;
+}
+
+enum weir_status weir_pipeline_walk(const struct weir_pipeline *pipeline, const struct weir_item *item, uint32_t *steps,
+                                    bool *looks_back, struct weir_error *error)
+{
+    struct weir_sampler *sampler = NULL;
+    enum weir_status status = weir_item_check(&pipeline->facts, item, error);
+    if (status == WEIR_OK) status = sampler_for(pipeline, item, &sampler, error);
+    if (status != WEIR_OK) return status;
+    *steps = weir_sampler_step_count(sampler);
+    *looks_back = weir_sampler_state_bytes(sampler, 1) > 0;
+    weir_sampler_destroy(&sampler);
+    return WEIR_OK;
 }
 
 static enum weir_status check_state(const struct weir_sampler *sampler, const struct weir_denoiser_state *state,
@@ -178,26 +264,34 @@ static enum weir_status check_state(const struct weir_sampler *sampler, const st
     return WEIR_OK;
 }
 
+static enum weir_status check_item(const struct weir_denoiser *d, const struct weir_item *item,
+                                   struct weir_error *error)
+{
+    const enum weir_status status = weir_item_check(&d->pipeline->facts, item, error);
+    if (status != WEIR_OK) return status;
+    if (!weir_denoiser_fits(d, item))
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "a denoise run of %ux%u, %u frames, was planned for %ux%u, %u",
+                         item->width, item->height, item->frames, d->shape.width, d->shape.height, d->shape.frames);
+    if (d->seated == d->seat_count)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "all %u seats of a denoise run are taken", d->seat_count);
+    return WEIR_OK;
+}
+
 /* Latents and the last prediction, from the checkpoint or from the seed. What no sampler has written yet is zero, so that
  * reading it back gives the same bytes every time. */
-static enum weir_status write_state(struct weir_denoiser *d, const struct weir_item *item,
+static enum weir_status write_state(struct weir_denoiser *d, const struct seat *seat,
                                     const struct weir_denoiser_state *state, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    const size_t bytes = d->latent_count * sizeof(float);
+    const size_t bytes = latent_bytes(d), offset = seat->place * bytes;
     const float *previous = state && state->previous ? state->previous : d->host;
     memset(d->host, 0, bytes);
-    WEIR_TRY(weir_run_write(&d->run, d->previous_at, previous, bytes, error));
+    WEIR_TRY(weir_run_write(&d->run, d->previous_at + offset, previous, bytes, error));
     WEIR_TRY(d->device->table->stream_sync(d->run.stream, error)); /* before the buffer is drawn over */
-    if (!state) draw(item, 0, d->host, d->latent_count);
-    WEIR_TRY(weir_run_write(&d->run, d->latents_at, state ? state->latents : d->host, bytes, error));
+    if (!state) draw(&seat->item, 0, d->host, d->latent_count);
+    WEIR_TRY(weir_run_write(&d->run, d->latents_at + offset, state ? state->latents : d->host, bytes, error));
 cleanup:
     return status;
-}
-
-static uint32_t rows_of(const struct weir_denoiser *d)
-{
-    return weir_item_guided(&d->pipeline->facts, &d->shape) ? 2 : 1;
 }
 
 static bool counts_tokens(const struct weir_denoiser *d)
@@ -205,15 +299,16 @@ static bool counts_tokens(const struct weir_denoiser *d)
     return d->pipeline->facts.text_rows > d->pipeline->facts.text_tokens;
 }
 
-static enum weir_status read_lengths(struct weir_denoiser *d, const float *embedding, struct weir_error *error)
+static enum weir_status read_lengths(const struct weir_denoiser *d, const float *embedding, int32_t lengths[2],
+                                     struct weir_error *error)
 {
     const struct weir_model_facts *facts = &d->pipeline->facts;
-    for (uint32_t row = 0; counts_tokens(d) && row < rows_of(d); row++) {
-        const float count = embedding[((size_t)row * facts->text_rows + facts->text_tokens) * facts->text_channels];
+    for (uint32_t copy = 0; counts_tokens(d) && copy < copies_of(d); copy++) {
+        const float count = embedding[((size_t)copy * facts->text_rows + facts->text_tokens) * facts->text_channels];
         if (!(count >= 1 && count <= (float)facts->text_tokens && floorf(count) == count))
             return weir_fail(error, WEIR_BAD_FILE, "the embedding says that %g of %u tokens are real", (double)count,
                              facts->text_tokens);
-        d->lengths[row] = (int32_t)count;
+        lengths[copy] = (int32_t)count;
     }
     return WEIR_OK;
 }
@@ -222,117 +317,225 @@ static enum weir_status write_text(struct weir_denoiser *d, const float *embeddi
 {
     enum weir_status status = WEIR_OK;
     const struct weir_model_facts *facts = &d->pipeline->facts;
-    const size_t at = d->prepare_at + weir_program_offset(d->prepare, "text");
+    const size_t at = d->scratch_at + weir_program_offset(d->prepare, "text");
     const size_t bytes = (size_t)facts->text_tokens * facts->text_channels * sizeof *embedding;
-    for (uint32_t row = 0; row < rows_of(d); row++) {
-        const float *from = embedding + (size_t)row * facts->text_rows * facts->text_channels;
-        WEIR_TRY(weir_run_write(&d->run, at + row * bytes, from, bytes, error));
+    for (uint32_t copy = 0; copy < copies_of(d); copy++) {
+        const float *from = embedding + (size_t)copy * facts->text_rows * facts->text_channels;
+        WEIR_TRY(weir_run_write(&d->run, at + copy * bytes, from, bytes, error));
     }
+cleanup:
+    return status;
+}
+
+/* The texts of an item to the slots of its place. */
+static enum weir_status prepare(struct weir_denoiser *d, uint32_t place, const float *embedding,
+                                struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    WEIR_TRY(write_text(d, embedding, error));
+    for (uint32_t i = 0; i < d->slot_count; i++)
+        d->bindings[i].memory = d->run.arena + d->slots[i].at + place * d->slots[i].bytes;
+    WEIR_TRY(weir_run_program(&d->run, d->prepare, d->scratch_at, d->bindings, d->slot_count, error));
 cleanup:
     return status;
 }
 
 enum weir_status weir_denoiser_begin(struct weir_denoiser *d, const struct weir_item *item, const float *embedding,
-                                     const struct weir_denoiser_state *state, struct weir_error *error)
+                                     const struct weir_denoiser_state *state, uint32_t *seat_out,
+                                     struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    struct weir_sampler *sampler = NULL; /* owned here until the item is begun */
+    uint32_t index = 0;
+    struct seat seat = { .item = *item, .place = d->seated, .done = state ? state->step : 0 };
 
-    weir_sampler_destroy(&d->sampler);
-    WEIR_TRY(weir_item_check(&d->pipeline->facts, item, error));
-    if (!weir_denoiser_fits(d, item)) {
-        WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "a denoise run of %ux%u, %u frames, was planned for %ux%u, %u",
-                           item->width, item->height, item->frames, d->shape.width, d->shape.height, d->shape.frames));
-    }
-    WEIR_TRY(read_lengths(d, embedding, error));
-    WEIR_TRY(sampler_for(d, item, &sampler, error));
-    WEIR_TRY(check_state(sampler, state, error));
+    WEIR_TRY(check_item(d, item, error));
+    WEIR_TRY(read_lengths(d, embedding, seat.lengths, error));
+    WEIR_TRY(sampler_for(d->pipeline, item, &seat.sampler, error));
+    WEIR_TRY(check_state(seat.sampler, state, error));
     WEIR_TRY(start(d, error));
-    WEIR_TRY(write_state(d, item, state, error));
-    WEIR_TRY(write_text(d, embedding, error));
-    WEIR_TRY(weir_run_program(&d->run, d->prepare, d->prepare_at, NULL, 0, error));
+    WEIR_TRY(write_state(d, &seat, state, error));
+    WEIR_TRY(prepare(d, seat.place, embedding, error));
     WEIR_TRY(d->device->table->stream_sync(d->run.stream, error));
-    d->item = *item;
-    d->done = state ? state->step : 0;
-    d->sampler = sampler;
-    sampler = NULL;
+    while (d->seats[index].sampler) index++;
+    d->seats[index] = seat;
+    d->at_place[d->seated++] = index;
+    *seat_out = index;
+    seat.sampler = NULL;
 cleanup:
-    weir_sampler_destroy(&sampler);
+    weir_sampler_destroy(&seat.sampler);
     return status;
 }
 
-uint32_t weir_denoiser_step_count(const struct weir_denoiser *denoiser)
+/* ---- who sits ---- */
+
+static const struct seat *seat_of(const struct weir_denoiser *d, uint32_t seat)
 {
-    return denoiser->sampler ? weir_sampler_step_count(denoiser->sampler) : 0;
+    assert(seat < d->seat_count && d->seats[seat].sampler);
+    return &d->seats[seat];
 }
 
-uint32_t weir_denoiser_step_index(const struct weir_denoiser *denoiser)
+uint32_t weir_denoiser_step_count(const struct weir_denoiser *denoiser, uint32_t seat)
 {
-    return denoiser->sampler ? denoiser->done : 0;
+    return weir_sampler_step_count(seat_of(denoiser, seat)->sampler);
 }
 
-bool weir_denoiser_looks_back(const struct weir_denoiser *denoiser)
+uint32_t weir_denoiser_step_index(const struct weir_denoiser *denoiser, uint32_t seat)
 {
-    return denoiser->sampler && weir_sampler_state_bytes(denoiser->sampler, 1) > 0;
+    return seat_of(denoiser, seat)->done;
 }
+
+bool weir_denoiser_looks_back(const struct weir_denoiser *denoiser, uint32_t seat)
+{
+    return weir_sampler_state_bytes(seat_of(denoiser, seat)->sampler, 1) > 0;
+}
+
+enum weir_status weir_denoiser_read(struct weir_denoiser *d, uint32_t seat, float *latents, float *previous,
+                                    struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const size_t bytes = latent_bytes(d), offset = seat_of(d, seat)->place * bytes;
+    WEIR_TRY(weir_run_read(&d->run, d->latents_at + offset, latents, bytes, error));
+    if (previous) WEIR_TRY(weir_run_read(&d->run, d->previous_at + offset, previous, bytes, error));
+cleanup:
+    return status;
+}
+
+static enum weir_status move(struct weir_denoiser *d, uint32_t from, uint32_t to, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const size_t bytes = latent_bytes(d);
+    WEIR_TRY(weir_run_copy(&d->run, d->latents_at + to * bytes, d->latents_at + from * bytes, bytes, error));
+    WEIR_TRY(weir_run_copy(&d->run, d->previous_at + to * bytes, d->previous_at + from * bytes, bytes, error));
+    for (uint32_t i = 0; i < d->slot_count; i++) {
+        const struct slot *slot = &d->slots[i];
+        WEIR_TRY(
+            weir_run_copy(&d->run, slot->at + to * slot->bytes, slot->at + from * slot->bytes, slot->bytes, error));
+    }
+cleanup:
+    return status;
+}
+
+enum weir_status weir_denoiser_leave(struct weir_denoiser *d, uint32_t seat, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const uint32_t place = seat_of(d, seat)->place, last = d->seated - 1;
+    weir_sampler_destroy(&d->seats[seat].sampler);
+    d->seated = last;
+    if (place == last) return WEIR_OK;
+    WEIR_TRY(move(d, last, place, error));
+    d->at_place[place] = d->at_place[last];
+    d->seats[d->at_place[place]].place = place;
+cleanup:
+    if (status != WEIR_OK) clear(d);
+    return status;
+}
+
+/* ---- a step ---- */
 
 /* What the op of a step reads is what a sampler says, number by number. */
 static_assert(sizeof(struct weir_sampler_coefficients) == WEIR_SAMPLER_COEFFICIENTS * sizeof(float),
               "sampler_step and the samplers share one formula");
 
+/* The program for so many items, or, where its arena would be larger than what was planned, the next one up: rows that
+ * nobody has are computed then, and are of no consequence. */
+static enum weir_status step_for(struct weir_denoiser *d, uint32_t items, uint32_t *rows_for, struct weir_error *error)
+{
+    for (;; items++) {
+        const enum weir_status status = plan_step(d, items, error);
+        if (status != WEIR_OK) return status;
+        if (weir_program_arena_bytes(d->steps[items - 1]) <= d->scratch_bytes) break;
+    }
+    *rows_for = items;
+    return WEIR_OK;
+}
+
+static void gather_inputs(struct weir_denoiser *d)
+{
+    const struct weir_pipeline *pipeline = d->pipeline;
+    const uint32_t copies = copies_of(d);
+    struct inputs *in = &d->inputs;
+    memset(in, 0, sizeof *in);
+    for (uint32_t row = 0; row < ROWS_MAX; row++) in->lengths[row] = 1;
+    for (uint32_t place = 0; place < d->seated; place++) {
+        const struct seat *seat = &d->seats[d->at_place[place]];
+        in->k[place] = *weir_sampler_coefficients(seat->sampler, seat->done);
+        in->guidance[place] = (float)seat->item.guidance * pipeline->guidance_factor;
+        for (uint32_t copy = 0; copy < copies; copy++) {
+            in->t[place * copies + copy] =
+                (float)weir_sampler_timestep(seat->sampler, seat->done) * pipeline->time_factor;
+            in->lengths[place * copies + copy] = seat->lengths[copy];
+        }
+    }
+}
+
 /* What a step's program is given beside latents and slots. Its arena is one for all steps, so all of it every time. */
-static enum weir_status write_inputs(struct weir_denoiser *d, struct weir_error *error)
+static enum weir_status write_inputs(struct weir_denoiser *d, const struct weir_program *step, uint32_t items,
+                                     struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    const struct weir_pipeline *pipeline = d->pipeline;
-    const struct weir_sampler_coefficients *k = weir_sampler_coefficients(d->sampler, d->done);
-    const size_t rows = rows_of(d);
+    const struct inputs *in = &d->inputs;
+    const size_t rows = (size_t)items * copies_of(d);
     const struct {
         const char *name;
         const void *host;
         size_t bytes;
         bool there;
-    } inputs[] = { { "t", d->t, rows * sizeof *d->t, true },
-                   { "k", k, sizeof *k, true },
-                   { "guidance", &d->guidance, sizeof d->guidance, rows == 2 || pipeline->facts.guidance_inside },
-                   { "lengths", d->lengths, rows * sizeof *d->lengths, counts_tokens(d) } };
-    d->t[0] = d->t[1] = (float)weir_sampler_timestep(d->sampler, d->done) * pipeline->time_factor;
-    d->guidance = (float)d->item.guidance * pipeline->guidance_factor;
+    } inputs[] = { { "t", in->t, rows * sizeof *in->t, true },
+                   { "k", in->k, items * sizeof *in->k, true },
+                   { "guidance", in->guidance, items * sizeof *in->guidance,
+                     copies_of(d) == 2 || d->pipeline->facts.guidance_inside },
+                   { "lengths", in->lengths, rows * sizeof *in->lengths, counts_tokens(d) } };
+    gather_inputs(d);
     for (size_t i = 0; i < WEIR_COUNT(inputs); i++) {
         if (!inputs[i].there) continue;
-        WEIR_TRY(weir_run_write(&d->run, d->step_at + weir_program_offset(d->step, inputs[i].name), inputs[i].host,
+        WEIR_TRY(weir_run_write(&d->run, d->scratch_at + weir_program_offset(step, inputs[i].name), inputs[i].host,
                                 inputs[i].bytes, error));
     }
 cleanup:
     return status;
 }
 
-enum weir_status weir_denoiser_step(struct weir_denoiser *d, struct weir_error *error)
+/* The noise of this step, for those whose sampler wants any. */
+static enum weir_status write_noise(struct weir_denoiser *d, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    if (!d->sampler || d->done >= weir_sampler_step_count(d->sampler))
-        return weir_fail(error, WEIR_BAD_ARGUMENT, "no step is left to do");
-
-    if (weir_sampler_draws(d->sampler, d->done)) {
-        draw(&d->item, d->done + 1, d->host, d->latent_count);
-        WEIR_TRY(weir_run_write(&d->run, d->previous_at, d->host, d->latent_count * sizeof(float), error));
+    for (uint32_t place = 0; place < d->seated; place++) {
+        const struct seat *seat = &d->seats[d->at_place[place]];
+        const size_t bytes = latent_bytes(d);
+        if (!weir_sampler_draws(seat->sampler, seat->done)) continue;
+        draw(&seat->item, seat->done + 1, d->host, d->latent_count);
+        WEIR_TRY(weir_run_write(&d->run, d->previous_at + place * bytes, d->host, bytes, error));
+        WEIR_TRY(d->device->table->stream_sync(d->run.stream, error)); /* before the buffer is drawn over */
     }
-    WEIR_TRY(write_inputs(d, error));
-    WEIR_TRY(weir_run_program(&d->run, d->step, d->step_at, d->bindings, d->binding_count, error));
-    WEIR_TRY(d->device->table->stream_sync(d->run.stream, error));
-    d->done++;
 cleanup:
-    if (status != WEIR_OK) weir_sampler_destroy(&d->sampler); /* the latents may be half way */
     return status;
 }
 
-enum weir_status weir_denoiser_read(struct weir_denoiser *d, float *latents, float *previous, struct weir_error *error)
+static bool all_have_steps(const struct weir_denoiser *d)
+{
+    for (uint32_t place = 0; place < d->seated; place++) {
+        const struct seat *seat = &d->seats[d->at_place[place]];
+        if (seat->done >= weir_sampler_step_count(seat->sampler)) return false;
+    }
+    return d->seated > 0;
+}
+
+enum weir_status weir_denoiser_step(struct weir_denoiser *d, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    const size_t bytes = d->latent_count * sizeof(float);
-    if (!d->sampler) return weir_fail(error, WEIR_BAD_ARGUMENT, "no item is in progress");
-    WEIR_TRY(weir_run_read(&d->run, d->latents_at, latents, bytes, error));
-    if (previous) WEIR_TRY(weir_run_read(&d->run, d->previous_at, previous, bytes, error));
+    uint32_t items;
+    if (!all_have_steps(d)) return weir_fail(error, WEIR_BAD_ARGUMENT, "no step is left to do");
+
+    WEIR_TRY(step_for(d, d->seated, &items, error));
+    WEIR_TRY(write_noise(d, error));
+    WEIR_TRY(write_inputs(d, d->steps[items - 1], items, error));
+    for (uint32_t i = 0; i < d->slot_count; i++) d->bindings[i].memory = d->run.arena + d->slots[i].at;
+    d->bindings[d->slot_count].memory = d->run.arena + d->latents_at;
+    d->bindings[d->slot_count + 1].memory = d->run.arena + d->previous_at;
+    WEIR_TRY(weir_run_program(&d->run, d->steps[items - 1], d->scratch_at, d->bindings, d->slot_count + 2, error));
+    WEIR_TRY(d->device->table->stream_sync(d->run.stream, error));
+    for (uint32_t place = 0; place < d->seated; place++) d->seats[d->at_place[place]].done++;
 cleanup:
+    if (status != WEIR_OK) clear(d); /* the latents may be half way */
     return status;
 }
