@@ -20,7 +20,7 @@ static void *compute(void *context)
     struct weir_crew *crew = context;
     struct weir_mail *mail;
     while ((mail = weir_mailbox_wait(&crew->boxes[TO_COMPUTE])) != NULL) {
-        weir_stages_run(crew->stages, ((struct weir_crew_task *)mail)->task);
+        weir_stages_run(crew->stages, (struct weir_task *)mail);
         weir_mailbox_put(&crew->boxes[DONE], mail);
     }
     return NULL;
@@ -79,9 +79,9 @@ void weir_crew_stop(struct weir_crew **crew_p)
     *crew_p = NULL;
 }
 
-void weir_crew_compute(struct weir_crew *crew, struct weir_crew_task *letter)
+void weir_crew_compute(struct weir_crew *crew, struct weir_task *task)
 {
-    weir_mailbox_put(&crew->boxes[TO_COMPUTE], &letter->mail);
+    weir_mailbox_put(&crew->boxes[TO_COMPUTE], &task->mail);
 }
 
 void weir_crew_quote(struct weir_crew *crew, struct weir_quote *asked)
@@ -89,9 +89,9 @@ void weir_crew_quote(struct weir_crew *crew, struct weir_quote *asked)
     weir_mailbox_put(&crew->boxes[TO_QUOTE], &asked->mail);
 }
 
-struct weir_crew_task *weir_crew_take_task(struct weir_crew *crew)
+struct weir_task *weir_crew_take_task(struct weir_crew *crew)
 {
-    return (struct weir_crew_task *)weir_mailbox_take(&crew->boxes[DONE]);
+    return (struct weir_task *)weir_mailbox_take(&crew->boxes[DONE]);
 }
 
 struct weir_quote *weir_crew_take_quote(struct weir_crew *crew)

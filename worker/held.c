@@ -73,7 +73,7 @@ struct weir_held *weir_held_find(struct weir_held_table *table, const Weir__Pb__
 struct weir_held *weir_held_of(struct weir_held_table *table, const struct weir_task *task)
 {
     for (size_t i = 0; i < WEIR_HELD_MAX; i++) {
-        if (table->rows[i].state != WEIR_HELD_FREE && table->rows[i].letter.task == task) return &table->rows[i];
+        if (table->rows[i].state != WEIR_HELD_FREE && table->rows[i].task == task) return &table->rows[i];
     }
     return NULL;
 }
@@ -99,7 +99,7 @@ void weir_held_drop(struct weir_held_table *table, struct weir_held *held)
 {
     (void)table;
     if (held->state == WEIR_HELD_FREE) return;
-    weir_task_destroy(&held->letter.task);
+    weir_task_destroy(&held->task);
     weir_message_release(&held->message);
     memset(held, 0, sizeof *held);
 }
@@ -129,7 +129,7 @@ static uint64_t renew_at_ms(const struct weir_held_table *table, const struct we
     const uint64_t renew = held->renewed_ms + table->renew_ms, soon = held->renewed_ms + WEIR_HELD_PROGRESS_MS;
     if (held->state != WEIR_HELD_RUNNING || held->is_abandoned) return renew;
     if (!held->told_running) return 0;
-    const bool moved = atomic_load(&held->letter.task->step) != held->told_step;
+    const bool moved = atomic_load(&held->task->step) != held->told_step;
     return moved && soon < renew ? soon : renew;
 }
 

@@ -31,8 +31,8 @@ struct weir_held {
     uint64_t order;               /* of arrival */
     struct weir_message message;  /* LEASE */
     const Weir__Pb__Lease *lease; /* its body */
-    struct weir_crew_task letter; /* its task */
-    bool is_abandoned;            /* RUNNING, but the lease is gone: say nothing when it ends */
+    struct weir_task *task;
+    bool is_abandoned; /* RUNNING, but the lease is gone: say nothing when it ends */
     bool told_running;
     uint64_t confirmed_ms, unacked_ms; /* when the last acknowledged renewal, the oldest other one, was sent; 0: none */
     uint64_t renewed_ms;

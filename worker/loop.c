@@ -145,7 +145,7 @@ static void say_credit(struct loop *loop)
 static void say_renew(struct loop *loop, struct weir_held *held)
 {
     Weir__Pb__Renew body = WEIR__PB__RENEW__INIT;
-    const struct weir_task *task = held->letter.task;
+    const struct weir_task *task = held->task;
     body.task = held->lease->task;
     body.has_token = body.has_step = body.has_steps = body.has_running = 1;
     body.token = held->lease->token;
@@ -159,7 +159,7 @@ static void say_renew(struct loop *loop, struct weir_held *held)
 
 static bool say_done(struct loop *loop, const struct weir_held *held)
 {
-    const struct weir_task *task = held->letter.task;
+    const struct weir_task *task = held->task;
     bool sent = false;
     Weir__Pb__Done body = WEIR__PB__DONE__INIT;
     Weir__Pb__TaskFacts facts = WEIR__PB__TASK_FACTS__INIT;
@@ -205,7 +205,7 @@ static bool say_fail(struct loop *loop, const struct weir_held *held)
 {
     Weir__Pb__Fail body = WEIR__PB__FAIL__INIT;
     Weir__Pb__TaskId lost = WEIR__PB__TASK_ID__INIT;
-    const struct weir_task *task = held->letter.task;
+    const struct weir_task *task = held->task;
     body.task = held->lease->task;
     body.has_token = body.has_status = 1;
     body.token = held->lease->token;
@@ -283,9 +283,9 @@ static void on_welcome(struct loop *loop, const Weir__Pb__Welcome *body)
 static enum weir_status accept(struct loop *loop, struct weir_held *held, struct weir_error *error)
 {
     const Weir__Pb__Lease *lease = held->lease;
-    const enum weir_status status = weir_task_create(lease, &held->letter.task, error);
+    const enum weir_status status = weir_task_create(lease, &held->task, error);
     if (status != WEIR_OK) return status;
-    struct weir_task *task = held->letter.task;
+    struct weir_task *task = held->task;
     const struct weir_model *model = weir_models_find(loop->o->models, lease->spec->model);
     if (!model || memcmp(model->digest, lease->spec->model_digest.data, WEIR_SHA256_BYTES) != 0) {
         return weir_fail(error, WEIR_INTERNAL,
@@ -326,7 +326,7 @@ static void on_stale(struct loop *loop, struct weir_held *held)
     log_task(loop, "stale", held->lease->task, "");
     if (held->state == WEIR_HELD_RUNNING) {
         held->is_abandoned = true;
-        atomic_store(&held->letter.task->cancel, true);
+        atomic_store(&held->task->cancel, true);
     } else {
         weir_held_drop(&loop->held, held);
     }
@@ -335,7 +335,7 @@ static void on_stale(struct loop *loop, struct weir_held *held)
 static void on_cancel(struct loop *loop, struct weir_held *held)
 {
     if (held->state == WEIR_HELD_RUNNING) {
-        if (!atomic_exchange(&held->letter.task->cancel, true)) log_task(loop, "cancel", held->lease->task, "");
+        if (!atomic_exchange(&held->task->cancel, true)) log_task(loop, "cancel", held->lease->task, "");
     } else if (held->state == WEIR_HELD_WAITING) {
         answer(loop, held, WEIR_MESSAGE_RELEASE);
     }
@@ -392,7 +392,7 @@ static void drain(struct loop *loop)
     for (size_t i = 0; i < WEIR_HELD_MAX; i++) {
         struct weir_held *held = &loop->held.rows[i];
         if (held->state == WEIR_HELD_WAITING) answer(loop, held, WEIR_MESSAGE_RELEASE);
-        if (held->state == WEIR_HELD_RUNNING) atomic_store(&held->letter.task->yield, true);
+        if (held->state == WEIR_HELD_RUNNING) atomic_store(&held->task->yield, true);
     }
 }
 
@@ -488,7 +488,7 @@ static void begin(struct loop *loop)
 {
     for (struct weir_held *held; !loop->is_draining && (held = weir_held_next(&loop->held, loop->now_ms)) != NULL;) {
         held->state = WEIR_HELD_RUNNING;
-        weir_crew_compute(loop->crew, &held->letter);
+        weir_crew_compute(loop->crew, held->task);
     }
 }
 
@@ -516,7 +516,7 @@ static void finish(struct loop *loop, struct weir_task *task)
 
 static void take_from_crew(struct loop *loop)
 {
-    for (struct weir_crew_task *letter; (letter = weir_crew_take_task(loop->crew)) != NULL;) finish(loop, letter->task);
+    for (struct weir_task *task; (task = weir_crew_take_task(loop->crew)) != NULL;) finish(loop, task);
     for (struct weir_quote *quote; (quote = weir_crew_take_quote(loop->crew)) != NULL;) {
         uint32_t place = 0;
         while (loop->quotes[place] != quote->message.body.quote->number) place++;
@@ -619,7 +619,7 @@ static void turn(struct loop *loop)
 static void end_crew(struct loop *loop)
 {
     for (size_t i = 0; i < WEIR_HELD_MAX; i++) {
-        if (loop->held.rows[i].state == WEIR_HELD_RUNNING) atomic_store(&loop->held.rows[i].letter.task->cancel, true);
+        if (loop->held.rows[i].state == WEIR_HELD_RUNNING) atomic_store(&loop->held.rows[i].task->cancel, true);
     }
     weir_crew_stop(&loop->crew);
 }

@@ -9,11 +9,14 @@
 
 #include "proto/job.h"
 #include "worker/link/link.h"
+#include "worker/mailbox.h"
 #include "worker/pipelines/item.h"
 
 #include <stdatomic.h>
 
 struct weir_task {
+    struct weir_mail mail; /* a task goes from thread to thread as a letter */
+
     /* asked for */
     struct weir_task_id id;
     const Weir__Pb__Lease *lease; /* tenant, resolved spec, frames, inputs; owned by whoever holds the lease */

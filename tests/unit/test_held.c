@@ -64,7 +64,7 @@ static struct weir_held *take(struct world *w, uint32_t index, uint64_t now_ms)
     free(bytes);
     struct weir_held *held = weir_held_add(&w->table, &message, now_ms);
     weir_message_release(&message);
-    if (held) held->letter.task = calloc(1, sizeof *held->letter.task);
+    if (held) held->task = calloc(1, sizeof *held->task);
     return held;
 }
 
@@ -111,7 +111,7 @@ static void a_lease_is_found_by_task_and_token_together(void **state)
     struct weir_held *held = take(w, 4, BEGIN), *other = take(w, 5, BEGIN);
     assert_ptr_equal(weir_held_find(&w->table, held->lease->task, &held->lease->token), held);
     assert_null(weir_held_find(&w->table, held->lease->task, &other->lease->token));
-    assert_ptr_equal(weir_held_of(&w->table, other->letter.task), other);
+    assert_ptr_equal(weir_held_of(&w->table, other->task), other);
 }
 
 static void the_oldest_begins_when_a_slot_is_free_and_the_lease_is_trusted(void **state)
@@ -157,7 +157,7 @@ static void renewals_come_by_the_clock_and_progress_in_between(void **state)
     assert_false(weir_held_renew_due(&w->table, held, BEGIN + 300));
     assert_int_equal(weir_held_wait_ms(&w->table, BEGIN + 1, 5000), 300);
     assert_int_equal(weir_held_wait_ms(&w->table, BEGIN + 1, 100), 100);
-    atomic_store(&held->letter.task->step, 3); /* so is a step, but not more often than every 200 ms */
+    atomic_store(&held->task->step, 3); /* so is a step, but not more often than every 200 ms */
     assert_false(weir_held_renew_due(&w->table, held, BEGIN + 200));
     assert_true(weir_held_renew_due(&w->table, held, BEGIN + 201));
     held->told_step = 3;
