@@ -2,7 +2,8 @@
  * other nor the control thread for either.
  *
  * What is handed over belongs to the crew until it comes back out of `done` (tasks) or `quoted`; both boxes' fds wake
- * the control thread, `done`'s also when a task made progress.
+ * the control thread, `done`'s also when a task made progress. A task that is handed over while another runs joins it at
+ * its next step boundary: it must be one that can (weir_task_joins).
  *
  * Threads  all calls from the control thread
  */
@@ -26,6 +27,8 @@ struct weir_task *weir_crew_take_task(struct weir_crew *crew); /* NULL: none is 
 struct weir_quote *weir_crew_take_quote(struct weir_crew *crew);
 int weir_crew_task_fd(const struct weir_crew *crew);
 int weir_crew_quote_fd(const struct weir_crew *crew);
+/* How many step boundaries of batches were passed. */
+unsigned weir_crew_boundaries(const struct weir_crew *crew);
 /* For task->progressed: wakes the control thread. context is the crew. */
 void weir_crew_progressed(void *context);
 

@@ -13,7 +13,6 @@
 #include <zmq.h>
 
 enum {
-    SLOTS = 1,
     LIVENESS = 3,
     HELLO_MS = 200,
     HELLO_MS_MAX = 2000,
@@ -40,6 +39,7 @@ struct loop {
     uint64_t heard_ms, said_ms, hello_at_ms, lost_ms, idle_ms; /* lost, idle: since when; 0: not */
     uint32_t hello_ms;
     int64_t credit_told;         /* -1: nothing yet */
+    unsigned boundaries;         /* of the crew, seen */
     uint64_t quotes[QUOTES_MAX]; /* the numbers of those that the clerk has */
     uint32_t quote_count;
     uint64_t epoch;
@@ -121,7 +121,7 @@ static void say_hello(struct loop *loop)
     body.device = text_of(o->device->table->name);
     body.numerics_class = o->device->numerics_class;
     body.stages = o->stage_mask;
-    body.slots = SLOTS;
+    body.slots = o->stage_mask >> WEIR_STAGE_DENOISE & 1 ? weir_rows_most(o->rows) : 1;
     body.memory_bytes = o->device->memory_bytes;
     body.tensor_endpoint = text_of(o->tensor_endpoint);
     body.n_models = o->models->count;
@@ -296,7 +296,7 @@ static enum weir_status accept(struct loop *loop, struct weir_held *held, struct
         return weir_fail(error, WEIR_INTERNAL, "a lease of stage %s, which this worker does not run",
                          weir_stage_name(task->id.stage));
     }
-    task->model_index = (size_t)(model - loop->o->models->items);
+    weir_task_set_model(task, (size_t)(model - loop->o->models->items), weir_pipeline_facts(model->quotes));
     task->progressed = weir_crew_progressed;
     task->progress_context = loop->crew;
     return WEIR_OK;
@@ -484,6 +484,16 @@ static void hear_all(struct loop *loop)
 
 /* ---- the crew ---- */
 
+/* Once a step boundary: how many tasks may be beside each other until the next. */
+static void pace(struct loop *loop)
+{
+    const unsigned boundaries = weir_crew_boundaries(loop->crew);
+    const struct weir_held *batch = weir_held_batch(&loop->held);
+    if (batch && boundaries == loop->boundaries) return;
+    loop->boundaries = boundaries;
+    weir_held_pace(&loop->held, batch ? weir_rows_wanted(loop->o->rows, &batch->task->shape) : 1, loop->now_ms);
+}
+
 static void begin(struct loop *loop)
 {
     for (struct weir_held *held; !loop->is_draining && (held = weir_held_next(&loop->held, loop->now_ms)) != NULL;) {
@@ -611,6 +621,7 @@ static void turn(struct loop *loop)
     take_from_crew(loop);
     (void)weir_server_turn(loop->o->server, MESSAGES_PER_TURN_MAX);
     take_signals(loop);
+    pace(loop);
     begin(loop);
     if (loop->fault == WEIR_OK) tick(loop);
 }
@@ -645,7 +656,7 @@ enum weir_status weir_loop_run(const struct weir_loop_options *options, struct w
                          .credit_told = -1,
                          .error = error,
                          .now_ms = weir_clock_now_ms() };
-    weir_held_init(&loop.held, SLOTS);
+    weir_held_init(&loop.held);
     weir_random_bytes(loop.worker, sizeof loop.worker);
     loop.heard_ms = loop.now_ms;
 

@@ -19,7 +19,7 @@ static int begin(void **state)
 {
     struct world *w = calloc(1, sizeof *w);
     if (!w) return -1;
-    weir_held_init(&w->table, 1);
+    weir_held_init(&w->table);
     w->table.lease_ms = 1000;
     w->table.renew_ms = 300;
     *state = w;

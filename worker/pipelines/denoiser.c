@@ -206,7 +206,10 @@ bool weir_denoiser_fits(const struct weir_denoiser *denoiser, const struct weir_
 {
     const struct weir_item *shape = &denoiser->shape;
     const struct weir_model_facts *facts = &denoiser->pipeline->facts;
-    return shape->width == item->width && shape->height == item->height && shape->frames == item->frames &&
+    uint32_t planned[4], wanted[4];
+    weir_item_latent_dims(facts, shape, planned);
+    weir_item_latent_dims(facts, item, wanted);
+    return memcmp(planned, wanted, sizeof planned) == 0 &&
            weir_item_guided(facts, shape) == weir_item_guided(facts, item);
 }
 

@@ -11,9 +11,10 @@ struct text_encoder {
 };
 
 static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
-                                    const struct weir_item *item, struct weir_pipeline_memory *out,
+                                    const struct weir_item *item, uint32_t seats, struct weir_pipeline_memory *out,
                                     struct weir_error *error)
 {
+    (void)seats;
     return weir_pipeline_plan_memory(pipeline, device, WEIR_PIPELINE_TEXT, item, out, error);
 }
 
