@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -635,6 +636,81 @@ static void seats_stop_where_memory_ends(void **state)
     done_free(embedding);
 }
 
+/* ---- the tenant's cache of embeddings ---- */
+
+static void see_text(struct broker *b, const char *tenant, const char *prompt, const char *negative, uint32_t computed,
+                     uint8_t digest[WEIR_SHA256_BYTES])
+{
+    Weir__Pb__JobSpec wish;
+    wish_init(&wish, 2);
+    wish.prompt = (char *)(uintptr_t)prompt;
+    wish.negative = (char *)(uintptr_t)negative;
+    quote(b, &wish);
+    weir_random_bytes(b->job, sizeof b->job);
+    Weir__Pb__Done *done = run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_TEXT, .tenant = tenant });
+    if (done->facts->steps_run != computed)
+        fail_msg("%s, \"%s\" without \"%s\": %u texts computed", tenant, prompt, negative, done->facts->steps_run);
+    digest_of(done, digest);
+    done_free(done);
+}
+
+struct damage {
+    const struct broker *broker;
+    uint32_t count;
+};
+
+static bool flip_a_byte(void *context, const char *key)
+{
+    struct damage *damage = context;
+    char path[4096];
+    uint8_t byte;
+    assert_true(weir_store_path(damage->broker->store, key, path, sizeof path));
+    assert_int_equal(chmod(path, 0600), 0);
+    FILE *file = fopen(path, "r+");
+    assert_non_null(file);
+    fseek(file, 100, SEEK_SET);
+    assert_int_equal(fread(&byte, 1, 1, file), 1);
+    byte ^= 1;
+    fseek(file, 100, SEEK_SET);
+    assert_int_equal(fwrite(&byte, 1, 1, file), 1);
+    fclose(file);
+    damage->count++;
+    return true;
+}
+
+static void a_text_is_computed_once_for_a_tenant(void **state)
+{
+    struct broker *b = *state;
+    uint8_t first[WEIR_SHA256_BYTES], again[WEIR_SHA256_BYTES];
+    b->logs = true;
+    worker_start(b, NULL);
+    worker_greet(b);
+    see_text(b, "ada", "a red circle", "blurred", 2, first);
+    see_text(b, "ada", "a red circle", "blurred", 0, again);
+    assert_memory_equal(first, again, sizeof first);
+    see_text(b, "ada", "a red circle", "dark", 1, again);
+    assert_memory_not_equal(first, again, sizeof first);
+    see_text(b, "bob", "a red circle", "blurred", 2, again); /* nothing is shared between tenants */
+    assert_memory_equal(first, again, sizeof first);
+
+    struct damage damage = { .broker = b };
+    assert_int_equal(weir_store_list(b->store, "t/ada/emb/", flip_a_byte, &damage, NULL), WEIR_OK);
+    assert_int_equal(damage.count, 3);
+    see_text(b, "ada", "a red circle", "blurred", 2, again);
+    assert_memory_equal(first, again, sizeof first);
+    assert_int_equal(log_count(b, "embedding passed over"), 2);
+    see_text(b, "ada", "a red circle", "blurred", 0, again);        /* what was damaged was made anew */
+
+    worker_kill(b); /* a worker that finds all there does not open the text encoder */
+    const uint32_t opened = log_count(b, "memory planned stage=text");
+    assert_true(opened > 0);
+    worker_start(b, NULL);
+    worker_greet(b);
+    see_text(b, "ada", "a red circle", "blurred", 0, again);
+    assert_memory_equal(first, again, sizeof first);
+    assert_int_equal(log_count(b, "memory planned stage=text"), opened);
+}
+
 static void an_input_that_is_nowhere_is_reported_with_who_made_it(void **state)
 {
     struct broker *b = *state;
@@ -758,6 +834,7 @@ int main(void)
         CASE(a_drained_batch_goes_on_elsewhere),
         CASE(steps_are_measured),
         CASE(seats_stop_where_memory_ends),
+        CASE(a_text_is_computed_once_for_a_tenant),
         CASE(an_input_that_is_nowhere_is_reported_with_who_made_it),
         CASE(inputs_come_from_a_peer_when_the_store_has_lost_them),
         CASE(garbage_on_its_sockets_changes_nothing),
