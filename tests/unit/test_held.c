@@ -1,4 +1,5 @@
-/* A worker's leases by the clock: credit, trust, renewals, answers said again. Time is moved by hand, nothing is sent. */
+/* A worker's leases by the clock: credit, trust, who runs beside whom, renewals, answers said again. Time is moved by
+ * hand, nothing is sent. */
 #include "worker/held.h"
 
 #include <setjmp.h>
@@ -68,6 +69,16 @@ static struct weir_held *take(struct world *w, uint32_t index, uint64_t now_ms)
     return held;
 }
 
+/* The same for a task that others of its shape can join. */
+static struct weir_held *take_of(struct world *w, uint32_t index, uint32_t side)
+{
+    struct weir_held *held = take(w, index, BEGIN);
+    held->task->id.stage = WEIR_STAGE_DENOISE;
+    held->task->joins = true;
+    held->task->shape.dims[2] = held->task->shape.dims[3] = side;
+    return held;
+}
+
 static void run(struct weir_held *held)
 {
     held->state = WEIR_HELD_RUNNING;
@@ -103,6 +114,91 @@ static void a_full_table_takes_nothing_and_gives_no_credit(void **state)
     assert_null(take(w, 99, BEGIN));
     weir_held_drop(&w->table, last);
     assert_non_null(take(w, 99, BEGIN));
+}
+
+/* Begins whatever may begin; how many run then. */
+static size_t begin_all(struct world *w)
+{
+    for (struct weir_held *held; (held = weir_held_next(&w->table, BEGIN)) != NULL;) run(held);
+    return weir_held_count(&w->table, WEIR_HELD_RUNNING);
+}
+
+static void a_batch_doubles_at_each_boundary_while_there_is_a_queue(void **state)
+{
+    struct world *w = *state;
+    static const uint32_t wanted[] = { 1, 2, 4, 8, 8 };
+    uint32_t index = 0;
+    for (size_t i = 0; i < WEIR_COUNT(wanted); i++) {
+        if (i > 0) weir_held_pace(&w->table, 8, BEGIN);
+        while (weir_held_credit(&w->table) > 0) take_of(w, index++, 32); /* a broker that has plenty */
+        assert_int_equal(begin_all(w), wanted[i]);
+        assert_int_equal(weir_held_count(&w->table, WEIR_HELD_WAITING), 1);
+    }
+}
+
+/* Eight tasks for four workers: each takes what runs and one that waits, and no more while there is nothing left. */
+static void credit_grows_with_a_queue_only(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(weir_held_credit(&w->table), 2);
+    take_of(w, 0, 32);
+    take_of(w, 1, 32);
+    assert_int_equal(begin_all(w), 1);
+    assert_int_equal(weir_held_credit(&w->table), 0);
+    weir_held_pace(&w->table, 8, BEGIN);
+    assert_int_equal(begin_all(w), 2);
+    assert_int_equal(weir_held_credit(&w->table), 1); /* one more was joined, one more is asked for */
+    weir_held_pace(&w->table, 8, BEGIN);              /* and none came */
+    assert_int_equal(weir_held_credit(&w->table), 1);
+    weir_held_drop(&w->table, weir_held_batch(&w->table));
+    weir_held_pace(&w->table, 8, BEGIN);
+    assert_int_equal(weir_held_credit(&w->table), 1);
+    weir_held_drop(&w->table, weir_held_batch(&w->table));
+    weir_held_pace(&w->table, 1, BEGIN);
+    assert_int_equal(weir_held_credit(&w->table), 2);
+}
+
+static void another_shape_or_stage_waits_and_lets_nobody_past(void **state)
+{
+    struct world *w = *state;
+    struct weir_held *first = take_of(w, 0, 32);
+    assert_int_equal(begin_all(w), 1);
+    struct weir_held *other = take_of(w, 1, 64), *later = take_of(w, 2, 32);
+    weir_held_pace(&w->table, 8, BEGIN);
+    assert_null(weir_held_next(&w->table, BEGIN)); /* the older one is of another shape */
+    assert_int_equal(w->table.slots, 1);
+    weir_held_drop(&w->table, first);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), other);
+    run(other);
+    weir_held_pace(&w->table, 8, BEGIN);
+    assert_null(weir_held_next(&w->table, BEGIN));
+    weir_held_drop(&w->table, other);
+    struct weir_held *decode = take(w, 3, BEGIN);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), later);
+    run(later);
+    struct weir_held *last = take_of(w, 4, 32);
+    weir_held_pace(&w->table, 8, BEGIN);
+    assert_null(weir_held_next(&w->table, BEGIN)); /* so is one of another stage */
+    weir_held_drop(&w->table, later);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), decode);
+    run(decode);
+    weir_held_pace(&w->table, 8, BEGIN);
+    assert_null(weir_held_next(&w->table, BEGIN)); /* which runs alone */
+    weir_held_drop(&w->table, decode);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), last);
+}
+
+static void a_batch_that_shrinks_takes_nobody_until_it_has(void **state)
+{
+    struct world *w = *state;
+    for (uint32_t i = 0; i < 4; i++) run(take_of(w, i, 32));
+    take_of(w, 4, 32);
+    weir_held_pace(&w->table, 2, BEGIN);
+    assert_int_equal(weir_held_credit(&w->table), 0);
+    assert_null(weir_held_next(&w->table, BEGIN));
+    for (int i = 0; i < 3; i++) weir_held_drop(&w->table, weir_held_batch(&w->table));
+    weir_held_pace(&w->table, 2, BEGIN);
+    assert_non_null(weir_held_next(&w->table, BEGIN));
 }
 
 static void a_lease_is_found_by_task_and_token_together(void **state)
@@ -191,6 +287,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(credit_is_slots_and_one_less_what_is_held),
         CASE(a_full_table_takes_nothing_and_gives_no_credit),
+        CASE(a_batch_doubles_at_each_boundary_while_there_is_a_queue),
+        CASE(credit_grows_with_a_queue_only),
+        CASE(another_shape_or_stage_waits_and_lets_nobody_past),
+        CASE(a_batch_that_shrinks_takes_nobody_until_it_has),
         CASE(a_lease_is_found_by_task_and_token_together),
         CASE(the_oldest_begins_when_a_slot_is_free_and_the_lease_is_trusted),
         CASE(an_acknowledgement_counts_from_when_the_renewal_was_sent),
