@@ -7,8 +7,9 @@
 
 enum {
     SHAPES = 64,
-    DOUBLINGS = 5, /* 1, 2, 4, 8, 16 */
-    STEPS_TO_KNOW = 4,
+    DOUBLINGS = 5,         /* 1, 2, 4, 8, 16 */
+    STEPS_TO_KNOW = 8,     /* of a busy machine's steps one in so many is its own */
+    STEPS_TO_DOUBT = 2000, /* then what did not pay is tried again: the machine may have been busy */
     GAIN_PERCENT = 3,
 };
 static_assert(1 << (DOUBLINGS - 1) == WEIR_ROWS_MAX, "the last doubling is the most that sit");
@@ -18,7 +19,7 @@ struct known {
     uint64_t used; /* 0: free; else when, as a number that only grows */
     uint64_t quickest_ns[DOUBLINGS];
     uint32_t steps[DOUBLINGS]; /* seen */
-    uint32_t allowed;
+    uint32_t allowed, since_doubt;
 };
 
 struct weir_rows {
@@ -131,6 +132,16 @@ static void say_table(const struct weir_rows *rows, const struct known *known)
              s->dims[0], s->dims[1], s->dims[2], s->dims[3], (int)s->guided, words, wanted(rows, known));
 }
 
+/* Forgets the larger numbers that are not wanted. */
+static void doubt(const struct weir_rows *rows, struct known *known)
+{
+    const uint32_t wish = wished(rows, known);
+    known->since_doubt = 0;
+    for (unsigned i = 0; i < DOUBLINGS; i++) {
+        if (1u << i > wish) known->steps[i] = 0;
+    }
+}
+
 void weir_rows_measured(struct weir_rows *rows, const struct weir_shape *shape, uint32_t items, uint64_t nanoseconds)
 {
     unsigned doubling = 0;
@@ -143,6 +154,7 @@ void weir_rows_measured(struct weir_rows *rows, const struct weir_shape *shape, 
     if (before == 1 || (before > 1 && nanoseconds < known->quickest_ns[doubling]))
         known->quickest_ns[doubling] = nanoseconds;
     if (before + 1 == STEPS_TO_KNOW) say_table(rows, known);
+    if (++known->since_doubt == STEPS_TO_DOUBT) doubt(rows, known);
     pthread_mutex_unlock(&rows->lock);
 }
 

@@ -2,7 +2,8 @@
  *
  * For each shape the table keeps the quickest step of 1, 2, 4, 8 and 16 items. Wanted is what doubling leads to: from 1 on,
  * as long as the next number gives at least 3% more items a second, or was not measured yet and is tried; never more
- * than memory has room for. So a shape that nothing is known of has 1, and one number more is tried at a time.
+ * than memory has room for. So a shape that nothing is known of has 1, and one number more is tried at a time. What did
+ * not pay is tried again after 2,000 steps.
  *
  * Threads  any: the compute thread teaches, the control thread asks
  */

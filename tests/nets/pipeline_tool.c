@@ -228,11 +228,13 @@ static bool film(struct tool *tool, const char *out, const char *prompt, const c
 
 /* Seats `items` of seeds seed, seed + 1, ..., and runs all steps; the first one is left out of the time, for it plans.
  * The latents of the first item go to `latents`. */
-static bool run_batch(struct tool *tool, uint32_t items, const float *embedding, float *latents, double *step_seconds)
+static bool run_batch(struct tool *tool, uint32_t items, const float *embedding, float *latents, double *step_seconds,
+                      double *step_processor)
 {
     struct weir_denoiser *denoiser = NULL;
     uint32_t seats[WEIR_DENOISER_SEATS_MAX], steps = 0;
-    double begin = seconds();
+    long ignored;
+    double begin = seconds(), processor = used(&ignored);
     bool good = weir_denoiser_create(tool->pipeline, &tool->item, items, &denoiser, &tool->error) == WEIR_OK;
     for (uint32_t i = 0; good && i < items; i++) {
         struct weir_item item = tool->item;
@@ -241,10 +243,11 @@ static bool run_batch(struct tool *tool, uint32_t items, const float *embedding,
     }
     for (; good && weir_denoiser_step_index(denoiser, seats[0]) < weir_denoiser_step_count(denoiser, seats[0]);
          steps++) {
-        if (steps == 1) begin = seconds();
+        if (steps == 1) begin = seconds(), processor = used(&ignored);
         good = weir_denoiser_step(denoiser, &tool->error) == WEIR_OK;
     }
     *step_seconds = (seconds() - begin) / (steps > 1 ? steps - 1 : 1);
+    *step_processor = (used(&ignored) - processor) / (steps > 1 ? steps - 1 : 1);
     good = good && weir_denoiser_read(denoiser, seats[0], latents, NULL, &tool->error) == WEIR_OK;
     weir_denoiser_destroy(&denoiser);
     return good;
@@ -260,14 +263,15 @@ static bool batch(struct tool *tool, const char *prompt, const char *negative)
     if (!good) weir_fail(&tool->error, WEIR_NO_MEMORY, "no memory for the results");
     good = good && plan(tool) && encode(tool, prompt, negative, embedding) && load(tool, WEIR_PIPELINE_DENOISE);
     for (uint32_t items = 1; good && items <= 8; items *= 2) {
-        double step_seconds;
+        double step_seconds, step_processor;
         struct weir_pipeline_memory memory;
-        good = run_batch(tool, items, embedding, items == 1 ? alone : latents, &step_seconds) &&
+        good = run_batch(tool, items, embedding, items == 1 ? alone : latents, &step_seconds, &step_processor) &&
                weir_pipeline_plan_denoise(tool->pipeline, tool->device, &tool->item, items, &memory, &tool->error) ==
                    WEIR_OK;
         if (!good) break;
-        printf("items=%u ms_per_step=%.2f ms_per_step_and_item=%.2f arena_bytes=%llu\n", items, step_seconds * 1e3,
-               step_seconds * 1e3 / items, (unsigned long long)memory.arena);
+        printf("items=%u ms_per_step=%.2f ms_per_step_and_item=%.2f processor_ms=%.2f arena_bytes=%llu\n", items,
+               step_seconds * 1e3, step_seconds * 1e3 / items, step_processor * 1e3 / items,
+               (unsigned long long)memory.arena);
         fflush(stdout);
         if (items == 1 || memcmp(alone, latents, latent_bytes) == 0) continue;
         weir_fail(&tool->error, WEIR_INTERNAL, "with %u items the first has other latents than alone", items);

@@ -21,7 +21,7 @@ static struct weir_rows *rows_of(uint32_t fixed)
 static void teach(struct weir_rows *rows, const struct weir_shape *of, uint32_t items, uint64_t ns)
 {
     weir_rows_measured(rows, of, items, 1);
-    for (uint64_t i = 0; i < 3; i++) weir_rows_measured(rows, of, items, ns + i % 2 * ns);
+    for (uint64_t i = 0; i < 7; i++) weir_rows_measured(rows, of, items, ns + i % 2 * ns);
 }
 
 static void it_doubles_while_that_pays(void **state)
@@ -50,12 +50,28 @@ static void it_takes_more_than_one_step_to_know(void **state)
 {
     (void)state;
     struct weir_rows *rows = rows_of(0);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 7; i++) {
         weir_rows_measured(rows, &shape, 1, 1000);
         assert_int_equal(weir_rows_wanted(rows, &shape), 1);
     }
     weir_rows_measured(rows, &shape, 1, 1000);
     assert_int_equal(weir_rows_wanted(rows, &shape), 2);
+    weir_rows_destroy(&rows);
+}
+
+static void what_did_not_pay_is_tried_again(void **state)
+{
+    (void)state;
+    struct weir_rows *rows = rows_of(0);
+    teach(rows, &shape, 1, 1000);
+    teach(rows, &shape, 2, 2000);
+    assert_int_equal(weir_rows_wanted(rows, &shape), 1);
+    for (int i = 16; i < 1999; i++) weir_rows_measured(rows, &shape, 1, 1000);
+    assert_int_equal(weir_rows_wanted(rows, &shape), 1);
+    weir_rows_measured(rows, &shape, 1, 1000);
+    assert_int_equal(weir_rows_wanted(rows, &shape), 2);
+    teach(rows, &shape, 2, 1500);
+    assert_int_equal(weir_rows_wanted(rows, &shape), 4);
     weir_rows_destroy(&rows);
 }
 
@@ -112,6 +128,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_doubles_while_that_pays),
         cmocka_unit_test(it_takes_more_than_one_step_to_know),
+        cmocka_unit_test(what_did_not_pay_is_tried_again),
         cmocka_unit_test(shapes_are_known_apart_and_the_oldest_is_forgotten),
         cmocka_unit_test(memory_is_the_limit),
         cmocka_unit_test(a_number_that_was_set_is_not_learned),
