@@ -605,17 +605,30 @@ static void a_drained_batch_goes_on_elsewhere(void **state)
     done_free(embedding);
 }
 
-/* What is learned is in the log, and batches stay as large as it says. */
-static void steps_are_measured(void **state)
+/* What is learned is in the log; then a second seat is tried, in a run that grows under who sits. */
+static void steps_are_measured_and_seats_follow(void **state)
 {
     struct broker *b = *state;
+    uint8_t alone[2][WEIR_SHA256_BYTES];
+    struct ticketed tickets[2];
     b->logs = true;
-    Weir__Pb__Done *embedding = ready(b, 20, NULL);
-    const struct lease_options o = denoise_of(0, embedding);
+    Weir__Pb__Done *embedding = ready(b, BATCHED, NULL);
+    struct lease_options options[2];
     assert_int_equal(log_count(b, "denoise measured"), 0);
-    done_free(run_task(b, &o));
+    for (uint32_t i = 0; i < 2; i++) {
+        options[i] = denoise_of(i, embedding);
+        Weir__Pb__Done *done = run_task(b, &options[i]);
+        digest_of(done, alone[i]);
+        done_free(done);
+    }
     assert_int_equal(log_count(b, "denoise measured"), 1);
     assert_int_equal(log_count(b, "wanted=2"), 1);
+    assert_int_equal(log_count(b, "stage=denoise seats=2"), 0);
+    weir_random_bytes(b->job, sizeof b->job);
+    lease_all(b, tickets, options, 2);
+    see_same(b, &tickets[0], alone[0]);
+    see_same(b, &tickets[1], alone[1]);
+    assert_int_equal(log_count(b, "stage=denoise seats=2"), 1);
     done_free(embedding);
 }
 
@@ -699,7 +712,7 @@ static void a_text_is_computed_once_for_a_tenant(void **state)
     see_text(b, "ada", "a red circle", "blurred", 2, again);
     assert_memory_equal(first, again, sizeof first);
     assert_int_equal(log_count(b, "embedding passed over"), 2);
-    see_text(b, "ada", "a red circle", "blurred", 0, again);        /* what was damaged was made anew */
+    see_text(b, "ada", "a red circle", "blurred", 0, again); /* what was damaged was made anew */
 
     worker_kill(b); /* a worker that finds all there does not open the text encoder */
     const uint32_t opened = log_count(b, "memory planned stage=text");
@@ -832,7 +845,7 @@ int main(void)
         CASE(a_batch_gives_each_the_bytes_it_has_alone),
         CASE(one_that_is_not_finite_fails_alone),
         CASE(a_drained_batch_goes_on_elsewhere),
-        CASE(steps_are_measured),
+        CASE(steps_are_measured_and_seats_follow),
         CASE(seats_stop_where_memory_ends),
         CASE(a_text_is_computed_once_for_a_tenant),
         CASE(an_input_that_is_nowhere_is_reported_with_who_made_it),

@@ -102,13 +102,14 @@ static void rider_free(struct rider *r)
     *r = (struct rider){ 0 };
 }
 
-/* Answers, and takes it off the list; it sits no more. */
+/* Answers, and takes it off the list, which stays in order; it sits no more. */
 static void end(struct denoiser *d, struct rider *r, enum weir_status status)
 {
     struct weir_task *task = r->task;
     task->milliseconds = r->ns / 1000000;
     rider_free(r);
-    *r = d->riders[--d->rider_count];
+    const size_t behind = (size_t)(&d->riders[--d->rider_count] - r);
+    memmove(r, r + 1, behind * sizeof *r);
     d->riders[d->rider_count] = (struct rider){ 0 };
     d->door->ended(d->door->context, task, status);
 }
@@ -377,14 +378,16 @@ cleanup:
     return status;
 }
 
-/* For each rider; who ends makes room for the last one, who has had his turn. */
 static enum weir_status stop_some(struct denoiser *d)
 {
     enum weir_status status = WEIR_OK;
-    for (uint32_t i = d->rider_count; i-- > 0;) {
+    for (uint32_t i = 0; i < d->rider_count;) {
         struct rider *r = &d->riders[i];
         const enum weir_status ended = look_up(d, r, &r->task->error);
-        if (ended != WEIR_OK) WEIR_TRY(leave(d, r, ended));
+        if (ended != WEIR_OK)
+            WEIR_TRY(leave(d, r, ended)); /* the next one is at i now */
+        else
+            i++;
     }
     if (d->waiting && (atomic_load(&d->waiting->cancel) || atomic_load(&d->waiting->yield))) {
         struct weir_task *task = d->waiting;
@@ -398,7 +401,7 @@ cleanup:
 static enum weir_status finish_some(struct denoiser *d)
 {
     enum weir_status status = WEIR_OK;
-    for (uint32_t i = d->rider_count; i-- > 0;) {
+    for (uint32_t i = 0; i < d->rider_count;) {
         struct rider *r = &d->riders[i];
         bool is_done;
         const uint64_t begin_ns = weir_clock_now_ns();
@@ -406,7 +409,10 @@ static enum weir_status finish_some(struct denoiser *d)
         const enum weir_status ended = look_back(d, r, &is_done, &r->task->error);
         ground_of(d)->link->cancel = NULL;
         r->ns += weir_clock_now_ns() - begin_ns;
-        if (ended != WEIR_OK || is_done) WEIR_TRY(leave(d, r, ended));
+        if (ended != WEIR_OK || is_done)
+            WEIR_TRY(leave(d, r, ended));
+        else
+            i++;
     }
 cleanup:
     return status;
