@@ -215,6 +215,37 @@ static void a_mate_that_is_not_finite_changes_nothing(void **state)
     world_close(&w);
 }
 
+static enum weir_status no_sync(struct weir_stream *stream, struct weir_error *error)
+{
+    (void)stream;
+    return weir_fail(error, WEIR_DEVICE, "the test pulled the plug");
+}
+
+/* All items are lost with the device, and all seats are free: whoever begins again has his bytes. */
+static void a_device_that_fails_frees_all_seats(void **state)
+{
+    (void)state;
+    struct world w = world_open("ref", &batches[2]);
+    struct room room = { .denoiser = NULL };
+    struct weir_error refusal;
+    const struct weir_device_table *whole = w.bench.device->table;
+    struct weir_device_table broken = *whole;
+    broken.stream_sync = no_sync;
+    OK(weir_denoiser_create(w.bench.pipeline, &w.ones[0].item, 3, &room.denoiser, &error));
+    for (uint32_t i = 0; i < WEIR_DENOISER_SEATS_MAX; i++) room.of_seat[i] = ITEMS;
+    for (uint32_t i = 0; i < 3; i++) seat_one(&w, &room, i);
+    w.bench.device->table = &broken;
+    assert_int_equal(weir_denoiser_step(room.denoiser, &refusal), WEIR_DEVICE);
+    w.bench.device->table = whole;
+    assert_int_equal(weir_denoiser_seated(room.denoiser), 0);
+    for (uint32_t i = 0; i < 3; i++) room.of_seat[i] = ITEMS;
+    for (uint32_t i = 3; i < 6; i++) seat_one(&w, &room, i);
+    OK(weir_denoiser_step(room.denoiser, &error));
+    check_all(&w, &room, "after the device failed");
+    weir_denoiser_destroy(&room.denoiser);
+    world_close(&w);
+}
+
 /* The plan says what seats cost, and a seat more costs the same each time. */
 static void memory_of_seats_is_planned(void **state)
 {
@@ -241,6 +272,7 @@ int main(void)
         cmocka_unit_test(mates_do_not_change_a_byte_on_ref),
         cmocka_unit_test(mates_do_not_change_a_byte_on_cpu),
         cmocka_unit_test(a_mate_that_is_not_finite_changes_nothing),
+        cmocka_unit_test(a_device_that_fails_frees_all_seats),
         cmocka_unit_test(memory_of_seats_is_planned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
