@@ -10,11 +10,14 @@
  * Layout        activations are channels-last: [R, T, H, W, C] = [R, L, C] with L = T * H * W. Row-major, last axis
  *               fastest, no gaps. Weights are given as PyTorch stores them, f32
  * Types         `dtype` of a shape is that of its activations: WEIR_F32 on every device, WEIR_BF16 where said so. Sums,
- *               norms' statistics and softmax are f32
+ *               norms' statistics and softmax are f32. `dtype` of a layer is what its products read: with WEIR_BF16,
+ *               linear, conv2d and conv_temporal round weights (when packed) and x (on its way in) to the nearest
+ *               bf16, half to even; bias, residual, gate and y keep the shape's dtype. So precision is a layer's own,
+ *               and shapes know nothing of it
  * Same bytes    the values of one row depend on that row alone: not on R, its place, threads or batch-mates
  * Operands      run() takes an array of device pointers, one per name of the op's enum; "opt" ones may be NULL when the
  *               shape says that they are absent. y may be the same memory as an operand only where stated
- * Errors        pack, plan: BAD_SHAPE, UNSUPPORTED, NO_MEMORY, nothing made. run: DEVICE, y undefined
+ * Errors        pack, plan: BAD_SHAPE, UNSUPPORTED (a dtype the device does not offer), NO_MEMORY, nothing made. run: DEVICE, y undefined
  * Judged by     kernels/ref, one file an op
  */
 #ifndef WEIR_KERNELS_OPS_H
@@ -403,7 +406,8 @@ struct weir_parameters {
     uint32_t out, in;      /* norms, DEPTHWISE_CONV: out = C; EMBED, TABLE_ADD: out = vocabulary or vectors, in = C */
     uint32_t kernel;       /* CONV2D, DEPTHWISE_CONV; EMBED: positions; GROUPED_LINEAR: groups */
     bool geglu;            /* LINEAR: will run with GEGLU or GEGLU_TANH */
-    enum weir_dtype dtype; /* what the products read: the precision of the stage */
+    enum weir_dtype dtype; /* what the products read at least: a device may keep f32 for an op that it has no such
+                              products for; weir_packed.dtype says what it is */
     const char *name;      /* for the words of errors: "down_blocks.0.resnets.0.conv1"; or NULL */
     /* Only the shape is kept: packed_bytes() and plan() tell the truth, run() must not be called. The values are not
      * read (weight and bias say by not being NULL that they exist): a network's memory is known before its weights. */

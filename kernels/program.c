@@ -145,7 +145,7 @@ void weir_program_output(struct weir_program *p, const char *name, struct weir_v
     add_name(p, name, value, false);
 }
 
-void weir_program_output_elsewhere(struct weir_program *p, const char *name)
+void weir_program_put_elsewhere(struct weir_program *p, const char *name)
 {
     if (p->status != WEIR_OK) return;
     struct named *named = NULL;
@@ -154,7 +154,7 @@ void weir_program_output_elsewhere(struct weir_program *p, const char *name)
     }
     assert(!p->finished && named && !named->external);
     struct storage *storage = &p->storages[value_of(p, named->value)->storage];
-    assert(!storage->input && !storage->external);
+    assert(!storage->external);
     storage->external = ++p->extern_count;
     named->external = true;
 }

@@ -48,9 +48,9 @@ void weir_program_output(struct weir_program *p, const char *name, struct weir_v
 struct weir_value weir_program_extern(struct weir_program *p, const char *name, enum weir_dtype dtype,
                                       const struct weir_dims *dims);
 
-/* Before finish: the memory of the output `name` is given at run time, as that of an extern, instead of lying in the
- * arena. An unknown name, or an output that is also an input, is our own fault and asserts. */
-void weir_program_output_elsewhere(struct weir_program *p, const char *name);
+/* Before finish: the memory of the input or output `name` is given at run time, as that of an extern, instead of lying in
+ * the arena. An unknown name, or one that lies elsewhere already, is our own fault and asserts. */
+void weir_program_put_elsewhere(struct weir_program *p, const char *name);
 
 struct weir_dims weir_program_dims(const struct weir_program *p, struct weir_value value);
 /* The same memory seen with other frames/height/width/channels; the number of elements a row must stay. */
@@ -168,7 +168,7 @@ struct weir_binding {
     const char *name;
     void *memory;
 };
-/* Enqueues all ops. `bindings` gives memory to every extern and every output that lies elsewhere; one left out is our own
+/* Enqueues all ops. `bindings` gives memory to every extern and whatever lies elsewhere; one left out is our own
  * fault and asserts. */
 enum weir_status weir_program_run(const struct weir_program *p, struct weir_stream *stream, void *arena,
                                   const struct weir_binding *bindings, size_t binding_count);

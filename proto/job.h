@@ -16,8 +16,10 @@
 #define WEIR_PLAN_FILM 1 /* versions of the plan; the job's row has its own */
 #define WEIR_PLAN_IMAGE 2
 #define WEIR_PLAN_PROMPTS 3
-#define WEIR_JOB_PROMPTS_MAX 512 /* of one job; also its items when it has a list of prompts */
-#define WEIR_JOB_LORAS_MAX 8     /* of one item */
+#define WEIR_JOB_PROMPTS_MAX 512        /* of one job; also its items when it has a list of prompts */
+#define WEIR_JOB_LORAS_MAX 8            /* of one item */
+#define WEIR_JOB_SHAPES_MAX 32          /* different sizes, guided or not, of one job */
+#define WEIR_SPEC_BYTES_MAX (512 << 10) /* packed and resolved */
 
 /* X(name, number, what people see) */
 #define WEIR_STAGE_TABLE(X)                                                                                            \

@@ -117,24 +117,6 @@ static const struct limit *row_of(const struct limit *rows, const char *field)
     return NULL;
 }
 
-/* Strict UTF-8: no overlong forms, no surrogates, nothing over U+10FFFF. */
-static bool utf8_valid(const char *text)
-{
-    const uint8_t *s = (const uint8_t *)text;
-    while (*s) {
-        const int more = *s < 0x80 ? 0 : *s >= 0xc2 && *s < 0xe0 ? 1 : *s >= 0xe0 && *s < 0xf0 ? 2
-                       : *s >= 0xf0 && *s < 0xf5 ? 3 : -1;
-        if (more < 0) return false;
-        const uint8_t low = *s == 0xe0 ? 0xa0 : *s == 0xf0 ? 0x90 : 0x80, high = *s == 0xed ? 0x9f : *s == 0xf4 ? 0x8f : 0xbf;
-        if (more && (s[1] < low || s[1] > high)) return false;
-        for (int i = 2; i <= more; i++) {
-            if (s[i] < 0x80 || s[i] > 0xbf) return false;
-        }
-        s += 1 + more;
-    }
-    return true;
-}
-
 /* One field of one message, as the walk sees it. */
 struct place {
     const char *message;
@@ -162,7 +144,7 @@ static enum weir_status check_value(const struct place *place, const void *value
     case PROTOBUF_C_TYPE_STRING: {
         const char *text = *(char *const *)value;
         if (!within(place, strlen(text), TEXT_MAX)) return out_of_bounds(place, "bytes", strlen(text), error);
-        if (!utf8_valid(text)) {
+        if (!weir_utf8_valid(text, strlen(text))) {
             return weir_fail(error, WEIR_PROTOCOL, "%s.%s: not UTF-8", place->message, place->field->name);
         }
         return WEIR_OK;

@@ -1,5 +1,7 @@
 #include "worker/spec.h"
 
+#include "worker/rgb.h"
+
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,25 @@ static int noise_of(const char *name)
     return -1;
 }
 
+/* A picture that a request names: NULL where there is none. */
+static enum weir_status check_file(const char *flag, const Weir__Pb__FileRef *file, struct weir_error *error)
+{
+    if (!file) return WEIR_OK;
+    if (file->digest.len != WEIR_SHA256_BYTES)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "%s: the file's digest has %zu bytes, wanted %d", flag,
+                         file->digest.len, WEIR_SHA256_BYTES);
+    if (file->bytes > WEIR_RGB_FILE_BYTES_MAX)
+        return weir_fail(error, WEIR_TOO_LARGE, "%s: a picture of %llu bytes; at most %zu are read", flag,
+                         (unsigned long long)file->bytes, WEIR_RGB_FILE_BYTES_MAX);
+    return WEIR_OK;
+}
+
+static enum weir_status check_files(const Weir__Pb__JobSpec *spec, struct weir_error *error)
+{
+    const enum weir_status status = check_file("--control", spec->control, error);
+    return status == WEIR_OK ? check_file("--image", spec->start_image, error) : status;
+}
+
 bool weir_spec_is_image(const Weir__Pb__JobSpec *spec)
 {
     return spec->has_image && spec->image;
@@ -36,9 +57,12 @@ enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, struct weir_item 
     }
     if (!spec->model || !spec->has_model_digest || !spec->prompt || !spec->has_width || !spec->has_height ||
         !spec->has_frames || !spec->has_fps || !spec->has_steps || !spec->has_guidance || !spec->has_seed ||
-        !spec->format || sampler < 0 || noise < 0) {
+        !spec->format || sampler < 0 || noise < 0 || (spec->control && !spec->has_control_scale) ||
+        (spec->start_image && !spec->has_strength)) {
         return weir_fail(error, WEIR_BAD_ARGUMENT, "a resolved spec lacks a field, or names no known sampler or noise");
     }
+    const enum weir_status status = check_files(spec, error);
+    if (status != WEIR_OK) return status;
     *out = (struct weir_item){ .width = spec->width,
                                .height = spec->height,
                                .frames = spec->frames,
@@ -47,7 +71,17 @@ enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, struct weir_item 
                                .guidance = spec->guidance,
                                .seed = spec->seed,
                                .sampler = (enum weir_item_sampler)sampler,
-                               .noise = (enum weir_item_noise)noise };
+                               .noise = (enum weir_item_noise)noise,
+                               .has_control = spec->control != NULL,
+                               .has_start = spec->start_image != NULL };
+    if (spec->control) {
+        memcpy(out->control, spec->control->digest.data, sizeof out->control);
+        out->control_scale = spec->control_scale;
+    }
+    if (spec->start_image) {
+        memcpy(out->start, spec->start_image->digest.data, sizeof out->start);
+        out->strength = spec->strength;
+    }
     return WEIR_OK;
 }
 
@@ -78,7 +112,7 @@ static enum weir_status check_film(const struct weir_film_format *format, const 
     }
     if (!format->is_joined && format->size_multiple == 1 && strcmp(format->name, "png") == 0 &&
         (uint64_t)n * item->frames > format->frames_max) {
-        return weir_fail(error, WEIR_TOO_LARGE, "--n %u of %u frames as png: one job makes at most %u pictures", n,
+        return weir_fail(error, WEIR_TOO_LARGE, "%u times %u frames as png: one job makes at most %u pictures", n,
                          item->frames, format->frames_max);
     }
     return WEIR_OK;
@@ -137,16 +171,14 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
     enum weir_status status = WEIR_OK;
 
     if (!wish->prompt) return weir_fail(error, WEIR_BAD_ARGUMENT, "a prompt is missing");
-    if (wish->n_prompts || wish->n_loras || wish->control || wish->start_image) {
-        return weir_fail(error, WEIR_UNSUPPORTED,
-                         "lists of prompts, LoRA, control and start images: this build has none");
-    }
+    if (wish->n_loras) return weir_fail(error, WEIR_UNSUPPORTED, "LoRA: this build has none");
     if (wish->has_spec_version && wish->spec_version != WEIR_SPEC_VERSION) {
         return weir_fail(error, WEIR_UNSUPPORTED, "spec version %u: this build takes %d", wish->spec_version,
                          WEIR_SPEC_VERSION);
     }
-    if (wish->precision && wish->precision[0] && strcmp(wish->precision, "f32") != 0) {
-        return weir_fail(error, WEIR_UNSUPPORTED, "--precision %s: f32 is offered", wish->precision);
+    if (wish->precision && wish->precision[0] && strcmp(wish->precision, model->precision) != 0) {
+        return weir_fail(error, WEIR_UNSUPPORTED, "--precision %s: this worker computes in %s", wish->precision,
+                         model->precision);
     }
     if (wish->has_model_digest && memcmp(wish->model_digest.data, model->digest, WEIR_SHA256_BYTES) != 0) {
         return weir_fail(error, WEIR_CONFLICT, "model %s: its files have another digest than the one asked for",
@@ -160,6 +192,11 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
     if (wish->has_guidance) blanks.guidance = wish->guidance;
     if (wish->sampler && wish->sampler[0]) blanks.sampler = wish->sampler;
     if (wish->noise && wish->noise[0]) blanks.noise = wish->noise;
+    WEIR_TRY(check_files(wish, error));
+    if (wish->control) blanks.control = wish->control->digest.data;
+    if (wish->has_control_scale) blanks.control_scale = wish->control_scale;
+    if (wish->start_image) blanks.start = wish->start_image->digest.data;
+    if (wish->has_strength) blanks.strength = wish->strength;
     blanks.seed = wish->seed;
     if (!wish->has_seed) { /* 32 bits: short enough to be written down */
         uint32_t random;
@@ -203,8 +240,14 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
     out->noise = (char *)(uintptr_t)weir_item_noise_name(item.noise);
     out->format = (char *)(uintptr_t)format;
     out->codec = (char *)(uintptr_t)codec;
-    out->precision = (char *)(uintptr_t) "f32";
+    out->precision = (char *)(uintptr_t)model->precision;
     out->has_image = out->image = is_image;
+    out->control = wish->control;
+    out->has_control_scale = item.has_control;
+    out->control_scale = item.control_scale;
+    out->start_image = wish->start_image;
+    out->has_strength = item.has_start;
+    out->strength = item.strength;
 cleanup:
     return status;
 }

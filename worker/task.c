@@ -27,7 +27,8 @@ enum weir_status weir_task_create(const Weir__Pb__Lease *lease, struct weir_task
 
 bool weir_shape_same(const struct weir_shape *a, const struct weir_shape *b)
 {
-    return a->model == b->model && a->guided == b->guided && memcmp(a->dims, b->dims, sizeof a->dims) == 0;
+    return a->model == b->model && a->guided == b->guided && memcmp(a->dims, b->dims, sizeof a->dims) == 0 &&
+           memcmp(a->control, b->control, sizeof a->control) == 0 && memcmp(a->start, b->start, sizeof a->start) == 0;
 }
 
 void weir_task_set_model(struct weir_task *task, size_t model_index, const struct weir_model_facts *facts)
@@ -38,6 +39,8 @@ void weir_task_set_model(struct weir_task *task, size_t model_index, const struc
     task->shape.model = (uint32_t)model_index;
     task->shape.guided = weir_item_guided(facts, &task->item);
     weir_item_latent_dims(facts, &task->item, task->shape.dims);
+    memcpy(task->shape.control, task->item.control, sizeof task->shape.control);
+    memcpy(task->shape.start, task->item.start, sizeof task->shape.start);
 }
 
 bool weir_task_joins(const struct weir_task *a, const struct weir_task *b)

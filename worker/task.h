@@ -19,6 +19,7 @@ struct weir_shape {
     uint32_t model;   /* index */
     uint32_t dims[4]; /* of the latents */
     bool guided;
+    uint8_t control[WEIR_SHA256_BYTES], start[WEIR_SHA256_BYTES]; /* of the pictures they bring; 0 without one */
 };
 bool weir_shape_same(const struct weir_shape *a, const struct weir_shape *b);
 

@@ -102,9 +102,16 @@ static void a_quote_fills_every_blank_or_says_why_not(void **state)
     assert_int_equal(b->spec->model_digest.len, WEIR_SHA256_BYTES);
     assert_string_equal(b->spec->sampler, "ddim");
     assert_string_equal(b->spec->noise, "f32");
+    assert_string_equal(b->spec->precision, "f32");
     assert_string_equal(b->spec->format, "mp4");
     assert_true(strlen(b->spec->codec) > 0);
     assert_true(b->spec->has_guidance);
+
+    wish.precision = (char *)(uintptr_t) "bf16";
+    quote_refused(b, &wish, WEIR_UNSUPPORTED, "--precision bf16: this worker computes in f32");
+    wish.precision = (char *)(uintptr_t) "f32";
+    quote(b, &wish);
+    wish.precision = NULL;
 
     wish.width = 65;
     quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "65");
@@ -199,6 +206,11 @@ static void pictures_and_gifs_pass_through_the_assembler(void **state)
         assert_int_equal(film->n_artefacts, i == 0 ? 20 : 1);
         assert_string_equal(film->artefacts[0]->name, i == 0 ? "00000.png" : "film.gif");
         assert_non_null(strstr(film->artefacts[0]->key, "assemble-2/"));
+        for (size_t k = 0; k < film->n_artefacts; k++) {
+            assert_true(film->artefacts[k]->has_item);
+            assert_int_equal(film->artefacts[k]->item, 2);
+        }
+        assert_false(frames->artefacts[0]->has_item);             /* the manifest does not name them */
         assert_non_null(strstr(film->facts->note, "\"seed\":9")); /* item 2 of seed 7 */
         done_free(film);
         done_free(frames);
@@ -255,6 +267,83 @@ static void one_frame_is_an_image_where_the_format_can_be_one(void **state)
     wish.format = (char *)(uintptr_t) "webp";
     wish.codec = (char *)(uintptr_t) "vp9";
     quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "--codec vp9");
+}
+
+/* A job of many prompts, and the refusals that name one of them. */
+static void a_list_is_quoted_prompt_by_prompt(void **state)
+{
+    struct broker *b = *state;
+    Weir__Pb__JobSpec wish;
+    Weir__Pb__Prompt prompts[40], *list[40];
+    char texts[40][24];
+    wish_init(&wish, 2);
+    wish.prompt = NULL;
+    wish.frames = 1;
+    wish.format = (char *)(uintptr_t) "png";
+    wish.prompts = list;
+    for (uint32_t k = 0; k < 40; k++) {
+        weir__pb__prompt__init(&prompts[k]);
+        snprintf(texts[k], sizeof texts[k], "a red circle %u", k % 2);
+        prompts[k].text = texts[k];
+        list[k] = &prompts[k];
+    }
+    worker_start(b, (const char *const[]){ "--stages", "text,denoise,decode", "--memory-mib", "16", NULL });
+    worker_greet(b);
+    wish.n_prompts = 3;
+    prompts[1].has_width = 1;
+    prompts[1].width = 32;
+    quote(b, &wish);
+    assert_int_equal(b->spec->n_prompts, 3);
+    assert_null(b->spec->prompt);
+    static const uint32_t lines[] = { 1, 3, 2 }, widths[] = { 64, 64, 32 };
+    for (uint32_t k = 0; k < 3; k++) {
+        assert_int_equal(b->spec->prompts[k]->line, lines[k]);
+        assert_int_equal(b->spec->prompts[k]->width, widths[k]);
+        assert_int_equal(b->spec->prompts[k]->seed, 7 + lines[k] - 1);
+    }
+    /* Item 2 is the second line: its own size and seed, and a receipt like that of any job. */
+    Weir__Pb__Done *embedding = run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_TEXT, .index = 1, .item = 2 });
+    Weir__Pb__Done *latents = run_task(
+        b, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .index = 2, .item = 2, .inputs = { embedding } });
+    Weir__Pb__Done *image =
+        run_task(b, &(struct lease_options){
+                        .stage = WEIR_STAGE_DECODE, .index = 2, .item = 2, .frame_count = 1, .inputs = { latents } });
+    assert_int_equal(image->artefacts[0]->item, 2);
+    static const char *const said[] = { "\"prompt\":\"a red circle 1\"", "\"seed\":8", "\"width\":32", "\"n\":1" };
+    for (size_t i = 0; i < WEIR_COUNT(said); i++) assert_non_null(strstr(image->facts->note, said[i]));
+    assert_null(strstr(image->facts->note, "\"prompts\""));
+    assert_null(strstr(image->facts->note, "\"line\""));
+    done_free(image);
+    done_free(latents);
+    done_free(embedding);
+
+    prompts[1].width = 33;
+    quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "line 2: --size");
+    prompts[1].width = 32;
+    prompts[2].has_line = 1;
+    prompts[2].line = 17;
+    prompts[2].has_steps = 1;
+    prompts[2].steps = 100000;
+    quote_refused(b, &wish, WEIR_TOO_LARGE, "line 17: --steps");
+    prompts[2].has_steps = 0;
+    prompts[2].has_width = prompts[2].has_height = 1;
+    prompts[2].width = prompts[2].height = 1024;
+    quote_refused(b, &wish, WEIR_TOO_LARGE, "line 17: ");
+    quote_refused(b, &wish, WEIR_TOO_LARGE, "16.0 MiB");
+    wish.n_prompts = 40;
+    for (uint32_t k = 0; k < 40; k++) {
+        prompts[k].has_width = prompts[k].has_height = 1;
+        prompts[k].width = 32 + 8 * (k % 32);
+        prompts[k].height = 32;
+    }
+    quote(b, &wish); /* 32 different shapes */
+    prompts[39].has_guidance = 1;
+    prompts[39].guidance = 1; /* and one more */
+    quote_refused(b, &wish, WEIR_TOO_LARGE, "line 40: --size 88x32, not guided: one job has at most 32");
+    wish.n_prompts = 1;
+    wish.has_n = 1;
+    wish.n = 513;
+    quote_refused(b, &wish, WEIR_TOO_LARGE, "at most 512");
 }
 
 static void an_image_is_done_when_it_is_decoded(void **state)
@@ -746,6 +835,23 @@ static void an_input_that_is_nowhere_is_reported_with_who_made_it(void **state)
     done_free(embedding);
 }
 
+/* A cluster may have workers of two precisions; the one that resolved the spec need not be the one that is asked. */
+static void a_lease_in_another_precision_is_refused_by_name(void **state)
+{
+    struct broker *b = *state;
+    struct ticketed t;
+    Weir__Pb__Done *embedding = ready(b, 2, NULL);
+    char *own = b->spec->precision;
+    b->spec->precision = (char *)(uintptr_t) "bf16";
+    lease(b, &t, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } });
+    b->spec->precision = own;
+    struct weir_message m = see(b, WEIR_MESSAGE_FAIL);
+    assert_int_equal(m.body.fail->status, WEIR_UNSUPPORTED);
+    assert_non_null(strstr(m.body.fail->words, "precision bf16, but this worker computes in f32"));
+    weir_message_release(&m);
+    done_free(embedding);
+}
+
 static void inputs_come_from_a_peer_when_the_store_has_lost_them(void **state)
 {
     struct broker *b = *state;
@@ -835,6 +941,7 @@ int main(void)
         CASE(the_four_stages_make_a_film_with_its_receipt),
         CASE(pictures_and_gifs_pass_through_the_assembler),
         CASE(one_frame_is_an_image_where_the_format_can_be_one),
+        CASE(a_list_is_quoted_prompt_by_prompt),
         CASE(an_image_is_done_when_it_is_decoded),
         CASE(a_result_is_told_until_it_is_acknowledged),
         CASE(what_runs_is_renewed_with_progress_and_a_waiting_lease_too),
@@ -849,6 +956,7 @@ int main(void)
         CASE(seats_stop_where_memory_ends),
         CASE(a_text_is_computed_once_for_a_tenant),
         CASE(an_input_that_is_nowhere_is_reported_with_who_made_it),
+        CASE(a_lease_in_another_precision_is_refused_by_name),
         CASE(inputs_come_from_a_peer_when_the_store_has_lost_them),
         CASE(garbage_on_its_sockets_changes_nothing),
         CASE(a_bad_start_is_one_line_and_an_exit_code),

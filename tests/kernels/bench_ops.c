@@ -1,6 +1,6 @@
 /* bench_ops: each op of a device at the shapes of real networks, against what that device can do at best.
  *
- *   bench_ops [DEVICE [THREADS [FILTER]]]      defaults: cpu, 1 thread, all
+ *   bench_ops [DEVICE [THREADS [FILTER [PRECISION]]]]      defaults: cpu, 1 thread, all, f32
  *
  * One line a case: median and p90 of the samples; for products GFLOP/s and `of_product`, their share of a product of
  * 1024 x 1024 x 1024 by the same device in the same run; for ops that only move memory GB/s and `of_copy`, against a
@@ -229,6 +229,7 @@ static void bench_case(const struct bench *bench, const struct kernel_case *c)
 {
     const uint32_t rows = c->shape.linear.rows;
     struct running_case r = case_begin(c, 0, rows);
+    r.parameters.dtype = bench->device->precision;
     const struct times times = time_case(bench, &r);
     const double flops = flops_of(c);
     printf("%-72s median_us=%.1f p90_us=%.1f", c->label, times.median_us, times.p90_us);
@@ -251,8 +252,14 @@ int main(int argc, char **argv)
     const int threads = argc > 2 ? atoi(argv[2]) : 1;
     struct weir_error error = { 0 };
     struct bench bench = { .clock = threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC };
+    enum weir_dtype precision = WEIR_F32;
 
+    if (argc > 4 && !weir_precision_parse(argv[4], &precision)) {
+        fprintf(stderr, "bench_ops: %s is neither f32 nor bf16\n", argv[4]);
+        return weir_status_exit_code(WEIR_BAD_ARGUMENT);
+    }
     if (weir_device_open(name, threads, &bench.device, &error) != WEIR_OK ||
+        weir_device_set_precision(bench.device, precision, &error) != WEIR_OK ||
         bench.device->table->stream_create(bench.device, &bench.stream, &error) != WEIR_OK) {
         fprintf(stderr, "bench_ops: %s\n", error.words);
         return weir_status_exit_code(error.code);
@@ -261,6 +268,7 @@ int main(int argc, char **argv)
                                          .op = WEIR_OP_LINEAR,
                                          .shape.linear = { .rows = 1, .tokens = 1024, .in = 1024, .out = 1024 } };
     struct running_case r = case_begin(&product, 0, 1);
+    r.parameters.dtype = precision;
     bench.product_gflops = flops_of(&product) / time_case(&bench, &r).median_us / 1e3;
     case_end(&r);
     printf("device=%s threads=%d product_gflop_s=%.1f\n", bench.device->numerics_class, threads, bench.product_gflops);

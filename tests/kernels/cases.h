@@ -19,6 +19,7 @@ struct kernel_case {
 #undef X
     } shape;
     bool no_bias;
+    enum weir_dtype reads; /* of the layer's products */
 };
 
 #define LINEAR(L, IN, OUT, ...)                                                                                        \
@@ -582,6 +583,7 @@ static inline struct running_case case_begin(const struct kernel_case *c, uint32
         if (!c->no_bias) r.bias = random_floats(&seed, weir_bias_count(&r.parameters), 1);
         r.parameters.weight = r.weight;
         r.parameters.bias = r.bias;
+        r.parameters.dtype = c->reads;
     }
     for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) {
         if (r.sizes.row[i] == 0) continue;
@@ -622,6 +624,20 @@ static inline void case_run(struct running_case *r, struct weir_device *device)
     } else {
         run_op(device, r->c.op, NULL, &r->c.shape, operands);
     }
+}
+
+/* f32 against f64 sums: a product over K terms rounds each of its sums to 2^-24 of its size so far, which is sqrt(K) of
+ * a term on average; over K <= 3,000 that stays near 1e-6 of the result, and grows with the root of K beyond. */
+#define TOLERANCE 2e-6
+#define TOLERANCE_TERMS 3000
+
+static inline double f32_tolerance(const struct kernel_case *c)
+{
+    double terms = 0;
+    if (c->op == WEIR_OP_LINEAR) terms = c->shape.linear.in;
+    if (c->op == WEIR_OP_CONV2D) terms = (double)c->shape.conv2d.in * c->shape.conv2d.kernel * c->shape.conv2d.kernel;
+    if (c->op == WEIR_OP_CONV_TEMPORAL) terms = 3.0 * c->shape.conv_temporal.in;
+    return TOLERANCE * sqrt(terms > TOLERANCE_TERMS ? terms / TOLERANCE_TERMS : 1);
 }
 
 static inline size_t y_bytes(const struct running_case *r, uint32_t rows)

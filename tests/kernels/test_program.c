@@ -312,7 +312,7 @@ static void an_output_that_lies_elsewhere_is_written_there(void **state)
     const struct weir_value y = weir_program_activate(p, weir_program_input(p, "x", WEIR_F32, &dims), WEIR_ACT_RELU);
     weir_program_output(p, "y", y);
     weir_program_output(p, "z", weir_program_activate(p, y, WEIR_ACT_RELU));
-    weir_program_output_elsewhere(p, "y");
+    weir_program_put_elsewhere(p, "y");
     assert_int_equal(weir_program_finish(p, NULL), WEIR_OK);
     assert_int_equal(weir_program_arena_bytes(p), 2 * 1024);
     assert_int_equal(weir_program_bytes(p, "y"), 1024);

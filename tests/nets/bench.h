@@ -18,7 +18,7 @@ static inline struct bench bench_open_threads(const char *device_name, const cha
 {
     struct bench b = { 0 };
     struct weir_error fault;
-    const enum weir_status status = weir_device_open(device_name, threads, &b.device, &fault);
+    const enum weir_status status = device_open_as(device_name, threads, &b.device, &fault);
     if (status == WEIR_UNSUPPORTED) skip();
     if (status != WEIR_OK) fail_msg("%s: %s", device_name, fault.words);
     b.model = tiny_open(folder);
@@ -63,7 +63,8 @@ static inline void denoise(struct weir_denoiser *denoiser, const struct weir_ite
                            const struct weir_denoiser_state *state, uint32_t until, float *latents, float *previous)
 {
     uint32_t seat;
-    OK(weir_denoiser_begin(denoiser, item, embedding, state, &seat, &error));
+    OK(weir_denoiser_begin(denoiser, item, &(struct weir_denoiser_input){ .embedding = embedding }, state, &seat,
+                           &error));
     while (weir_denoiser_step_index(denoiser, seat) < until) OK(weir_denoiser_step(denoiser, &error));
     OK(weir_denoiser_read(denoiser, seat, latents, previous, &error));
     OK(weir_denoiser_leave(denoiser, seat, &error));

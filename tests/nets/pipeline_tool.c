@@ -6,7 +6,7 @@
  *   pipeline_tool batch MODEL DEVICE PROMPT NEGATIVE [WISH...]
  *                                                        denoise of 1, 2, 4 and 8 items at once, the first of which must
  *                                                        come out the same
- *   WISH: width= height= frames= steps= guidance= sampler= noise= seed= threads=
+ *   WISH: width= height= frames= steps= guidance= sampler= noise= seed= threads= precision=f32|bf16
  *
  * What was run, with seconds and bytes, goes to stdout as one `name=value` line a fact; so do the processor time and the
  * peak of resident memory of every stage, loading included. */
@@ -101,13 +101,16 @@ static bool read_wish(struct weir_item_wish *wish, const char *word)
 static bool open_all(struct tool *tool, const char *model, const char *device, char **wishes)
 {
     struct weir_item_wish wish = WEIR_ITEM_WISH_NONE;
+    enum weir_dtype precision = WEIR_F32;
     for (; *wishes; wishes++) {
+        if (strncmp(*wishes, "precision=", 10) == 0 && weir_precision_parse(*wishes + 10, &precision)) continue;
         if (strncmp(*wishes, "threads=", 8) == 0)
             tool->threads = atoi(*wishes + 8);
         else if (!read_wish(&wish, *wishes))
             return weir_fail(&tool->error, WEIR_BAD_ARGUMENT, "%s is no wish", *wishes), false;
     }
     return weir_device_open(device, tool->threads, &tool->device, &tool->error) == WEIR_OK &&
+           weir_device_set_precision(tool->device, precision, &tool->error) == WEIR_OK &&
            weir_model_dir_open(model, NULL, &tool->model, &tool->error) == WEIR_OK &&
            weir_pipeline_open(tool->model, &tool->pipeline, &tool->error) == WEIR_OK &&
            weir_item_resolve(weir_pipeline_facts(tool->pipeline), &wish, &tool->item, &tool->error) == WEIR_OK;
@@ -179,7 +182,8 @@ static bool denoise(struct tool *tool, const float *embedding, float *latents)
     uint32_t seat;
     bool good = load(tool, WEIR_PIPELINE_DENOISE) &&
                 weir_denoiser_create(tool->pipeline, &tool->item, 1, &denoiser, &tool->error) == WEIR_OK &&
-                weir_denoiser_begin(denoiser, &tool->item, embedding, NULL, &seat, &tool->error) == WEIR_OK;
+                weir_denoiser_begin(denoiser, &tool->item, &(struct weir_denoiser_input){ .embedding = embedding },
+                                    NULL, &seat, &tool->error) == WEIR_OK;
     while (good && weir_denoiser_step_index(denoiser, seat) < weir_denoiser_step_count(denoiser, seat)) {
         const double begin = seconds();
         good = weir_denoiser_step(denoiser, &tool->error) == WEIR_OK;
@@ -239,7 +243,8 @@ static bool run_batch(struct tool *tool, uint32_t items, const float *embedding,
     for (uint32_t i = 0; good && i < items; i++) {
         struct weir_item item = tool->item;
         item.seed += i;
-        good = weir_denoiser_begin(denoiser, &item, embedding, NULL, &seats[i], &tool->error) == WEIR_OK;
+        good = weir_denoiser_begin(denoiser, &item, &(struct weir_denoiser_input){ .embedding = embedding }, NULL,
+                                   &seats[i], &tool->error) == WEIR_OK;
     }
     for (; good && weir_denoiser_step_index(denoiser, seats[0]) < weir_denoiser_step_count(denoiser, seats[0]);
          steps++) {

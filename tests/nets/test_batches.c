@@ -60,7 +60,8 @@ static void make_one(struct world *w, const struct batch *batch, uint32_t i)
 static void run_alone(struct world *w, struct weir_denoiser *alone, struct one *one)
 {
     uint32_t seat;
-    OK(weir_denoiser_begin(alone, &one->item, one->embedding, NULL, &seat, &error));
+    OK(weir_denoiser_begin(alone, &one->item, &(struct weir_denoiser_input){ .embedding = one->embedding }, NULL, &seat,
+                           &error));
     for (uint32_t s = 0;; s++) {
         OK(weir_denoiser_read(alone, seat, one->steps + s * w->count, one->previous + s * w->count, &error));
         if (s == one->step_count) break;
@@ -124,7 +125,8 @@ static void seat_one(struct world *w, struct room *room, uint32_t who)
     const struct weir_denoiser_state state = { from, one->steps + from * w->count,
                                                one->looks_back ? one->previous + from * w->count : NULL };
     uint32_t seat = WEIR_DENOISER_SEATS_MAX;
-    OK(weir_denoiser_begin(room->denoiser, &one->item, one->embedding, from ? &state : NULL, &seat, &error));
+    OK(weir_denoiser_begin(room->denoiser, &one->item, &(struct weir_denoiser_input){ .embedding = one->embedding },
+                           from ? &state : NULL, &seat, &error));
     assert_true(seat < weir_denoiser_seats(room->denoiser) && room->of_seat[seat] == ITEMS);
     room->of_seat[seat] = who;
 }
@@ -199,7 +201,8 @@ static void a_mate_that_is_not_finite_changes_nothing(void **state)
     for (uint32_t i = 0; i < WEIR_DENOISER_SEATS_MAX; i++) room.of_seat[i] = ITEMS;
     OK(weir_denoiser_create(w.bench.pipeline, &w.ones[0].item, 3, &room.denoiser, &error));
     seat_one(&w, &room, 6);
-    OK(weir_denoiser_begin(room.denoiser, &w.ones[1].item, bad, NULL, &bad_seat, &error));
+    OK(weir_denoiser_begin(room.denoiser, &w.ones[1].item, &(struct weir_denoiser_input){ .embedding = bad }, NULL,
+                           &bad_seat, &error));
     seat_one(&w, &room, 2);
     before = weir_denoiser_seated(room.denoiser);
     OK(weir_denoiser_step(room.denoiser, &error));

@@ -209,7 +209,7 @@ static void every_tiny_on(const char *device_name, void (*check)(struct weir_dev
 {
     struct weir_device *device = NULL;
     struct weir_error error;
-    const enum weir_status status = weir_device_open(device_name, 2, &device, &error);
+    const enum weir_status status = device_open_as(device_name, 2, &device, &error);
     if (status == WEIR_UNSUPPORTED) skip(); /* not in this build; the words of other failures matter */
     if (status != WEIR_OK) fail_msg("%s: %s", device_name, error.words);
     for (size_t i = 0; i < WEIR_COUNT(tiny_names); i++) check(device, tiny_names[i]);
@@ -228,6 +228,12 @@ static void clip_text_gives_what_transformers_gives_on_cpu(void **state)
     every_tiny_on("cpu", check_clip_text);
 }
 
+static void clip_text_nearly_gives_what_transformers_gives_on_cpu_in_bf16(void **state)
+{
+    (void)state;
+    every_tiny_on("cpu bf16", check_clip_text);
+}
+
 static void unet3d_gives_what_diffusers_gives_on_ref(void **state)
 {
     (void)state;
@@ -240,6 +246,12 @@ static void unet3d_gives_what_diffusers_gives_on_cpu(void **state)
     every_tiny_on("cpu", check_unet3d);
 }
 
+static void unet3d_nearly_gives_what_diffusers_gives_on_cpu_in_bf16(void **state)
+{
+    (void)state;
+    every_tiny_on("cpu bf16", check_unet3d);
+}
+
 static void autoencoder_kl_gives_what_diffusers_gives_on_ref(void **state)
 {
     (void)state;
@@ -250,6 +262,12 @@ static void autoencoder_kl_gives_what_diffusers_gives_on_cpu(void **state)
 {
     (void)state;
     every_tiny_on("cpu", check_autoencoder_kl);
+}
+
+static void autoencoder_kl_nearly_gives_what_diffusers_gives_on_cpu_in_bf16(void **state)
+{
+    (void)state;
+    every_tiny_on("cpu bf16", check_autoencoder_kl);
 }
 
 /* ---- the sampler's step ---- */
@@ -555,10 +573,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clip_text_gives_what_transformers_gives_on_ref),
         cmocka_unit_test(clip_text_gives_what_transformers_gives_on_cpu),
+        cmocka_unit_test(clip_text_nearly_gives_what_transformers_gives_on_cpu_in_bf16),
         cmocka_unit_test(unet3d_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(unet3d_gives_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(unet3d_nearly_gives_what_diffusers_gives_on_cpu_in_bf16),
         cmocka_unit_test(autoencoder_kl_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(autoencoder_kl_gives_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(autoencoder_kl_nearly_gives_what_diffusers_gives_on_cpu_in_bf16),
         cmocka_unit_test(a_devices_sampler_step_has_the_bits_of_the_samplers_own),
         cmocka_unit_test(old_names_of_a_decoders_attention_are_read),
         cmocka_unit_test(text_models_with_and_without_their_prefix_are_read),

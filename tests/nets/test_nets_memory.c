@@ -92,7 +92,9 @@ static enum weir_status run_denoise(struct attempt *a, struct weir_error *error)
     uint32_t seats[2];
     WEIR_TRY(weir_pipeline_load(a->pipeline, a->device, WEIR_PIPELINE_DENOISE, error));
     WEIR_TRY(weir_denoiser_create(a->pipeline, &a->item, 2, &denoiser, error));
-    for (int i = 0; i < 2; i++) WEIR_TRY(weir_denoiser_begin(denoiser, &a->item, a->embedding, NULL, &seats[i], error));
+    for (int i = 0; i < 2; i++)
+        WEIR_TRY(weir_denoiser_begin(denoiser, &a->item, &(struct weir_denoiser_input){ .embedding = a->embedding },
+                                     NULL, &seats[i], error));
     WEIR_TRY(weir_denoiser_step(denoiser, error));
     WEIR_TRY(weir_denoiser_read(denoiser, seats[1], a->latents, NULL, error));
     WEIR_TRY(weir_denoiser_leave(denoiser, seats[0], error));

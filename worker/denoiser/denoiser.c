@@ -1,11 +1,15 @@
 /* denoise: noise of the item's seed, then step after step to `latents` [channels, frames, height, width]. Every five
  * steps the state goes to the store; a task begins at the newest state that is usable.
  *
+ * A picture that the item brings is encoded before the run is made, unless it was for the task before or none of it is
+ * needed behind the state; others that bring the same can join, if it is there.
+ *
  * Several tasks of one shape ride together: before each step those that wait are seated, after it whoever is done is
  * published and answered. What goes wrong with one is that one's alone. When more seats are wanted than there are, all
  * states are read out and seated anew in a larger run, as from checkpoints: their bytes stay the same. */
 #include "proto/base/clock.h"
 #include "worker/denoiser/checkpoint.h"
+#include "worker/denoiser/encoded.h"
 #include "worker/link/artefact.h"
 #include "worker/stage.h"
 
@@ -30,6 +34,7 @@ struct denoiser {
     struct weir_open_stage stage;
     struct weir_denoiser *run; /* for the shape seen last; NULL before */
     size_t latent_count;       /* of that shape */
+    struct weir_encoded control, start;
     const struct weir_stage_door *door;
     struct rider riders[WEIR_DENOISER_SEATS_MAX];
     uint32_t rider_count;
@@ -45,6 +50,23 @@ static const struct weir_stage_ground *ground_of(const struct denoiser *d)
 
 /* ---- the stage ---- */
 
+/* What comes before the steps of items with a picture: it takes the place of the run, but for what it leaves. */
+static enum weir_status plan_encode(struct weir_pipeline *pipeline, struct weir_device *device,
+                                    const struct weir_item *item, struct weir_pipeline_memory *out,
+                                    struct weir_error *error)
+{
+    struct weir_pipeline_memory encode;
+    const uint64_t kept = (item->has_control + item->has_start) * sizeof(float) *
+                          weir_item_latent_count(weir_pipeline_facts(pipeline), item);
+    const enum weir_status status =
+        weir_pipeline_plan_memory(pipeline, device, WEIR_PIPELINE_ENCODE, item, &encode, error);
+    if (status != WEIR_OK) return status;
+    if (encode.weights + encode.arena > out->arena) out->arena = encode.weights + encode.arena;
+    if (encode.host > out->host) out->host = encode.host;
+    out->host += kept;
+    return WEIR_OK;
+}
+
 static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
                                     const struct weir_item *item, uint32_t seats, struct weir_pipeline_memory *out,
                                     struct weir_error *error)
@@ -55,7 +77,7 @@ static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_
     /* each rider's embedding, latents and history; the checkpoint made of one rider's */
     out->host += sizeof(float) * (seats * weir_item_embedding_count(facts, item) +
                                   (2 * (uint64_t)seats + 2) * weir_item_latent_count(facts, item));
-    return WEIR_OK;
+    return item->has_control || item->has_start ? plan_encode(pipeline, device, item, out, error) : WEIR_OK;
 }
 
 static void stage_close(struct weir_open_stage *stage)
@@ -63,6 +85,8 @@ static void stage_close(struct weir_open_stage *stage)
     struct denoiser *denoiser = (struct denoiser *)stage;
     assert(denoiser->rider_count == 0 && !denoiser->waiting);
     weir_denoiser_destroy(&denoiser->run);
+    weir_encoded_deinit(&denoiser->control);
+    weir_encoded_deinit(&denoiser->start);
     weir_pipeline_unload(stage->ground->pipeline, WEIR_PIPELINE_DENOISE);
     free(denoiser);
 }
@@ -82,9 +106,13 @@ static enum weir_status stage_open(const struct weir_stage_ground *ground, struc
     return status;
 }
 
+/* An item whose picture is not encoded yet wants the room for that. */
 static bool fits(const struct weir_open_stage *stage, const struct weir_item *item)
 {
     const struct denoiser *denoiser = (const struct denoiser *)stage;
+    const struct weir_model_facts *facts = weir_pipeline_facts(stage->ground->pipeline);
+    if (item->has_control && !weir_encoded_has(&denoiser->control, facts, item, item->control)) return false;
+    if (item->has_start && !weir_encoded_has(&denoiser->start, facts, item, item->start)) return false;
     return denoiser->run && weir_denoiser_fits(denoiser->run, item);
 }
 
@@ -154,6 +182,14 @@ static const struct weir_denoiser_state *state_of(const struct weir_checkpoint_s
     return out;
 }
 
+/* What the rider's item is made from. */
+static struct weir_denoiser_input input_of(const struct denoiser *d, const struct rider *r)
+{
+    return (struct weir_denoiser_input){ .embedding = r->embedding,
+                                         .control = r->task->item.has_control ? d->control.latents : NULL,
+                                         .start = r->task->item.has_start ? d->start.latents : NULL };
+}
+
 static enum weir_status take_input(struct denoiser *d, struct rider *r, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
@@ -201,8 +237,9 @@ static enum weir_status sit_down(struct denoiser *d, struct rider *r, struct wei
     WEIR_TRY(take_input(d, r, error));
     WEIR_TRY(name_owner(d, r, error));
     const bool resumes = weir_checkpoint_load(&r->place, &r->owner, &found, &memory);
-    WEIR_TRY(weir_denoiser_begin(d->run, &task->item, r->embedding, resumes ? state_of(&found, &from) : NULL, &r->seat,
-                                 error));
+    const struct weir_denoiser_input input = input_of(d, r);
+    WEIR_TRY(
+        weir_denoiser_begin(d->run, &task->item, &input, resumes ? state_of(&found, &from) : NULL, &r->seat, error));
     if (resumes) {
         task->resumed_step = found.step;
         weir_log(ground_of(d)->log, WEIR_LOG_INFO, "denoise resumed index=%u step=%u of=%u", task->id.index, found.step,
@@ -252,7 +289,8 @@ static enum weir_status seat_anew(struct denoiser *d, uint32_t seats, const uint
         struct rider *r = &d->riders[i];
         const struct weir_denoiser_state from = { steps[i], r->latents,
                                                   r->owner.history_count ? r->latents + d->latent_count : NULL };
-        WEIR_TRY(weir_denoiser_begin(d->run, &r->task->item, r->embedding, &from, &r->seat, error));
+        const struct weir_denoiser_input input = input_of(d, r);
+        WEIR_TRY(weir_denoiser_begin(d->run, &r->task->item, &input, &from, &r->seat, error));
     }
 cleanup:
     return status;
@@ -286,7 +324,8 @@ static enum weir_status seat_others(struct denoiser *d)
     enum weir_status status = WEIR_OK;
     for (;;) {
         if (!d->waiting) d->waiting = d->door->next(d->door->context);
-        if (!d->waiting) break;
+        if (!d->waiting || !fits(&d->stage, &d->waiting->item))
+            break; /* its picture needs the room: when all are done */
         if (d->rider_count == weir_denoiser_seats(d->run)) WEIR_TRY(grow(d));
         if (d->rider_count == weir_denoiser_seats(d->run)) break;
         struct weir_task *task = d->waiting;
@@ -432,19 +471,66 @@ static enum weir_status step(struct denoiser *d)
     return ended;
 }
 
-/* A run for the first one's shape. */
-static enum weir_status make_run(struct denoiser *d, struct weir_task *first)
+/* Whether an item begins at a picture, and not behind a checkpoint. */
+static bool begins_at_picture(struct denoiser *d, struct weir_task *task)
+{
+    struct rider r = { .task = task };
+    struct weir_checkpoint_state found;
+    struct weir_error ignored;
+    void *memory = NULL;
+    if (!task->item.has_start) return false;
+    const bool resumes =
+        name_owner(d, &r, &ignored) == WEIR_OK && weir_checkpoint_load(&r.place, &r.owner, &found, &memory);
+    free(memory);
+    return !resumes;
+}
+
+/* The latents of the pictures that an item needs, while no run takes the room. */
+static enum weir_status encode(struct denoiser *d, struct weir_task *task, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_model_facts *facts = weir_pipeline_facts(ground_of(d)->pipeline);
+    const struct weir_item *item = &task->item;
+    const Weir__Pb__JobSpec *spec = task->lease->spec;
+    ground_of(d)->link->cancel = &task->cancel;
+    if (item->has_control && !weir_encoded_has(&d->control, facts, item, item->control))
+        WEIR_TRY(weir_encoded_make(&d->control, ground_of(d), task, spec->control, error));
+    if (begins_at_picture(d, task) && !weir_encoded_has(&d->start, facts, item, item->start))
+        WEIR_TRY(weir_encoded_make(&d->start, ground_of(d), task, spec->start_image, error));
+cleanup:
+    ground_of(d)->link->cancel = NULL;
+    return status;
+}
+
+/* A run for this task, which is the first, or waited for what needs the room that the others took. */
+static enum weir_status make_run(struct denoiser *d, struct weir_task *task)
 {
     enum weir_status status = WEIR_OK;
     struct weir_pipeline *pipeline = ground_of(d)->pipeline;
-    d->latent_count = weir_item_latent_count(weir_pipeline_facts(pipeline), &first->item);
-    if (!fits(&d->stage, &first->item)) {
+    d->latent_count = weir_item_latent_count(weir_pipeline_facts(pipeline), &task->item);
+    if (!fits(&d->stage, &task->item)) {
         const uint32_t seats = d->door->seats(d->door->context, 0);
         weir_denoiser_destroy(&d->run);
         d->is_full = false;
-        status = weir_denoiser_create(pipeline, &first->item, seats, &d->run, &first->error);
+        status = encode(d, task, &task->error);
+        if (status == WEIR_OK) status = weir_denoiser_create(pipeline, &task->item, seats, &d->run, &task->error);
     }
-    if (status != WEIR_OK) d->door->ended(d->door->context, first, status);
+    if (status != WEIR_OK) d->door->ended(d->door->context, task, status);
+    return status;
+}
+
+/* Before a step: a run, if there is none with riders in it, and whoever waits. */
+static enum weir_status fill(struct denoiser *d)
+{
+    enum weir_status status = WEIR_OK;
+    if (d->rider_count == 0) {
+        struct weir_task *task = d->waiting;
+        d->waiting = NULL;
+        WEIR_TRY(make_run(d, task));
+        WEIR_TRY(join(d, task));
+    }
+    if (d->rider_count > 0) WEIR_TRY(seat_others(d));
+cleanup:
     return status;
 }
 
@@ -455,10 +541,9 @@ static enum weir_status run_batch(struct weir_open_stage *stage, struct weir_tas
     struct denoiser *d = (struct denoiser *)stage;
     d->door = door;
     d->is_short = false;
-    WEIR_TRY(make_run(d, first));
-    WEIR_TRY(join(d, first));
+    d->waiting = first;
     while (d->rider_count > 0 || d->waiting) {
-        WEIR_TRY(seat_others(d));
+        WEIR_TRY(fill(d));
         WEIR_TRY(stop_some(d));
         if (d->rider_count > 0) WEIR_TRY(step(d));
     }

@@ -28,7 +28,7 @@ struct scratch {
 struct weir_params {
     struct weir_device *device;
     const struct weir_weights *weights; /* borrowed; NULL: shapes alone */
-    enum weir_dtype dtype;
+    enum weir_dtype dtype;              /* of activations */
     struct layer *layers;
     struct scratch scratch[2]; /* weight, bias; given back by seal() */
     uint64_t count;
@@ -235,7 +235,7 @@ static enum weir_status load(struct weir_params *params, const char *name, struc
 
     WEIR_TRY(read_parameters(params, q, weight, bias, error));
     q->name = name;
-    q->dtype = params->dtype;
+    q->dtype = params->device->precision;
     WEIR_TRY(params->device->ops->pack(params->device, q, &packed, error));
     drop_scratch(params, SCRATCH_KEPT_MAX);
     WEIR_TRY(add_layer(params, name, &packed, error));

@@ -23,7 +23,8 @@
 struct weir_weights;
 struct weir_params;
 
-/* `weights` NULL: nothing is read, layers know their shapes alone. Programs can be planned with them, not run. */
+/* `dtype` is that of activations; what the layers' products read is the device's precision.
+ * `weights` NULL: nothing is read, layers know their shapes alone. Programs can be planned with them, not run. */
 enum weir_status weir_params_create(struct weir_device *device, const struct weir_weights *weights,
                                     enum weir_dtype dtype, struct weir_params **out, struct weir_error *error);
 void weir_params_destroy(struct weir_params **params_p);

@@ -81,11 +81,11 @@ static enum weir_status plan_prepare(struct weir_denoiser *d, struct weir_error 
         WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for the names of %u slots", d->slot_count));
     }
     WEIR_TRY(weir_run_create_program(d->device, &d->prepare, error));
-    family->build_prepare(d->pipeline, d->net, d->prepare, copies_of(d));
+    family->build_prepare(d->pipeline, d->net, d->prepare, &d->shape);
     for (uint32_t i = 0; i < d->slot_count; i++) {
-        family->slot_name(i, d->slots[i].name, SLOT_NAME_BYTES);
+        family->slot_name(d->net, i, d->slots[i].name, SLOT_NAME_BYTES);
         d->bindings[i].name = d->slots[i].name;
-        weir_program_output_elsewhere(d->prepare, d->slots[i].name);
+        weir_program_put_elsewhere(d->prepare, d->slots[i].name);
     }
     d->bindings[d->slot_count].name = "latents";
     d->bindings[d->slot_count + 1].name = "previous";
@@ -230,30 +230,6 @@ static void draw(const struct weir_item *item, uint32_t index, float *out, size_
     weir_noise_draw(item->seed, item->noise == WEIR_ITEM_NOISE_F16, index, out, count);
 }
 
-static enum weir_status sampler_for(const struct weir_pipeline *pipeline, const struct weir_item *item,
-                                    struct weir_sampler **out, struct weir_error *error)
-{
-    enum weir_status status = WEIR_OK;
-    struct weir_sampler_config config;
-    WEIR_TRY(pipeline->family->sampler_config(pipeline, item->sampler, &config, error));
-    WEIR_TRY(weir_sampler_create(&config, item->steps, out, error));
-cleanup:
-    return status;
-}
-
-enum weir_status weir_pipeline_walk(const struct weir_pipeline *pipeline, const struct weir_item *item, uint32_t *steps,
-                                    bool *looks_back, struct weir_error *error)
-{
-    struct weir_sampler *sampler = NULL;
-    enum weir_status status = weir_item_check(&pipeline->facts, item, error);
-    if (status == WEIR_OK) status = sampler_for(pipeline, item, &sampler, error);
-    if (status != WEIR_OK) return status;
-    *steps = weir_sampler_step_count(sampler);
-    *looks_back = weir_sampler_state_bytes(sampler, 1) > 0;
-    weir_sampler_destroy(&sampler);
-    return WEIR_OK;
-}
-
 static enum weir_status check_state(const struct weir_sampler *sampler, const struct weir_denoiser_state *state,
                                     struct weir_error *error)
 {
@@ -280,10 +256,30 @@ static enum weir_status check_item(const struct weir_denoiser *d, const struct w
     return WEIR_OK;
 }
 
+static enum weir_status check_pictures(const struct weir_item *item, const struct weir_denoiser_input *input,
+                                       const struct weir_denoiser_state *state, struct weir_error *error)
+{
+    if (item->has_control && !input->control)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "the latents of the control image are missing");
+    if (item->has_start && !input->start && !state)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "the latents of the image to begin at are missing");
+    return WEIR_OK;
+}
+
+/* Noise, or some noise over a picture. */
+static void first_latents(struct weir_denoiser *d, const struct weir_item *item, const float *picture,
+                          const struct weir_sampler_start *start)
+{
+    draw(item, 0, d->host, d->latent_count);
+    if (!item->has_start) return;
+    for (size_t i = 0; i < d->latent_count; i++) d->host[i] = start->signal * picture[i] + start->noise * d->host[i];
+}
+
 /* Latents and the last prediction, from the checkpoint or from the seed. What no sampler has written yet is zero, so that
  * reading it back gives the same bytes every time. */
-static enum weir_status write_state(struct weir_denoiser *d, const struct seat *seat,
-                                    const struct weir_denoiser_state *state, struct weir_error *error)
+static enum weir_status write_state(struct weir_denoiser *d, const struct seat *seat, const float *picture,
+                                    const struct weir_sampler_start *start, const struct weir_denoiser_state *state,
+                                    struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     const size_t bytes = latent_bytes(d), offset = seat->place * bytes;
@@ -291,7 +287,7 @@ static enum weir_status write_state(struct weir_denoiser *d, const struct seat *
     memset(d->host, 0, bytes);
     WEIR_TRY(weir_run_write(&d->run, d->previous_at + offset, previous, bytes, error));
     WEIR_TRY(d->device->table->stream_sync(d->run.stream, error)); /* before the buffer is drawn over */
-    if (!state) draw(&seat->item, 0, d->host, d->latent_count);
+    if (!state) first_latents(d, &seat->item, picture, start);
     WEIR_TRY(weir_run_write(&d->run, d->latents_at + offset, state ? state->latents : d->host, bytes, error));
 cleanup:
     return status;
@@ -330,34 +326,62 @@ cleanup:
     return status;
 }
 
-/* The texts of an item to the slots of its place. */
-static enum weir_status prepare(struct weir_denoiser *d, uint32_t place, const float *embedding,
-                                struct weir_error *error)
+/* Where a slot of a place begins in the allocation. */
+static size_t slot_at(const struct slot *slot, uint32_t place)
+{
+    return slot->at + place * slot->bytes;
+}
+
+/* What a network that looks at a picture is given of it. The scales are a slot like those that prepare writes. */
+static enum weir_status write_control(struct weir_denoiser *d, const struct seat *seat, const float *latents,
+                                      struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    WEIR_TRY(write_text(d, embedding, error));
+    const struct slot *slot = d->slots;
+    while (strcmp(slot->name, "control_scale") != 0) slot++;
+    float *scales = malloc(slot->bytes);
+    if (!scales) return weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu bytes of scales", slot->bytes);
+    for (size_t i = 0; i < slot->bytes / sizeof *scales; i++) scales[i] = (float)seat->item.control_scale;
+    WEIR_TRY(weir_run_write(&d->run, slot_at(slot, seat->place), scales, slot->bytes, error));
+    WEIR_TRY(weir_run_write(&d->run, d->scratch_at + weir_program_offset(d->prepare, "control_latents"), latents,
+                            latent_bytes(d), error));
+    WEIR_TRY(d->device->table->stream_sync(d->run.stream, error)); /* before the scales are freed */
+cleanup:
+    free(scales);
+    return status;
+}
+
+/* What an item is made from to the slots of its place. */
+static enum weir_status prepare(struct weir_denoiser *d, const struct seat *seat,
+                                const struct weir_denoiser_input *input, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    WEIR_TRY(write_text(d, input->embedding, error));
+    if (seat->item.has_control) WEIR_TRY(write_control(d, seat, input->control, error));
     for (uint32_t i = 0; i < d->slot_count; i++)
-        d->bindings[i].memory = d->run.arena + d->slots[i].at + place * d->slots[i].bytes;
+        d->bindings[i].memory = d->run.arena + slot_at(&d->slots[i], seat->place);
     WEIR_TRY(weir_run_program(&d->run, d->prepare, d->scratch_at, d->bindings, d->slot_count, error));
 cleanup:
     return status;
 }
 
-enum weir_status weir_denoiser_begin(struct weir_denoiser *d, const struct weir_item *item, const float *embedding,
-                                     const struct weir_denoiser_state *state, uint32_t *seat_out,
-                                     struct weir_error *error)
+enum weir_status weir_denoiser_begin(struct weir_denoiser *d, const struct weir_item *item,
+                                     const struct weir_denoiser_input *input, const struct weir_denoiser_state *state,
+                                     uint32_t *seat_out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     uint32_t index = 0;
+    struct weir_sampler_start first = { 0 };
     struct seat seat = { .item = *item, .place = d->seated, .done = state ? state->step : 0 };
 
     WEIR_TRY(check_item(d, item, error));
-    WEIR_TRY(read_lengths(d, embedding, seat.lengths, error));
-    WEIR_TRY(sampler_for(d->pipeline, item, &seat.sampler, error));
+    WEIR_TRY(read_lengths(d, input->embedding, seat.lengths, error));
+    WEIR_TRY(check_pictures(item, input, state, error));
+    WEIR_TRY(weir_pipeline_sampler(d->pipeline, item, &seat.sampler, &first, error));
     WEIR_TRY(check_state(seat.sampler, state, error));
     WEIR_TRY(start(d, error));
-    WEIR_TRY(write_state(d, &seat, state, error));
-    WEIR_TRY(prepare(d, seat.place, embedding, error));
+    WEIR_TRY(write_state(d, &seat, input->start, &first, state, error));
+    WEIR_TRY(prepare(d, &seat, input, error));
     WEIR_TRY(d->device->table->stream_sync(d->run.stream, error));
     while (d->seats[index].sampler) index++;
     d->seats[index] = seat;
@@ -411,8 +435,7 @@ static enum weir_status move(struct weir_denoiser *d, uint32_t from, uint32_t to
     WEIR_TRY(weir_run_copy(&d->run, d->previous_at + to * bytes, d->previous_at + from * bytes, bytes, error));
     for (uint32_t i = 0; i < d->slot_count; i++) {
         const struct slot *slot = &d->slots[i];
-        WEIR_TRY(
-            weir_run_copy(&d->run, slot->at + to * slot->bytes, slot->at + from * slot->bytes, slot->bytes, error));
+        WEIR_TRY(weir_run_copy(&d->run, slot_at(slot, to), slot_at(slot, from), slot->bytes, error));
     }
 cleanup:
     return status;

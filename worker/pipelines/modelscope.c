@@ -248,8 +248,10 @@ static void build_text(const struct weir_pipeline *pipeline, const void *net, st
     weir_program_output(p, "embedding", weir_clip_text_build(net, p, weir_program_input(p, "ids", WEIR_I32, &ids)));
 }
 
-static void build_prepare(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p, uint32_t rows)
+static void build_prepare(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
+                          const struct weir_item *item)
 {
+    const uint32_t rows = weir_item_guided(&pipeline->facts, item) ? 2 : 1;
     weir_unet3d_build_prepare(net, p, rows, pipeline->facts.text_tokens);
 }
 
@@ -295,8 +297,9 @@ static uint32_t slot_count(const void *net)
     return weir_unet3d_slot_count(net);
 }
 
-static void slot_name(uint32_t index, char *out, size_t room)
+static void slot_name(const void *net, uint32_t index, char *out, size_t room)
 {
+    (void)net;
     assert(room >= WEIR_UNET3D_SLOT_NAME_BYTES);
     (void)room;
     weir_unet3d_slot_name(index, out);

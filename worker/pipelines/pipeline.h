@@ -10,7 +10,7 @@
  *   WEIR_TRY(weir_item_resolve(weir_pipeline_facts(pipeline), &wish, &item, error));
  *   WEIR_TRY(weir_pipeline_load(pipeline, device, WEIR_PIPELINE_DENOISE, error));
  *   WEIR_TRY(weir_denoiser_create(pipeline, &item, 1, &denoiser, error));   plans; weir_denoiser_bytes() says how much
- *   WEIR_TRY(weir_denoiser_begin(denoiser, &item, embedding, NULL, &seat, error)); takes the memory, once
+ *   WEIR_TRY(weir_denoiser_begin(denoiser, &item, &input, NULL, &seat, error)); takes the memory, once
  *   while (weir_denoiser_step_index(denoiser, seat) < weir_denoiser_step_count(denoiser, seat))
  *       WEIR_TRY(weir_denoiser_step(denoiser, error));
  *   WEIR_TRY(weir_denoiser_read(denoiser, seat, latents, NULL, error));
@@ -38,9 +38,19 @@
 
 struct weir_model_dir;
 struct weir_pipeline;
+struct weir_rgb;
 
-enum weir_pipeline_stage { WEIR_PIPELINE_TEXT, WEIR_PIPELINE_DENOISE, WEIR_PIPELINE_DECODE, WEIR_PIPELINE_STAGE_COUNT };
-const char *weir_pipeline_stage_name(enum weir_pipeline_stage stage); /* "text", "denoise", "decode" */
+/* Every pipeline has the three stages. Encode comes before denoise in one whose facts say control or start, for an item
+ * that brings a picture. */
+enum weir_pipeline_stage {
+    WEIR_PIPELINE_TEXT,
+    WEIR_PIPELINE_DENOISE,
+    WEIR_PIPELINE_DECODE,
+    WEIR_PIPELINE_STAGE_COUNT,
+    WEIR_PIPELINE_ENCODE = WEIR_PIPELINE_STAGE_COUNT,
+    WEIR_PIPELINE_NET_COUNT
+};
+const char *weir_pipeline_stage_name(enum weir_pipeline_stage stage); /* "text", "denoise", "decode", "encode" */
 
 /* ---- the model understood ---- */
 
@@ -149,16 +159,25 @@ uint32_t weir_denoiser_seated(const struct weir_denoiser *denoiser); /* seats th
 /* True when this handle can run that item as it is. */
 bool weir_denoiser_fits(const struct weir_denoiser *denoiser, const struct weir_item *item);
 
-/* Seats an item: draws its noise (state NULL) or takes up a checkpoint. `embedding` is copied. The first begin
+/* What an item is made from: all of it is copied by begin. */
+struct weir_denoiser_input {
+    const float *embedding;
+    const float *control; /* latents of the picture that the network looks at; NULL where the item has none */
+    const float *start;   /* of the picture it begins at; NULL where it has none, or with a state */
+};
+
+/* Seats an item: draws its noise (state NULL) or takes up a checkpoint. The first begin
  * allocates; later ones do not. The seat is the item's until it leaves; on an error nobody was seated, and who sits is
  * as he was.
- * Errors   BAD_ARGUMENT: the item does not fit, no seat is free, or the state has a step over the count or lacks
- *          `previous`; BAD_FILE: the embedding counts no such number of tokens */
+ * Errors   BAD_ARGUMENT: the item does not fit, no seat is free, a picture's latents are missing, or the state has a step
+ *          over the count or lacks `previous`; BAD_FILE: the embedding counts no such number of tokens */
 enum weir_status weir_denoiser_begin(struct weir_denoiser *denoiser, const struct weir_item *item,
-                                     const float *embedding, const struct weir_denoiser_state *state, uint32_t *seat,
-                                     struct weir_error *error);
+                                     const struct weir_denoiser_input *input, const struct weir_denoiser_state *state,
+                                     uint32_t *seat, struct weir_error *error);
 /* Of the item in that seat; a seat that nobody has is our own fault and asserts. */
-uint32_t weir_denoiser_step_count(const struct weir_denoiser *denoiser, uint32_t seat); /* mostly item->steps */
+uint32_t weir_denoiser_step_count(const struct weir_denoiser *denoiser,
+                                  uint32_t seat); /* mostly item->steps, of which an item
+ * that begins at a picture leaves some out */
 uint32_t weir_denoiser_step_index(const struct weir_denoiser *denoiser, uint32_t seat); /* steps done */
 /* True when a checkpoint of this item must hold `previous`. */
 bool weir_denoiser_looks_back(const struct weir_denoiser *denoiser, uint32_t seat);
@@ -170,6 +189,20 @@ enum weir_status weir_denoiser_read(struct weir_denoiser *denoiser, uint32_t sea
                                     struct weir_error *error);
 /* Frees the seat. DEVICE: as in step. */
 enum weir_status weir_denoiser_leave(struct weir_denoiser *denoiser, uint32_t seat, struct weir_error *error);
+
+/* ---- encode: from a picture to latents ---- */
+
+struct weir_encoder;
+
+/* Planned for the item's width and height. */
+enum weir_status weir_encoder_create(struct weir_pipeline *pipeline, const struct weir_item *item,
+                                     struct weir_encoder **out, struct weir_error *error);
+void weir_encoder_destroy(struct weir_encoder **encoder_p);
+uint64_t weir_encoder_bytes(const struct weir_encoder *encoder);
+/* Brings the picture to the size the item is made at (rgb.h) and encodes it: weir_item_latent_count floats, scaled as the
+ * denoiser's are. They depend on picture, size, model and numerics class alone. Blocks until done. */
+enum weir_status weir_encoder_run(struct weir_encoder *encoder, const struct weir_rgb *picture, float *latents,
+                                  struct weir_error *error);
 
 /* ---- decode: from latents to frames ---- */
 
