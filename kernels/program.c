@@ -145,6 +145,20 @@ void weir_program_output(struct weir_program *p, const char *name, struct weir_v
     add_name(p, name, value, false);
 }
 
+void weir_program_put_elsewhere(struct weir_program *p, const char *name)
+{
+    if (p->status != WEIR_OK) return;
+    struct named *named = NULL;
+    for (uint32_t i = 0; i < p->name_count; i++) {
+        if (strcmp(p->names[i].name, name) == 0) named = &p->names[i];
+    }
+    assert(!p->finished && named && !named->external);
+    struct storage *storage = &p->storages[value_of(p, named->value)->storage];
+    assert(!storage->external);
+    storage->external = ++p->extern_count;
+    named->external = true;
+}
+
 struct weir_dims weir_program_dims(const struct weir_program *p, struct weir_value value)
 {
     if (p->status != WEIR_OK || value.index == 0) return (struct weir_dims){ 0 };

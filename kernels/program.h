@@ -48,6 +48,10 @@ void weir_program_output(struct weir_program *p, const char *name, struct weir_v
 struct weir_value weir_program_extern(struct weir_program *p, const char *name, enum weir_dtype dtype,
                                       const struct weir_dims *dims);
 
+/* Before finish: the memory of the input or output `name` is given at run time, as that of an extern, instead of lying in
+ * the arena. An unknown name, or one that lies elsewhere already, is our own fault and asserts. */
+void weir_program_put_elsewhere(struct weir_program *p, const char *name);
+
 struct weir_dims weir_program_dims(const struct weir_program *p, struct weir_value value);
 /* The same memory seen with other frames/height/width/channels; the number of elements a row must stay. */
 struct weir_value weir_program_view(struct weir_program *p, struct weir_value value, const struct weir_dims *dims);
@@ -177,7 +181,7 @@ enum weir_status weir_program_finish(struct weir_program *p, struct weir_error *
 
 /* Bytes of the arena (values and shared workspace), known after finish. */
 size_t weir_program_arena_bytes(const struct weir_program *p);
-/* Where an input or output lies in the arena; an unknown name is our own fault and asserts. */
+/* Where an input or output lies in the arena; a name that is unknown or lies elsewhere is our own fault and asserts. */
 size_t weir_program_offset(const struct weir_program *p, const char *name);
 size_t weir_program_bytes(const struct weir_program *p, const char *name);
 uint32_t weir_program_op_count(const struct weir_program *p);
@@ -186,7 +190,8 @@ struct weir_binding {
     const char *name;
     void *memory;
 };
-/* Enqueues all ops. `bindings` gives memory to every extern; one left out is our own fault and asserts. */
+/* Enqueues all ops. `bindings` gives memory to every extern and whatever lies elsewhere; one left out is our own
+ * fault and asserts. */
 enum weir_status weir_program_run(const struct weir_program *p, struct weir_stream *stream, void *arena,
                                   const struct weir_binding *bindings, size_t binding_count);
 

@@ -9,16 +9,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zmq.h>
 
-/* Steps of a task that must still run while the test does something, and of one that is interrupted after 12. */
+/* Steps of a task that must still run while the test does something, of one that is interrupted after 12, and of those
+ * that others must join in time. */
 #if defined(__SANITIZE_THREAD__)
-enum { LONG = 60, SPLIT = 30 };
+enum { LONG = 60, SPLIT = 30, BATCHED = 60 };
 #elif defined(__SANITIZE_ADDRESS__)
-enum { LONG = 150, SPLIT = 60 };
+enum { LONG = 150, SPLIT = 60, BATCHED = 80 };
 #else
-enum { LONG = 400, SPLIT = 150 };
+enum { LONG = 400, SPLIT = 150, BATCHED = 150 };
 #endif
 
 static void wish_init(Weir__Pb__JobSpec *wish, uint32_t steps)
@@ -74,7 +76,7 @@ static void a_worker_says_what_it_is_and_takes_one_lease_more_than_it_runs(void 
     const Weir__Pb__Hello *hello = m.body.hello;
     assert_int_equal(hello->pid, b->pid);
     assert_int_equal(hello->stages, 1u << WEIR_STAGE_DENOISE | 1u << WEIR_STAGE_DECODE);
-    assert_int_equal(hello->slots, 1);
+    assert_int_equal(hello->slots, 16); /* what its largest batch may have */
     assert_string_equal(hello->device, "cpu");
     assert_int_equal(hello->n_models, 1);
     assert_string_equal(hello->models[0]->name, "tiny-a");
@@ -400,7 +402,7 @@ static void what_runs_is_renewed_with_progress_and_a_waiting_lease_too(void **st
 {
     struct broker *b = *state;
     struct ticketed running, waiting, third;
-    Weir__Pb__Done *embedding = ready(b, 990, NULL);
+    Weir__Pb__Done *embedding = ready(b, 990, (const char *const[]){ "--batch", "1", NULL });
     const struct lease_options o = { .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } };
     const struct lease_options p = { .stage = WEIR_STAGE_DENOISE, .index = 1, .item = 1, .inputs = { embedding } };
     const struct lease_options q = { .stage = WEIR_STAGE_DENOISE, .index = 2, .item = 2, .inputs = { embedding } };
@@ -492,7 +494,7 @@ static void interrupted_and_resumed(struct broker *b, bool sigterm, const char *
     Weir__Pb__JobSpec wish;
     wish_init(&wish, SPLIT);
     wish.sampler = (char *)(uintptr_t)sampler;
-    worker_start(b, NULL);
+    worker_start(b, (const char *const[]){ "--batch", "1", NULL });
     worker_greet(b);
     see_credit(b, 2);
     quote(b, &wish);
@@ -539,6 +541,277 @@ static void a_drained_worker_gives_back_and_another_goes_on_to_the_same_bytes(vo
 static void a_killed_worker_costs_five_steps_and_no_byte(void **state)
 {
     interrupted_and_resumed(*state, false, "dpm++");
+}
+
+/* ---- batches ---- */
+
+static struct lease_options denoise_of(uint32_t index, const Weir__Pb__Done *embedding)
+{
+    return (
+        struct lease_options){ .stage = WEIR_STAGE_DENOISE, .index = index, .item = index, .inputs = { embedding } };
+}
+
+/* Leases as credit comes: the first two at once, the others as those before them have joined. */
+static void lease_all(struct broker *b, struct ticketed *tickets, const struct lease_options *options, uint32_t count)
+{
+    b->runner_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (i >= 2) see_until(b, &b->runner_count, i);
+        lease(b, &tickets[i], &options[i]);
+    }
+    see_until(b, &b->runner_count, count); /* all run, and none has ended */
+}
+
+static void see_same(struct broker *b, const struct ticketed *t, const uint8_t alone[WEIR_SHA256_BYTES])
+{
+    Weir__Pb__Done *done = see_done(b, t);
+    assert_memory_equal(done->artefacts[0]->digest.data, alone, WEIR_SHA256_BYTES);
+    done_free(done);
+}
+
+/* Four tasks of two jobs, of other steps, guidance and sampler, run beside each other; one is cancelled; the others have
+ * the bytes that they have alone. The worker then takes up work of another stage. */
+static void a_batch_gives_each_the_bytes_it_has_alone(void **state)
+{
+    struct broker *b = *state;
+    uint8_t alone[4][WEIR_SHA256_BYTES];
+    struct ticketed tickets[4], other;
+    Weir__Pb__JobSpec wish;
+    Weir__Pb__Done *embedding = ready(b, BATCHED, (const char *const[]){ "--batch", "4", NULL });
+    Weir__Pb__JobSpec *first = copy_spec(b->spec);
+    wish_init(&wish, BATCHED + 20);
+    wish.has_guidance = 1;
+    wish.guidance = 3;
+    wish.sampler = (char *)(uintptr_t) "dpm++";
+    quote(b, &wish);
+    struct lease_options options[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        options[i] = denoise_of(i, embedding);
+        options[i].spec = i == 2 ? b->spec : first;
+        Weir__Pb__Done *done = run_task(b, &options[i]);
+        digest_of(done, alone[i]);
+        done_free(done);
+    }
+    for (uint32_t i = 0; i < 4; i++) assert_memory_not_equal(alone[i], alone[(i + 1) % 4], WEIR_SHA256_BYTES);
+    weir_random_bytes(b->job, sizeof b->job); /* the same again as another job */
+    lease_all(b, tickets, options, 4);
+    cancel(b, &tickets[1]);
+    lease(b, &other, &text); /* of another stage: its turn comes when all are done */
+    see_same(b, &tickets[0], alone[0]);
+    see_same(b, &tickets[3], alone[3]);
+    see_same(b, &tickets[2], alone[2]); /* which has more steps */
+    done_free(see_done(b, &other));
+    see_credit(b, 2);
+    weir__pb__job_spec__free_unpacked(first, NULL);
+    done_free(embedding);
+}
+
+/* The embedding with numbers that are none, as another artefact of the same task. */
+static Weir__Pb__Done *spoil(const struct broker *b, const Weir__Pb__Done *embedding)
+{
+    uint8_t packed[4096], digest[WEIR_SHA256_BYTES];
+    char key[WEIR_KEY_BYTES];
+    void *bytes;
+    size_t count;
+    struct weir_task_id id = { .stage = WEIR_STAGE_TEXT };
+    assert_int_equal(weir_store_get(b->store, embedding->artefacts[0]->key, 1 << 20, &bytes, &count, NULL), WEIR_OK);
+    memset((uint8_t *)bytes + 64, 0xff, count - 64);
+    weir_sha256_of(bytes, count, digest);
+    memcpy(id.job.bytes, b->job, WEIR_ID_BYTES);
+    weir_key_artefact("local", &id, digest, key);
+    assert_int_equal(weir_store_put(b->store, key, bytes, count, NULL), WEIR_OK);
+    free(bytes);
+    Weir__Pb__Done *bad = weir__pb__done__unpack(NULL, weir__pb__done__pack(embedding, packed), packed);
+    memcpy(bad->artefacts[0]->digest.data, digest, sizeof digest);
+    return bad;
+}
+
+static void one_that_is_not_finite_fails_alone(void **state)
+{
+    struct broker *b = *state;
+    uint8_t alone[3][WEIR_SHA256_BYTES];
+    struct ticketed tickets[3];
+    Weir__Pb__Done *embedding = ready(b, BATCHED, (const char *const[]){ "--batch", "3", NULL });
+    Weir__Pb__Done *bad = spoil(b, embedding);
+    struct lease_options options[3];
+    for (uint32_t i = 0; i < 3; i++) {
+        options[i] = denoise_of(i, embedding);
+        Weir__Pb__Done *done = run_task(b, &options[i]);
+        digest_of(done, alone[i]);
+        done_free(done);
+    }
+    options[1].inputs[0] = bad;
+    options[1].index = options[1].item = 7;
+    options[0].index = 8; /* no checkpoint of what was done is of use */
+    options[2].index = 9;
+    lease(b, &tickets[0], &options[0]);
+    lease(b, &tickets[1], &options[1]);
+    see_fail(b, &tickets[1], WEIR_BAD_MODEL, "not finite");
+    lease(b, &tickets[2], &options[2]);
+    see_same(b, &tickets[0], alone[0]);
+    see_same(b, &tickets[2], alone[2]);
+    done_free(bad);
+    done_free(embedding);
+}
+
+/* A drained batch is given back whole, each behind its checkpoint. */
+static void a_drained_batch_goes_on_elsewhere(void **state)
+{
+    struct broker *b = *state;
+    uint8_t alone[3][WEIR_SHA256_BYTES];
+    struct ticketed tickets[3];
+    Weir__Pb__Done *embedding = ready(b, BATCHED, (const char *const[]){ "--batch", "3", NULL });
+    struct lease_options options[3];
+    for (uint32_t i = 0; i < 3; i++) {
+        options[i] = denoise_of(i, embedding);
+        Weir__Pb__Done *done = run_task(b, &options[i]);
+        digest_of(done, alone[i]);
+        done_free(done);
+    }
+    weir_random_bytes(b->job, sizeof b->job);
+    lease_all(b, tickets, options, 3);
+    kill(b->pid, SIGTERM);
+    for (int i = 0; i < 3; i++) {
+        struct weir_message m = see(b, WEIR_MESSAGE_RELEASE);
+        Weir__Pb__ReleaseAck ack = WEIR__PB__RELEASE_ACK__INIT;
+        ack.task = m.body.release->task;
+        ack.has_token = 1;
+        ack.token = m.body.release->token;
+        say(b, WEIR_MESSAGE_RELEASE_ACK, &ack.base);
+        weir_message_release(&m);
+    }
+    struct weir_message bye = see(b, WEIR_MESSAGE_BYE);
+    weir_message_release(&bye);
+    assert_int_equal(worker_end(b), 0);
+    worker_start(b, NULL);
+    worker_greet(b);
+    for (uint32_t i = 0; i < 3; i++) {
+        Weir__Pb__Done *done = run_task(b, &options[i]);
+        assert_memory_equal(done->artefacts[0]->digest.data, alone[i], WEIR_SHA256_BYTES);
+        assert_int_equal(done->facts->resumed_step + done->facts->steps_run, BATCHED);
+        if (i == 0) assert_true(done->facts->resumed_step > 0);
+        done_free(done);
+    }
+    done_free(embedding);
+}
+
+/* What is learned is in the log; then a second seat is tried, in a run that grows under who sits. */
+static void steps_are_measured_and_seats_follow(void **state)
+{
+    struct broker *b = *state;
+    uint8_t alone[2][WEIR_SHA256_BYTES];
+    struct ticketed tickets[2];
+    b->logs = true;
+    Weir__Pb__Done *embedding = ready(b, BATCHED, NULL);
+    struct lease_options options[2];
+    assert_int_equal(log_count(b, "denoise measured"), 0);
+    for (uint32_t i = 0; i < 2; i++) {
+        options[i] = denoise_of(i, embedding);
+        Weir__Pb__Done *done = run_task(b, &options[i]);
+        digest_of(done, alone[i]);
+        done_free(done);
+    }
+    assert_int_equal(log_count(b, "denoise measured"), 1);
+    assert_int_equal(log_count(b, "wanted=2"), 1);
+    assert_int_equal(log_count(b, "stage=denoise seats=2"), 0);
+    weir_random_bytes(b->job, sizeof b->job);
+    lease_all(b, tickets, options, 2);
+    see_same(b, &tickets[0], alone[0]);
+    see_same(b, &tickets[1], alone[1]);
+    assert_int_equal(log_count(b, "stage=denoise seats=2"), 1);
+    done_free(embedding);
+}
+
+/* Memory for one item and not for two: the batch stays as it is. */
+static void seats_stop_where_memory_ends(void **state)
+{
+    struct broker *b = *state;
+    struct ticketed first, second;
+    b->logs = true;
+    Weir__Pb__Done *embedding = ready(b, BATCHED, (const char *const[]){ "--batch", "16", "--memory-mib", "16", NULL });
+    struct lease_options o = denoise_of(0, embedding), p = denoise_of(1, embedding);
+    lease(b, &first, &o);
+    lease(b, &second, &p);
+    done_free(see_done(b, &first));
+    done_free(see_done(b, &second));
+    assert_int_equal(log_count(b, "memory planned stage=denoise seats=16"), 0);
+    assert_true(log_count(b, "memory planned stage=denoise seats=") > 0);
+    done_free(embedding);
+}
+
+/* ---- the tenant's cache of embeddings ---- */
+
+static void see_text(struct broker *b, const char *tenant, const char *prompt, const char *negative, uint32_t computed,
+                     uint8_t digest[WEIR_SHA256_BYTES])
+{
+    Weir__Pb__JobSpec wish;
+    wish_init(&wish, 2);
+    wish.prompt = (char *)(uintptr_t)prompt;
+    wish.negative = (char *)(uintptr_t)negative;
+    quote(b, &wish);
+    weir_random_bytes(b->job, sizeof b->job);
+    Weir__Pb__Done *done = run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_TEXT, .tenant = tenant });
+    if (done->facts->steps_run != computed)
+        fail_msg("%s, \"%s\" without \"%s\": %u texts computed", tenant, prompt, negative, done->facts->steps_run);
+    digest_of(done, digest);
+    done_free(done);
+}
+
+struct damage {
+    const struct broker *broker;
+    uint32_t count;
+};
+
+static bool flip_a_byte(void *context, const char *key)
+{
+    struct damage *damage = context;
+    char path[4096];
+    uint8_t byte;
+    assert_true(weir_store_path(damage->broker->store, key, path, sizeof path));
+    assert_int_equal(chmod(path, 0600), 0);
+    FILE *file = fopen(path, "r+");
+    assert_non_null(file);
+    fseek(file, 100, SEEK_SET);
+    assert_int_equal(fread(&byte, 1, 1, file), 1);
+    byte ^= 1;
+    fseek(file, 100, SEEK_SET);
+    assert_int_equal(fwrite(&byte, 1, 1, file), 1);
+    fclose(file);
+    damage->count++;
+    return true;
+}
+
+static void a_text_is_computed_once_for_a_tenant(void **state)
+{
+    struct broker *b = *state;
+    uint8_t first[WEIR_SHA256_BYTES], again[WEIR_SHA256_BYTES];
+    b->logs = true;
+    worker_start(b, NULL);
+    worker_greet(b);
+    see_text(b, "ada", "a red circle", "blurred", 2, first);
+    see_text(b, "ada", "a red circle", "blurred", 0, again);
+    assert_memory_equal(first, again, sizeof first);
+    see_text(b, "ada", "a red circle", "dark", 1, again);
+    assert_memory_not_equal(first, again, sizeof first);
+    see_text(b, "bob", "a red circle", "blurred", 2, again); /* nothing is shared between tenants */
+    assert_memory_equal(first, again, sizeof first);
+
+    struct damage damage = { .broker = b };
+    assert_int_equal(weir_store_list(b->store, "t/ada/emb/", flip_a_byte, &damage, NULL), WEIR_OK);
+    assert_int_equal(damage.count, 3);
+    see_text(b, "ada", "a red circle", "blurred", 2, again);
+    assert_memory_equal(first, again, sizeof first);
+    assert_int_equal(log_count(b, "embedding passed over"), 2);
+    see_text(b, "ada", "a red circle", "blurred", 0, again); /* what was damaged was made anew */
+
+    worker_kill(b); /* a worker that finds all there does not open the text encoder */
+    const uint32_t opened = log_count(b, "memory planned stage=text");
+    assert_true(opened > 0);
+    worker_start(b, NULL);
+    worker_greet(b);
+    see_text(b, "ada", "a red circle", "blurred", 0, again);
+    assert_memory_equal(first, again, sizeof first);
+    assert_int_equal(log_count(b, "memory planned stage=text"), opened);
 }
 
 static void an_input_that_is_nowhere_is_reported_with_who_made_it(void **state)
@@ -831,6 +1104,12 @@ int main(void)
         CASE(a_broker_that_comes_back_is_told_what_is_held_and_gets_the_result),
         CASE(a_drained_worker_gives_back_and_another_goes_on_to_the_same_bytes),
         CASE(a_killed_worker_costs_five_steps_and_no_byte),
+        CASE(a_batch_gives_each_the_bytes_it_has_alone),
+        CASE(one_that_is_not_finite_fails_alone),
+        CASE(a_drained_batch_goes_on_elsewhere),
+        CASE(steps_are_measured_and_seats_follow),
+        CASE(seats_stop_where_memory_ends),
+        CASE(a_text_is_computed_once_for_a_tenant),
         CASE(an_input_that_is_nowhere_is_reported_with_who_made_it),
         CASE(a_lease_in_another_precision_is_refused_by_name),
         CASE(adapters_change_the_item_that_names_them_alone),

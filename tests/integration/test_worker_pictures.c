@@ -79,7 +79,7 @@ static void start(struct broker *b, const char *const *flags)
     see_credit(b, 2);
 }
 
-static void see_fail(struct broker *b, Weir__Pb__Done *embedding, enum weir_status status, const char *words)
+static void see_picture_fail(struct broker *b, Weir__Pb__Done *embedding, enum weir_status status, const char *words)
 {
     struct ticketed t;
     lease(b, &t, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } });
@@ -172,13 +172,13 @@ static void a_file_that_is_no_picture_fails_its_task_for_good(void **state)
     start(b, looking);
     quote(b, &wish);
     Weir__Pb__Done *embedding = run_task(b, &text);
-    see_fail(b, embedding, WEIR_BAD_ARGUMENT, "edges.png: not a PNG, JPEG or WebP picture");
+    see_picture_fail(b, embedding, WEIR_BAD_ARGUMENT, "edges.png: not a PNG, JPEG or WebP picture");
     wish.control = &nowhere.ref;
     quote(b, &wish);
-    see_fail(b, embedding, WEIR_NOT_FOUND, "nowhere.png");
+    see_picture_fail(b, embedding, WEIR_NOT_FOUND, "nowhere.png");
     wish.control = &changed.ref;
     quote(b, &wish);
-    see_fail(b, embedding, WEIR_BAD_FILE, "changed.png");
+    see_picture_fail(b, embedding, WEIR_BAD_FILE, "changed.png");
     picture_put(b, &file, "png_rgb"); /* and the worker goes on */
     wish.control = &file.ref;
     quote(b, &wish);
@@ -258,7 +258,7 @@ static void resumed(struct broker *b, const char *const *flags, const char *mode
     wish_init(&wish, model);
     *(is_start ? &wish.start_image : &wish.control) = &file.ref;
     wish.has_steps = 1;
-    wish.steps = 200;
+    wish.steps = is_start ? 900 : 400; /* long enough to be killed in the middle */
     start(b, flags);
     quote(b, &wish);
     Weir__Pb__Done *embedding = run_task(b, &text);
@@ -276,7 +276,7 @@ static void resumed(struct broker *b, const char *const *flags, const char *mode
     }
     Weir__Pb__Done *done = run_task(b, &o);
     assert_true(done->facts->resumed_step >= 5);
-    assert_int_equal(done->facts->resumed_step + done->facts->steps_run, is_start ? 120 : 200);
+    assert_int_equal(done->facts->resumed_step + done->facts->steps_run, is_start ? 540 : 400);
     assert_memory_equal(done->artefacts[0]->digest.data, whole, sizeof whole);
     done_free(done);
     done_free(embedding);

@@ -299,6 +299,39 @@ static void a_table_is_added_to_its_vectors_to_one_or_to_a_token_of_all(void **s
     ref->ops->packed_destroy(table);
 }
 
+/* Outputs whose memory the caller gives: the arena has no room for them, and an op may still read them. */
+static void an_output_that_lies_elsewhere_is_written_there(void **state)
+{
+    (void)state;
+    const struct weir_dims dims = { 1, 1, 1, 16, 16 }; /* 1 KiB */
+    struct weir_program *p = NULL;
+    float elsewhere[256], x[256];
+    struct weir_stream *stream = NULL;
+    void *arena = NULL;
+    assert_int_equal(weir_program_create(ref, WEIR_F32, &p), WEIR_OK);
+    const struct weir_value y = weir_program_activate(p, weir_program_input(p, "x", WEIR_F32, &dims), WEIR_ACT_RELU);
+    weir_program_output(p, "y", y);
+    weir_program_output(p, "z", weir_program_activate(p, y, WEIR_ACT_RELU));
+    weir_program_put_elsewhere(p, "y");
+    assert_int_equal(weir_program_finish(p, NULL), WEIR_OK);
+    assert_int_equal(weir_program_arena_bytes(p), 2 * 1024);
+    assert_int_equal(weir_program_bytes(p, "y"), 1024);
+    assert_int_equal(ref->table->memory_alloc(ref, weir_program_arena_bytes(p), &arena, NULL), WEIR_OK);
+    assert_int_equal(ref->table->stream_create(ref, &stream, NULL), WEIR_OK);
+    for (int i = 0; i < 256; i++) x[i] = (float)(i % 2 ? i : -i);
+    ref->table->upload(stream, (char *)arena + weir_program_offset(p, "x"), x, sizeof x);
+    const struct weir_binding binding = { "y", elsewhere };
+    assert_int_equal(weir_program_run(p, stream, arena, &binding, 1), WEIR_OK);
+    const float *z = (const float *)(const void *)((const char *)arena + weir_program_offset(p, "z"));
+    for (int i = 0; i < 256; i++) {
+        const float wanted = i % 2 ? (float)i : 0;
+        if (elsewhere[i] != wanted || z[i] != wanted) fail_msg("%d: %g and %g", i, (double)elsewhere[i], (double)z[i]);
+    }
+    ref->table->stream_destroy(stream);
+    ref->table->memory_free(ref, arena);
+    weir_program_destroy(&p);
+}
+
 static void a_profile_computes_what_run_computes_and_names_the_ops(void **state)
 {
     (void)state;
@@ -636,6 +669,7 @@ int main(void)
         cmocka_unit_test(a_chain_of_any_length_needs_two_values_and_in_place_ops_only_one),
         cmocka_unit_test(new_ops_lie_over_operands_that_die),
         cmocka_unit_test(a_table_is_added_to_its_vectors_to_one_or_to_a_token_of_all),
+        cmocka_unit_test(an_output_that_lies_elsewhere_is_written_there),
         cmocka_unit_test(a_profile_computes_what_run_computes_and_names_the_ops),
         cmocka_unit_test(the_first_error_sticks_and_names_op_and_layer),
         cmocka_unit_test(wrong_shapes_are_refused),

@@ -321,12 +321,22 @@ static struct weir_item resolve(const struct bench *b, const struct run *r)
 static void open_both(const struct bench *b, const char *folder, struct weir_lora *out[2], size_t bytes[2])
 {
     for (size_t i = 0; i < 2; i++) {
-        char path[512], *file = NULL;
-        snprintf(path, sizeof path, "%s/tests/golden/loras/%s-%s.safetensors", WEIR_SOURCE_DIR, folder, labels[i]);
-        OK(weir_file_read(path, (size_t)1 << 20, &file, &bytes[i], &error));
-        OK(weir_pipeline_lora(b->pipeline, file, bytes[i], path, &out[i], &error));
-        free(file);
+        char name[64];
+        snprintf(name, sizeof name, "%s-%s", folder, labels[i]);
+        out[i] = golden_lora(b, name, &bytes[i]);
     }
+}
+
+/* With those adapters, and as many said by the item. */
+static void denoise_with(const struct bench *b, struct weir_denoiser *denoiser, struct weir_item *item,
+                         const float *embedding, const struct weir_lora_use *uses, uint32_t count, uint32_t steps,
+                         float *latents)
+{
+    struct weir_factors *factors = factors_of(b, uses, count);
+    const struct weir_denoiser_input input = { .embedding = embedding, .factors = factors };
+    item->lora_count = count;
+    denoise_from(denoiser, item, &input, NULL, steps, latents, NULL);
+    weir_factors_destroy(&factors);
 }
 
 static void see_pipelines(const char *device)
@@ -349,10 +359,8 @@ static void see_pipelines(const char *device)
         char what[96];
         open_both(&b, r->folder, loras, bytes);
         const struct weir_lora_use uses[] = { { loras[0], weights_used[0] }, { loras[1], weights_used[1] } };
-        OK(weir_denoiser_create(b.pipeline, &item, &denoiser, &error));
-        OK(weir_denoiser_adapt(denoiser, uses, 2, &error));
-        item.lora_count = 2;
-        denoise(denoiser, &item, embedding, NULL, r->steps, latents, NULL);
+        OK(weir_denoiser_create(b.pipeline, &item, 1, &denoiser, &error));
+        denoise_with(&b, denoiser, &item, embedding, uses, 2, r->steps, latents);
         OK(weir_decoder_create(b.pipeline, &item, 0, &decoder, &error));
         OK(weir_decoder_run(decoder, &item, latents, 0, item.frames, rgb, &error));
         const struct closeness c = compare(latents, values, wanted.elements);
@@ -399,8 +407,6 @@ static void a_handle_goes_from_adapters_to_adapters(void **state)
         struct weir_lora *loras[2];
         size_t bytes[2];
         open_both(&b, r->folder, loras, bytes);
-        OK(weir_denoiser_create(b.pipeline, &item, &denoiser, &error));
-        denoise(denoiser, &item, embedding, NULL, r->steps, base, NULL);
         const struct weir_lora_use shapes[][3] = { { { loras[0], 1 }, { loras[1], 1 } },
                                                    { { loras[0], 1 } },
                                                    { { loras[1], 1 } },
@@ -411,34 +417,36 @@ static void a_handle_goes_from_adapters_to_adapters(void **state)
         adapted.loras[0].bytes = bytes[0], adapted.loras[1].bytes = bytes[1];
         OK(weir_pipeline_plan_memory(b.pipeline, b.device, WEIR_PIPELINE_DENOISE, &item, &plain, &error));
         OK(weir_pipeline_plan_memory(b.pipeline, b.device, WEIR_PIPELINE_DENOISE, &adapted, &planned, &error));
-        assert_true(weir_denoiser_bytes(denoiser) == plain.arena + plain.host);
         assert_true(planned.arena > plain.arena && planned.host > plain.host);
-        OK(weir_denoiser_adapt(denoiser, shapes[0], 2, &error));
-        denoise(denoiser, &adapted, embedding, NULL, r->steps, first, NULL);
+        OK(weir_denoiser_create(b.pipeline, &item, 1, &denoiser, &error));
+        denoise(denoiser, &item, embedding, NULL, r->steps, base, NULL);
+        assert_true(weir_denoiser_bytes(denoiser) == plain.arena + plain.host);
+        denoise_with(&b, denoiser, &adapted, embedding, shapes[0], 2, r->steps, first);
         assert_true(weir_denoiser_bytes(denoiser) <= planned.arena + planned.host);
+        weir_denoiser_destroy(&denoiser);
+        OK(weir_denoiser_create(b.pipeline, &adapted, 1, &denoiser, &error));
+        denoise_with(&b, denoiser, &adapted, embedding, shapes[0], 2, r->steps, again);
+        assert_memory_equal(again, first, size);
+        assert_true(weir_denoiser_bytes(denoiser) == planned.arena + planned.host);
         assert_memory_not_equal(first, base, size);
         for (size_t k = 0; k < WEIR_COUNT(shapes); k++) {
-            adapted.lora_count = counts[k];
-            OK(weir_denoiser_adapt(denoiser, shapes[k], counts[k], &error));
-            denoise(denoiser, &adapted, embedding, NULL, r->steps, again, NULL);
+            denoise_with(&b, denoiser, &adapted, embedding, shapes[k], counts[k], r->steps, again);
             if (k) assert_memory_not_equal(again, first, size);
             if (!k) assert_memory_equal(again, first, size);
         }
-        adapted.lora_count = 2;
-        OK(weir_denoiser_adapt(denoiser, shapes[0], 2, &error));
-        denoise(denoiser, &adapted, embedding, NULL, r->steps, again, NULL);
+        denoise_with(&b, denoiser, &adapted, embedding, shapes[0], 2, r->steps, again);
         assert_memory_equal(again, first, size);
         const struct weir_lora_use nothing[] = { { loras[0], 0 }, { loras[1], -0.0 } };
-        OK(weir_denoiser_adapt(denoiser, nothing, 2, &error));
-        denoise(denoiser, &adapted, embedding, NULL, r->steps, again, NULL);
+        denoise_with(&b, denoiser, &adapted, embedding, nothing, 2, r->steps, again);
         assert_memory_equal(again, base, size);
-        /* What the item says and what the handle was told must agree. */
+        /* What the item says and what it is given must agree. */
         struct weir_error why = { 0 };
-        assert_int_equal(
-            weir_denoiser_begin(denoiser, &item, &(struct weir_denoiser_input){ .embedding = embedding }, NULL, &why),
-            WEIR_BAD_ARGUMENT);
-        assert_non_null(strstr(why.words, "the item has 0 adapters, but 2 are set"));
-        OK(weir_denoiser_adapt(denoiser, NULL, 0, &error));
+        struct weir_factors *factors = factors_of(&b, nothing, 2);
+        const struct weir_denoiser_input input = { .embedding = embedding, .factors = factors };
+        uint32_t seat;
+        assert_int_equal(weir_denoiser_begin(denoiser, &item, &input, NULL, &seat, &why), WEIR_BAD_ARGUMENT);
+        assert_non_null(strstr(why.words, "the item has 0 adapters, but 2 are given"));
+        weir_factors_destroy(&factors);
         denoise(denoiser, &item, embedding, NULL, r->steps, again, NULL);
         assert_memory_equal(again, base, size);
         for (size_t k = 0; k < 2; k++) weir_lora_destroy(&loras[k]);
@@ -629,10 +637,8 @@ static void huge_numbers_are_seen_in_the_latents(void **state)
     file_add(&f, "transformer.proj_out.lora_B.weight", "4,1", 4, 3e38f, false);
     file_end(&f);
     OK(weir_pipeline_lora(b.pipeline, f.bytes, f.count, "huge", &lora, &error));
-    OK(weir_denoiser_create(b.pipeline, &item, &denoiser, &error));
-    OK(weir_denoiser_adapt(denoiser, &(struct weir_lora_use){ lora, 1 }, 1, &error));
-    item.lora_count = 1;
-    denoise(denoiser, &item, embedding, NULL, r->steps, latents, NULL);
+    OK(weir_denoiser_create(b.pipeline, &item, 1, &denoiser, &error));
+    denoise_with(&b, denoiser, &item, embedding, &(struct weir_lora_use){ lora, 1 }, 1, r->steps, latents);
     for (size_t i = 0; i < count; i++) odd += isfinite(latents[i]) ? 0 : 1;
     assert_true(odd > 0);
     weir_lora_destroy(&lora);

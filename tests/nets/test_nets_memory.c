@@ -65,7 +65,8 @@ static enum weir_status open_pipeline(struct attempt *a, struct weir_error *erro
     enum weir_status status = WEIR_OK;
     struct weir_item_wish wish = WEIR_ITEM_WISH_NONE;
     wish.width = wish.height = a->side;
-    wish.frames = wish.steps = 1;
+    wish.frames = 1;
+    wish.steps = 2;
     wish.guidance = a->guidance;
     wish.sampler = a->sampler;
     WEIR_TRY(weir_pipeline_open(a->model, &a->pipeline, error));
@@ -91,37 +92,48 @@ static enum weir_status run_denoise(struct attempt *a, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct weir_denoiser *denoiser = NULL;
+    uint32_t seats[2];
     WEIR_TRY(weir_pipeline_load(a->pipeline, a->device, WEIR_PIPELINE_DENOISE, error));
-    WEIR_TRY(weir_denoiser_create(a->pipeline, &a->item, &denoiser, error));
-    WEIR_TRY(weir_denoiser_begin(denoiser, &a->item, &(struct weir_denoiser_input){ .embedding = a->embedding }, NULL,
-                                 error));
+    WEIR_TRY(weir_denoiser_create(a->pipeline, &a->item, 2, &denoiser, error));
+    for (int i = 0; i < 2; i++)
+        WEIR_TRY(weir_denoiser_begin(denoiser, &a->item, &(struct weir_denoiser_input){ .embedding = a->embedding },
+                                     NULL, &seats[i], error));
     WEIR_TRY(weir_denoiser_step(denoiser, error));
-    WEIR_TRY(weir_denoiser_read(denoiser, a->latents, NULL, error));
+    WEIR_TRY(weir_denoiser_read(denoiser, seats[1], a->latents, NULL, error));
+    WEIR_TRY(weir_denoiser_leave(denoiser, seats[0], error));
+    WEIR_TRY(weir_denoiser_step(denoiser, error)); /* one is left: another program */
 cleanup:
     weir_denoiser_destroy(&denoiser);
     weir_pipeline_unload(a->pipeline, WEIR_PIPELINE_DENOISE);
     return status;
 }
 
-/* The same with adapters, read, planned and laid out. */
+/* One beside another with adapters, read, planned and laid out in more room than there was at first. */
 static enum weir_status run_adapted(struct attempt *a, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct weir_denoiser *denoiser = NULL;
     struct weir_lora *lora = NULL;
+    struct weir_factors *factors = NULL;
     struct weir_item item = a->item;
-    item.lora_count = 2;
+    struct weir_denoiser_input input = { .embedding = a->embedding };
+    uint32_t seats[2];
     WEIR_TRY(weir_pipeline_load(a->pipeline, a->device, WEIR_PIPELINE_DENOISE, error));
-    WEIR_TRY(weir_denoiser_create(a->pipeline, &item, &denoiser, error));
+    WEIR_TRY(weir_denoiser_create(a->pipeline, &item, 2, &denoiser, error));
+    WEIR_TRY(weir_denoiser_begin(denoiser, &item, &input, NULL, &seats[0], error));
     WEIR_TRY(weir_pipeline_lora(a->pipeline, a->lora, a->lora_bytes, "lora", &lora, error));
     const struct weir_lora_use uses[] = { { lora, 1 }, { lora, 0.5 } };
-    WEIR_TRY(weir_denoiser_adapt(denoiser, uses, 2, error));
-    WEIR_TRY(
-        weir_denoiser_begin(denoiser, &item, &(struct weir_denoiser_input){ .embedding = a->embedding }, NULL, error));
+    WEIR_TRY(weir_factors_create(a->pipeline, uses, 2, &factors, error));
+    item.lora_count = 2;
+    input.factors = factors;
+    WEIR_TRY(weir_denoiser_begin(denoiser, &item, &input, NULL, &seats[1], error));
     WEIR_TRY(weir_denoiser_step(denoiser, error));
+    WEIR_TRY(weir_denoiser_leave(denoiser, seats[0], error));
+    WEIR_TRY(weir_denoiser_step(denoiser, error)); /* its rows are others now */
 cleanup:
-    weir_lora_destroy(&lora);
     weir_denoiser_destroy(&denoiser);
+    weir_factors_destroy(&factors);
+    weir_lora_destroy(&lora);
     weir_pipeline_unload(a->pipeline, WEIR_PIPELINE_DENOISE);
     return status;
 }

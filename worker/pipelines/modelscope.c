@@ -257,22 +257,22 @@ static void build_prepare(const struct weir_pipeline *pipeline, const void *net,
 }
 
 static void build_step(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
-                       const struct weir_item *item, const struct weir_adapters *adapters)
+                       const struct weir_item *item, uint32_t items, const struct weir_adapters *adapters)
 {
     const struct weir_model_facts *facts = &pipeline->facts;
     const uint32_t height = item->height / facts->latent_factor, width = item->width / facts->latent_factor;
     const uint32_t channels = facts->latent_channels, copies = weir_item_guided(facts, item) ? 2 : 1;
-    const struct weir_dims latents = { 1, channels, item->frames, height * width, 1 };
-    const struct weir_dims packed = { copies, item->frames, height, width, channels };
-    const struct weir_dims t_dims = { copies, 1, 1, 1, 1 }, one = { 1, 1, 1, 1, 1 };
-    const struct weir_dims k_dims = { 1, 1, 1, 1, WEIR_SAMPLER_COEFFICIENTS };
+    const struct weir_dims latents = { items, channels, item->frames, height * width, 1 };
+    const struct weir_dims packed = { items * copies, item->frames, height, width, channels };
+    const struct weir_dims t_dims = { items * copies, 1, 1, 1, 1 }, item_dims = { items, 1, 1, 1, 1 };
+    const struct weir_dims k_dims = { items, 1, 1, 1, WEIR_SAMPLER_COEFFICIENTS };
     struct weir_value scale = { 0 };
 
     const struct weir_value x = weir_program_extern(p, "latents", WEIR_F32, &latents);
     const struct weir_value previous = weir_program_extern(p, "previous", WEIR_F32, &latents);
     const struct weir_value t = weir_program_input(p, "t", WEIR_F32, &t_dims);
     const struct weir_value k = weir_program_input(p, "k", WEIR_F32, &k_dims);
-    if (copies == 2) scale = weir_program_input(p, "guidance", WEIR_F32, &one);
+    if (copies == 2) scale = weir_program_input(p, "guidance", WEIR_F32, &item_dims);
     const struct weir_value in = weir_program_latents_pack(p, x, copies, 1, &packed);
     const struct weir_value noise = weir_unet3d_build_step(net, p, in, t, facts->text_tokens, adapters);
     weir_program_sampler_step(p, x, weir_program_guidance(p, noise, scale, copies), previous, k);

@@ -48,70 +48,102 @@ static bool is_for(const struct weir_programs_sets *own, const struct weir_adapt
     return true;
 }
 
-/* ---- pairs ---- */
+/* ---- programs ---- */
 
-static void pair_deinit(struct weir_program_pair *pair)
+static void adapted_deinit(struct weir_programs_adapted *adapted)
 {
-    weir_program_destroy(&pair->step);
-    weir_program_destroy(&pair->prepare);
-    own_free(&pair->own);
+    weir_program_destroy(&adapted->program);
+    own_free(&adapted->own);
 }
 
 void weir_programs_deinit(struct weir_programs *programs)
 {
-    for (uint32_t i = 0; i < programs->count; i++) pair_deinit(&programs->pairs[i]);
+    for (size_t i = 0; i < WEIR_COUNT(programs->plain); i++) weir_program_destroy(&programs->plain[i]);
+    for (uint32_t i = 0; i < programs->adapted_count; i++) adapted_deinit(&programs->adapted[i]);
     *programs = (struct weir_programs){ 0 };
 }
 
-static enum weir_status plan(const struct weir_programs_ground *ground, const struct weir_adapters *adapters,
-                             struct weir_program_pair *out, struct weir_error *error)
+static void put_slots_elsewhere(const struct weir_programs_ground *ground, struct weir_program *prepare)
+{
+    const struct weir_pipeline_family *family = ground->pipeline->family;
+    const uint32_t count = family->slot_count(ground->net);
+    for (uint32_t i = 0; i < count; i++) {
+        char name[WEIR_PIPELINE_SLOT_NAME_BYTES];
+        family->slot_name(ground->net, i, name, sizeof name);
+        weir_program_put_elsewhere(prepare, name);
+    }
+}
+
+static enum weir_status plan(const struct weir_programs_ground *ground, uint32_t items,
+                             const struct weir_adapters *adapters, struct weir_program **out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     const struct weir_pipeline_family *family = ground->pipeline->family;
-    struct weir_program_pair pair = { 0 };
-    WEIR_TRY(own_copy(adapters, &pair.own, error));
-    WEIR_TRY(weir_run_create_program(ground->device, &pair.prepare, error));
-    WEIR_TRY(weir_run_create_program(ground->device, &pair.step, error));
-    family->build_prepare(ground->pipeline, ground->net, pair.prepare, ground->item, adapters);
-    WEIR_TRY(weir_program_finish(pair.prepare, error));
-    family->build_step(ground->pipeline, ground->net, pair.step, ground->item, adapters);
-    WEIR_TRY(weir_program_finish(pair.step, error));
-    *out = pair;
-    pair = (struct weir_program_pair){ 0 };
+    struct weir_program *p = NULL;
+    WEIR_TRY(weir_run_create_program(ground->device, &p, error));
+    if (items == WEIR_PROGRAMS_PREPARE) {
+        family->build_prepare(ground->pipeline, ground->net, p, ground->item, adapters);
+        put_slots_elsewhere(ground, p);
+    } else {
+        family->build_step(ground->pipeline, ground->net, p, ground->item, items, adapters);
+    }
+    WEIR_TRY(weir_program_finish(p, error));
+    *out = p;
+    p = NULL;
 cleanup:
-    pair_deinit(&pair);
+    weir_program_destroy(&p);
     return status;
 }
 
-/* A free place, or that of the pair with adapters which was taken longest ago. */
-static struct weir_program_pair *make_place(struct weir_programs *programs)
+/* A free place, or that of the one which was taken longest ago. */
+static struct weir_programs_adapted *make_place(struct weir_programs *programs)
 {
-    if (programs->count < WEIR_PROGRAMS_MAX) return &programs->pairs[programs->count++];
-    struct weir_program_pair *oldest = &programs->pairs[1];
-    for (uint32_t i = 2; i < programs->count; i++) {
-        if (programs->pairs[i].taken < oldest->taken) oldest = &programs->pairs[i];
+    if (programs->adapted_count < WEIR_PROGRAMS_ADAPTED_MAX) return &programs->adapted[programs->adapted_count++];
+    struct weir_programs_adapted *oldest = &programs->adapted[0];
+    for (uint32_t i = 1; i < programs->adapted_count; i++) {
+        if (programs->adapted[i].taken < oldest->taken) oldest = &programs->adapted[i];
     }
-    pair_deinit(oldest);
+    adapted_deinit(oldest);
     return oldest;
 }
 
-enum weir_status weir_programs_take(struct weir_programs *programs, const struct weir_programs_ground *ground,
-                                    const struct weir_adapters *adapters, const struct weir_program_pair **out,
-                                    struct weir_error *error)
+static enum weir_status take_adapted(struct weir_programs *programs, const struct weir_programs_ground *ground,
+                                     uint32_t items, const struct weir_adapters *adapters,
+                                     struct weir_programs_adapted **out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    struct weir_program_pair pair, *found = NULL;
-    assert(programs->count > 0 || adapters->count == 0);
-    for (uint32_t i = 0; i < programs->count && !found; i++) {
-        if (is_for(&programs->pairs[i].own, adapters)) found = &programs->pairs[i];
+    struct weir_programs_adapted made = { .items = items };
+    for (uint32_t i = 0; i < programs->adapted_count; i++) {
+        struct weir_programs_adapted *known = &programs->adapted[i];
+        if (known->items != items || !is_for(&known->own, adapters)) continue;
+        *out = known;
+        return WEIR_OK;
     }
-    if (!found) {
-        WEIR_TRY(plan(ground, adapters, &pair, error));
-        found = make_place(programs);
-        *found = pair;
+    WEIR_TRY(own_copy(adapters, &made.own, error));
+    WEIR_TRY(plan(ground, items, adapters, &made.program, error));
+    *out = make_place(programs);
+    **out = made;
+    made = (struct weir_programs_adapted){ 0 };
+cleanup:
+    adapted_deinit(&made);
+    return status;
+}
+
+enum weir_status weir_programs_take(struct weir_programs *programs, const struct weir_programs_ground *ground,
+                                    uint32_t items, const struct weir_adapters *adapters,
+                                    const struct weir_program **out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_programs_adapted *adapted = NULL;
+    assert(items < WEIR_COUNT(programs->plain));
+    if (adapters->count == 0) {
+        if (!programs->plain[items]) WEIR_TRY(plan(ground, items, adapters, &programs->plain[items], error));
+        *out = programs->plain[items];
+    } else {
+        WEIR_TRY(take_adapted(programs, ground, items, adapters, &adapted, error));
+        adapted->taken = ++programs->takings;
+        *out = adapted->program;
     }
-    found->taken = ++programs->takings;
-    *out = found;
 cleanup:
     return status;
 }

@@ -404,17 +404,17 @@ static void build_prepare(const struct weir_pipeline *pipeline, const void *opaq
 }
 
 static void build_step(const struct weir_pipeline *pipeline, const void *opaque, struct weir_program *p,
-                       const struct weir_item *item, const struct weir_adapters *adapters)
+                       const struct weir_item *item, uint32_t items, const struct weir_adapters *adapters)
 {
     const struct denoise_net *net = opaque;
     const struct weir_model_facts *facts = &pipeline->facts;
     const uint32_t copies = weir_item_guided(facts, item) ? 2 : 1;
     uint32_t dims[4];
     weir_item_latent_dims(facts, item, dims);
-    const struct weir_dims latents = { 1, dims[0], 1, dims[2] * dims[3], 1 };
-    const struct weir_dims packed = { copies, 1, dims[2], dims[3], dims[0] };
-    const struct weir_dims row_dims = { copies, 1, 1, 1, 1 }, one = { 1, 1, 1, 1, 1 };
-    const struct weir_dims k_dims = { 1, 1, 1, 1, WEIR_SAMPLER_COEFFICIENTS };
+    const struct weir_dims latents = { items, dims[0], 1, dims[2] * dims[3], 1 };
+    const struct weir_dims packed = { items * copies, 1, dims[2], dims[3], dims[0] };
+    const struct weir_dims row_dims = { items * copies, 1, 1, 1, 1 }, item_dims = { items, 1, 1, 1, 1 };
+    const struct weir_dims k_dims = { items, 1, 1, 1, WEIR_SAMPLER_COEFFICIENTS };
     struct weir_value scale = { 0 };
 
     const struct weir_value x = weir_program_extern(p, "latents", WEIR_F32, &latents);
@@ -425,7 +425,7 @@ static void build_step(const struct weir_pipeline *pipeline, const void *opaque,
                                                .tokens = facts->text_tokens,
                                                .controlnet = net->controlnet,
                                                .adapters = adapters };
-    if (copies == 2 || facts->guidance_inside) scale = weir_program_input(p, "guidance", WEIR_F32, &one);
+    if (copies == 2 || facts->guidance_inside) scale = weir_program_input(p, "guidance", WEIR_F32, &item_dims);
     if (facts->guidance_inside) {
         step.guidance = scale;
         step.x = weir_program_latents_pack_scaled(p, x, k, copies, 1, &packed);
