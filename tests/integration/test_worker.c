@@ -1007,6 +1007,119 @@ static void adapters_that_cannot_be_are_refused_and_fail_for_ever(void **state)
     done_free(embedding);
 }
 
+/* The spec of that many steps with those adapters, of weight 1; weir__pb__job_spec__free_unpacked() it. */
+static Weir__Pb__JobSpec *adapted_spec(struct broker *b, Weir__Pb__FileRef *const files[], size_t count)
+{
+    Weir__Pb__JobSpec wish;
+    Weir__Pb__Lora loras[2] = { WEIR__PB__LORA__INIT, WEIR__PB__LORA__INIT }, *list[] = { &loras[0], &loras[1] };
+    for (size_t i = 0; i < count; i++) loras[i].file = files[i];
+    wish_init(&wish, BATCHED);
+    wish.n_loras = count;
+    wish.loras = list;
+    quote(b, &wish);
+    return copy_spec(b->spec);
+}
+
+/* A worker that has nothing open yet, and the same work as another job. */
+static void start_anew(struct broker *b, const char *const *options)
+{
+    kill(b->pid, SIGTERM);
+    struct weir_message bye = see(b, WEIR_MESSAGE_BYE);
+    weir_message_release(&bye);
+    assert_int_equal(worker_end(b), 0);
+    worker_start(b, options);
+    worker_greet(b);
+    weir_random_bytes(b->job, sizeof b->job);
+}
+
+/* None, one, another or both, beside each other and beside one that overflows: seven of eight have the bytes that they have
+ * alone. The first has none, so the run grows under who sits. */
+static void items_with_different_adapters_share_a_batch(void **state)
+{
+    enum { ITEMS = 8, BAD = ITEMS - 1 };
+    struct broker *b = *state;
+    uint8_t alone[ITEMS][WEIR_SHA256_BYTES], digests[3][WEIR_SHA256_BYTES];
+    Weir__Pb__FileRef files[3];
+    Weir__Pb__FileRef *const sets[][2] = { { &files[0] }, { &files[1] }, { &files[0], &files[1] }, { &files[2] } };
+    Weir__Pb__JobSpec *specs[5];
+    struct ticketed tickets[ITEMS];
+    struct lease_options options[ITEMS];
+    b->logs = true;
+    Weir__Pb__Done *embedding = ready(b, BATCHED, (const char *const[]){ "--batch", "8", NULL });
+    put_lora(b, "tiny-a-one", false, &files[0], digests[0]);
+    put_lora(b, "tiny-a-two", false, &files[1], digests[1]);
+    put_huge_lora(b, &files[2], digests[2]);
+    specs[0] = adapted_spec(b, NULL, 0);
+    for (size_t i = 0; i < 4; i++) specs[i + 1] = adapted_spec(b, sets[i], i == 2 ? 2 : 1);
+    for (uint32_t i = 0; i < ITEMS; i++) {
+        options[i] = denoise_of(i, embedding);
+        options[i].spec = i == BAD ? specs[4] : specs[i % 4];
+        if (i == BAD) continue;
+        Weir__Pb__Done *done = run_task(b, &options[i]);
+        digest_of(done, alone[i]);
+        done_free(done);
+    }
+    start_anew(b, (const char *const[]){ "--batch", "8", NULL });
+    lease_all(b, tickets, options, ITEMS);
+    see_fail(b, &tickets[BAD], WEIR_BAD_MODEL, "the latents are not finite");
+    for (uint32_t i = 0; i < BAD; i++) see_same(b, &tickets[i], alone[i]);
+    assert_true(log_count(b, "stage=denoise seats=8") > 1);
+    for (size_t i = 0; i < 5; i++) weir__pb__job_spec__free_unpacked(specs[i], NULL);
+    done_free(embedding);
+}
+
+/* An adapter whose file is large beside the model. */
+static void put_wide_lora(struct broker *b, Weir__Pb__FileRef *file, uint8_t digest[WEIR_SHA256_BYTES])
+{
+    enum { RANK = 4096, NUMBERS = 2 * RANK * 16 };
+    static uint8_t bytes[512 + 4 * NUMBERS];
+    const int header = snprintf((char *)bytes + 8, 504,
+                                "{\"time_embedding.linear_2.lora_A.weight\":{\"dtype\":\"F32\",\"shape\":[%d,16],"
+                                "\"data_offsets\":[0,%d]},\"time_embedding.linear_2.lora_B.weight\":{\"dtype\":\"F32\","
+                                "\"shape\":[16,%d],\"data_offsets\":[%d,%d]}}",
+                                RANK, 2 * NUMBERS, RANK, 2 * NUMBERS, 4 * NUMBERS);
+    const float small = 0.001f;
+    weir_store_u64(bytes, (uint64_t)header);
+    for (size_t i = 0; i < NUMBERS; i++) memcpy(bytes + 8 + header + 4 * i, &small, sizeof small);
+    put_file(b, "wide", bytes, 8 + (size_t)header + 4 * NUMBERS, file, digest);
+}
+
+/* Memory is there for two without adapters, and for one with large ones: they run one after the other. */
+static void large_adapters_wait_for_the_room_that_others_take(void **state)
+{
+    struct broker *b = *state;
+    uint8_t alone[2][WEIR_SHA256_BYTES], digest[WEIR_SHA256_BYTES];
+    Weir__Pb__FileRef file, *const set[] = { &file };
+    Weir__Pb__JobSpec *specs[2];
+    struct ticketed tickets[2];
+    struct lease_options options[2];
+    b->logs = true;
+    static const char *const flags[] = { "--batch", "2", "--memory-mib", "10", NULL };
+    Weir__Pb__Done *embedding = ready(b, BATCHED, flags);
+    put_wide_lora(b, &file, digest);
+    for (uint32_t i = 0; i < 2; i++) {
+        specs[i] = adapted_spec(b, set, i);
+        options[i] = denoise_of(i, embedding);
+        options[i].spec = specs[i];
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        Weir__Pb__Done *done = run_task(b, &options[i]);
+        digest_of(done, alone[i]);
+        done_free(done);
+    }
+    assert_memory_not_equal(alone[0], alone[1], WEIR_SHA256_BYTES);
+    start_anew(b, flags);
+    const uint32_t for_two = log_count(b, "stage=denoise seats=2"), for_one = log_count(b, "stage=denoise seats=1");
+    lease(b, &tickets[0], &options[0]);
+    lease(b, &tickets[1], &options[1]);
+    see_same(b, &tickets[0], alone[0]);
+    see_same(b, &tickets[1], alone[1]);
+    assert_int_equal(log_count(b, "stage=denoise seats=2"), for_two + 1);
+    assert_int_equal(log_count(b, "stage=denoise seats=1"), for_one + 1);
+    for (uint32_t i = 0; i < 2; i++) weir__pb__job_spec__free_unpacked(specs[i], NULL);
+    done_free(embedding);
+}
+
 static void inputs_come_from_a_peer_when_the_store_has_lost_them(void **state)
 {
     struct broker *b = *state;
@@ -1114,6 +1227,8 @@ int main(void)
         CASE(a_lease_in_another_precision_is_refused_by_name),
         CASE(adapters_change_the_item_that_names_them_alone),
         CASE(adapters_that_cannot_be_are_refused_and_fail_for_ever),
+        CASE(items_with_different_adapters_share_a_batch),
+        CASE(large_adapters_wait_for_the_room_that_others_take),
         CASE(inputs_come_from_a_peer_when_the_store_has_lost_them),
         CASE(garbage_on_its_sockets_changes_nothing),
         CASE(a_bad_start_is_one_line_and_an_exit_code),
