@@ -83,7 +83,5 @@ extern const struct weir_stage_kind weir_stage_text_encoder;
 extern const struct weir_stage_kind weir_stage_denoiser;
 extern const struct weir_stage_kind weir_stage_decoder;
 extern const struct weir_stage_kind weir_stage_assembler;
-/* By enum weir_stage. */
-const struct weir_stage_kind *weir_stage_kind_of(enum weir_stage stage);
 
 #endif

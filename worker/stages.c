@@ -30,12 +30,6 @@ static const struct weir_stage_kind *const kinds[WEIR_STAGE_COUNT] = {
     [WEIR_STAGE_ASSEMBLE] = &weir_stage_assembler,
 };
 
-const struct weir_stage_kind *weir_stage_kind_of(enum weir_stage stage)
-{
-    assert((unsigned)stage < WEIR_STAGE_COUNT);
-    return kinds[stage];
-}
-
 enum weir_status weir_stages_create(const struct weir_stages_options *options, struct weir_stages **out,
                                     struct weir_error *error)
 {

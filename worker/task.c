@@ -42,9 +42,11 @@ void weir_task_set_model(struct weir_task *task, size_t model_index, const struc
 
 bool weir_task_joins(const struct weir_task *a, const struct weir_task *b)
 {
-    return a->joins && b->joins && weir_shape_same(&a->shape, &b->shape) &&
-           memcmp(a->item.control, b->item.control, sizeof a->item.control) == 0 &&
-           memcmp(a->item.start, b->item.start, sizeof a->item.start) == 0;
+    const struct weir_item *x = &a->item, *y = &b->item;
+    if (!a->joins || !b->joins || !weir_shape_same(&a->shape, &b->shape)) return false;
+    if (memcmp(x->control, y->control, sizeof x->control) != 0 || memcmp(x->start, y->start, sizeof x->start) != 0)
+        return false;
+    return (!x->has_control && !x->has_start) || strcmp(a->lease->tenant, b->lease->tenant) == 0;
 }
 
 void weir_task_destroy(struct weir_task **task_p)

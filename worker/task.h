@@ -60,7 +60,8 @@ struct weir_task {
 enum weir_status weir_task_create(const Weir__Pb__Lease *lease, struct weir_task **out, struct weir_error *error);
 /* Fills model_index, joins and shape. */
 void weir_task_set_model(struct weir_task *task, size_t model_index, const struct weir_model_facts *facts);
-/* Whether the two can be in one batch: of one shape, and with the same pictures, since one is encoded while nobody sits. */
+/* Whether the two can be in one batch: of one shape, and with the same pictures of the same tenant, since one
+ * is encoded while nobody sits. */
 bool weir_task_joins(const struct weir_task *a, const struct weir_task *b);
 void weir_task_destroy(struct weir_task **task_p);
 

@@ -465,3 +465,39 @@ void see_release(struct broker *b, const struct ticketed *t)
     say(b, WEIR_MESSAGE_RELEASE_ACK, &ack.base);
     weir_message_release(&m);
 }
+
+void done_free(Weir__Pb__Done *done)
+{
+    weir__pb__done__free_unpacked(done, NULL);
+}
+
+void digest_of(const Weir__Pb__Done *done, uint8_t out[WEIR_SHA256_BYTES])
+{
+    memcpy(out, done->artefacts[0]->digest.data, WEIR_SHA256_BYTES);
+}
+
+void wish_init(Weir__Pb__JobSpec *wish, uint32_t steps)
+{
+    weir__pb__job_spec__init(wish);
+    wish->model = (char *)(uintptr_t) "tiny-a";
+    wish->prompt = (char *)(uintptr_t) "a red circle moving right";
+    wish->negative = (char *)(uintptr_t) "blue square";
+    wish->has_width = wish->has_height = wish->has_frames = wish->has_steps = wish->has_seed = wish->has_fps = 1;
+    wish->width = 64;
+    wish->height = 48;
+    wish->frames = 20;
+    wish->steps = steps;
+    wish->seed = 7;
+    wish->fps = 8;
+}
+
+Weir__Pb__Done *ready(struct broker *b, uint32_t steps, const char *const *flags)
+{
+    Weir__Pb__JobSpec wish;
+    wish_init(&wish, steps);
+    worker_start(b, flags);
+    worker_greet(b);
+    see_credit(b, 2);
+    quote(b, &wish);
+    return run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_TEXT });
+}

@@ -96,4 +96,13 @@ void see_fail(struct broker *b, const struct ticketed *t, enum weir_status statu
 void cancel(struct broker *b, struct ticketed *t);
 void see_release(struct broker *b, const struct ticketed *t);
 
+void done_free(Weir__Pb__Done *done);
+/* Of its first artefact. */
+void digest_of(const Weir__Pb__Done *done, uint8_t out[WEIR_SHA256_BYTES]);
+
+/* A small film of the model that workers have when nobody says otherwise. */
+void wish_init(Weir__Pb__JobSpec *wish, uint32_t steps);
+/* A worker with a quoted job of so many steps of it, and its text done. */
+Weir__Pb__Done *ready(struct broker *b, uint32_t steps, const char *const *flags);
+
 #endif

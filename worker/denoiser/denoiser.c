@@ -114,12 +114,12 @@ static enum weir_status stage_open(const struct weir_stage_ground *ground, struc
     return status;
 }
 
-/* An item whose picture is not encoded yet wants the room for that. */
-static bool is_encoded(const struct denoiser *d, const struct weir_item *item)
+static bool is_encoded(const struct denoiser *d, const struct weir_task *task)
 {
     const struct weir_model_facts *facts = weir_pipeline_facts(ground_of(d)->pipeline);
-    return (!item->has_control || weir_encoded_has(&d->control, facts, item, item->control)) &&
-           (!item->has_start || weir_encoded_has(&d->start, facts, item, item->start));
+    const struct weir_item *item = &task->item;
+    return (!item->has_control || weir_encoded_has(&d->control, facts, task, item->control)) &&
+           (!item->has_start || weir_encoded_has(&d->start, facts, task, item->start));
 }
 
 static bool has_room_for_loras(const struct denoiser *d, const struct weir_item *item)
@@ -127,11 +127,12 @@ static bool has_room_for_loras(const struct denoiser *d, const struct weir_item 
     return weir_item_lora_bytes(item) <= weir_denoiser_lora_bytes(d->run);
 }
 
+/* Room for pictures is room for their encoder. */
 static bool fits(const struct weir_open_stage *stage, const struct weir_item *item)
 {
-    const struct denoiser *denoiser = (const struct denoiser *)stage;
-    return is_encoded(denoiser, item) && denoiser->run && weir_denoiser_fits(denoiser->run, item) &&
-           has_room_for_loras(denoiser, item);
+    const struct denoiser *d = (const struct denoiser *)stage;
+    return d->run && weir_denoiser_fits(d->run, item) && has_room_for_loras(d, item) &&
+           item->has_control <= d->most.has_control && item->has_start <= d->most.has_start;
 }
 
 /* ---- the end of a ride ---- */
@@ -369,7 +370,7 @@ static enum weir_status seat_others(struct denoiser *d)
     enum weir_status status = WEIR_OK;
     for (;;) {
         if (!d->waiting) d->waiting = d->door->next(d->door->context);
-        if (!d->waiting || !is_encoded(d, &d->waiting->item)) break;
+        if (!d->waiting || !is_encoded(d, d->waiting)) break;
         if (!has_seat(d, &d->waiting->item)) WEIR_TRY(grow(d, &d->waiting->item));
         if (!has_seat(d, &d->waiting->item)) break;
         struct weir_task *task = d->waiting;
@@ -537,9 +538,9 @@ static enum weir_status encode(struct denoiser *d, struct weir_task *task, struc
     const struct weir_item *item = &task->item;
     const Weir__Pb__JobSpec *spec = task->lease->spec;
     ground_of(d)->link->cancel = &task->cancel;
-    if (item->has_control && !weir_encoded_has(&d->control, facts, item, item->control))
+    if (item->has_control && !weir_encoded_has(&d->control, facts, task, item->control))
         WEIR_TRY(weir_encoded_make(&d->control, ground_of(d), task, spec->control, error));
-    if (begins_at_picture(d, task) && !weir_encoded_has(&d->start, facts, item, item->start))
+    if (begins_at_picture(d, task) && !weir_encoded_has(&d->start, facts, task, item->start))
         WEIR_TRY(weir_encoded_make(&d->start, ground_of(d), task, spec->start_image, error));
 cleanup:
     ground_of(d)->link->cancel = NULL;
@@ -552,7 +553,7 @@ static enum weir_status make_run(struct denoiser *d, struct weir_task *task)
     enum weir_status status = WEIR_OK;
     struct weir_pipeline *pipeline = ground_of(d)->pipeline;
     d->latent_count = weir_item_latent_count(weir_pipeline_facts(pipeline), &task->item);
-    if (!fits(&d->stage, &task->item)) {
+    if (!fits(&d->stage, &task->item) || !is_encoded(d, task)) {
         uint32_t seats;
         WEIR_TRY(d->door->room(d->door->context, task, &seats));
         weir_denoiser_destroy(&d->run);

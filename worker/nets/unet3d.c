@@ -554,11 +554,6 @@ void weir_unet3d_close(struct weir_unet3d **net_p)
     *net_p = NULL;
 }
 
-const struct weir_unet3d_config *weir_unet3d_config_of(const struct weir_unet3d *net)
-{
-    return &net->config;
-}
-
 const struct weir_params *weir_unet3d_params(const struct weir_unet3d *net)
 {
     return net->params;

@@ -52,7 +52,6 @@ enum weir_status weir_unet3d_open(struct weir_device *device, const struct weir_
                                   struct weir_error *error);
 void weir_unet3d_close(struct weir_unet3d **net_p);
 
-const struct weir_unet3d_config *weir_unet3d_config_of(const struct weir_unet3d *net);
 /* The linears that adapters may name. */
 const struct weir_params *weir_unet3d_params(const struct weir_unet3d *net);
 uint64_t weir_unet3d_weight_bytes(const struct weir_unet3d *net);

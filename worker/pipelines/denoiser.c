@@ -509,11 +509,6 @@ uint32_t weir_denoiser_step_index(const struct weir_denoiser *denoiser, uint32_t
     return seat_of(denoiser, seat)->done;
 }
 
-bool weir_denoiser_looks_back(const struct weir_denoiser *denoiser, uint32_t seat)
-{
-    return weir_sampler_state_bytes(seat_of(denoiser, seat)->sampler, 1) > 0;
-}
-
 enum weir_status weir_denoiser_read(struct weir_denoiser *d, uint32_t seat, float *latents, float *previous,
                                     struct weir_error *error)
 {

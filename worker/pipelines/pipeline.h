@@ -185,22 +185,19 @@ struct weir_denoiser_input {
     const struct weir_factors *factors; /* of its adapters; NULL where it has none */
 };
 
-/* Seats an item: draws its noise (state NULL) or takes up a checkpoint. The first begin
- * allocates; later ones do not, but for adapters that take more than was planned. The seat is the item's until it leaves;
- * on an error nobody was seated, and who sits is as he was.
+/* Seats an item: draws its noise (state NULL) or takes up a checkpoint. The first begin allocates; later ones do not, but
+ * for adapters that take more than was planned. The seat is the item's until it leaves; on an error nobody was seated, and
+ * who sits is as he was.
  * Errors   BAD_ARGUMENT: the item does not fit, no seat is free, a picture's latents are missing, `factors` are of another
  *          number of adapters, or the state has a step over the count or lacks `previous`; BAD_FILE: the embedding counts
  *          no such number of tokens */
 enum weir_status weir_denoiser_begin(struct weir_denoiser *denoiser, const struct weir_item *item,
                                      const struct weir_denoiser_input *input, const struct weir_denoiser_state *state,
                                      uint32_t *seat, struct weir_error *error);
-/* Of the item in that seat; a seat that nobody has is our own fault and asserts. */
-uint32_t weir_denoiser_step_count(const struct weir_denoiser *denoiser,
-                                  uint32_t seat); /* mostly item->steps, of which an item
- * that begins at a picture leaves some out */
+/* Of the item in that seat; a seat that nobody has is our own fault and asserts. The steps are mostly item->steps, of which
+ * an item that begins at a picture leaves some out. */
+uint32_t weir_denoiser_step_count(const struct weir_denoiser *denoiser, uint32_t seat);
 uint32_t weir_denoiser_step_index(const struct weir_denoiser *denoiser, uint32_t seat); /* steps done */
-/* True when a checkpoint of this item must hold `previous`. */
-bool weir_denoiser_looks_back(const struct weir_denoiser *denoiser, uint32_t seat);
 /* One step of all who sit. Blocks until it is done. BAD_ARGUMENT: nobody sits, or one has no step left. Any other error:
  * all items are lost and all seats free. */
 enum weir_status weir_denoiser_step(struct weir_denoiser *denoiser, struct weir_error *error);
