@@ -38,6 +38,8 @@ struct weir_device_table {
     /* Queued on the stream; host memory must stay until stream_sync. */
     enum weir_status (*upload)(struct weir_stream *stream, void *to, const void *host, size_t bytes);
     enum weir_status (*download)(struct weir_stream *stream, void *host, const void *from, size_t bytes);
+    /* Queued on the stream: from device memory to device memory, which do not overlap. */
+    enum weir_status (*copy)(struct weir_stream *stream, void *to, const void *from, size_t bytes);
     enum weir_status (*stream_create)(struct weir_device *device, struct weir_stream **out, struct weir_error *error);
     void (*stream_destroy)(struct weir_stream *stream);
     /* Waits until all that was queued is done. DEVICE when any of it failed. */

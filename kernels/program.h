@@ -48,9 +48,20 @@ void weir_program_output(struct weir_program *p, const char *name, struct weir_v
 struct weir_value weir_program_extern(struct weir_program *p, const char *name, enum weir_dtype dtype,
                                       const struct weir_dims *dims);
 
+/* Before finish: the memory of the input or output `name` is given at run time, as that of an extern, instead of lying in
+ * the arena. An unknown name, or one that lies elsewhere already, is our own fault and asserts. */
+void weir_program_put_elsewhere(struct weir_program *p, const char *name);
+
 struct weir_dims weir_program_dims(const struct weir_program *p, struct weir_value value);
 /* The same memory seen with other frames/height/width/channels; the number of elements a row must stay. */
 struct weir_value weir_program_view(struct weir_program *p, struct weir_value value, const struct weir_dims *dims);
+
+/* A part of the value's memory as a value of its own: `dims` from element number `first` on; rows of the value, or tables
+ * that a caller laid side by side. Ops read it and write into it as into any other. */
+struct weir_value weir_program_part(struct weir_program *p, struct weir_value value, uint64_t first,
+                                    const struct weir_dims *dims);
+/* `dims` of its own, which ops fill through parts of it. */
+struct weir_value weir_program_room(struct weir_program *p, const struct weir_dims *dims);
 
 /* The ops. Shapes come from the values; a wrong one is BAD_SHAPE naming the op and the layer. */
 struct weir_linear_call {
@@ -61,6 +72,19 @@ struct weir_linear_call {
 };
 struct weir_value weir_program_linear(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
                                       const struct weir_linear_call *call);
+/* The same into `y`, which may be a part. */
+void weir_program_linear_into(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
+                              const struct weir_linear_call *call, struct weir_value y);
+
+/* Changes y. a has dims [1, 1, 1, in, rank], b [1, 1, 1, rank, out]. */
+struct weir_low_rank_call {
+    struct weir_value a, b;
+    uint32_t channel;       /* of y, of the first output */
+    struct weir_value gate; /* or none; dims [rows, 1, 1, vectors, channels of y] */
+    uint32_t gate_vector;
+};
+void weir_program_low_rank(struct weir_program *p, struct weir_value x, const struct weir_low_rank_call *call,
+                           struct weir_value y);
 
 struct weir_value weir_program_grouped_linear(struct weir_program *p, const struct weir_packed *layer,
                                               struct weir_value x);
@@ -130,6 +154,8 @@ struct weir_value weir_program_embed(struct weir_program *p, const struct weir_p
 struct weir_value weir_program_timestep_embedding(struct weir_program *p, struct weir_value t, uint32_t dim,
                                                   bool flip_sin_to_cos, float downscale_freq_shift);
 struct weir_value weir_program_activate(struct weir_program *p, struct weir_value x, enum weir_activation activation);
+void weir_program_activate_into(struct weir_program *p, struct weir_value x, enum weir_activation activation,
+                                struct weir_value y);
 struct weir_value weir_program_concat(struct weir_program *p, struct weir_value a, struct weir_value b);
 struct weir_value weir_program_regroup(struct weir_program *p, struct weir_value x, uint32_t channels);
 /* residual: or none; of y's dims. */
@@ -155,7 +181,7 @@ enum weir_status weir_program_finish(struct weir_program *p, struct weir_error *
 
 /* Bytes of the arena (values and shared workspace), known after finish. */
 size_t weir_program_arena_bytes(const struct weir_program *p);
-/* Where an input or output lies in the arena; an unknown name is our own fault and asserts. */
+/* Where an input or output lies in the arena; a name that is unknown or lies elsewhere is our own fault and asserts. */
 size_t weir_program_offset(const struct weir_program *p, const char *name);
 size_t weir_program_bytes(const struct weir_program *p, const char *name);
 uint32_t weir_program_op_count(const struct weir_program *p);
@@ -164,7 +190,8 @@ struct weir_binding {
     const char *name;
     void *memory;
 };
-/* Enqueues all ops. `bindings` gives memory to every extern; one left out is our own fault and asserts. */
+/* Enqueues all ops. `bindings` gives memory to every extern and whatever lies elsewhere; one left out is our own
+ * fault and asserts. */
 enum weir_status weir_program_run(const struct weir_program *p, struct weir_stream *stream, void *arena,
                                   const struct weir_binding *bindings, size_t binding_count);
 

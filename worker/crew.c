@@ -13,15 +13,35 @@ struct weir_crew {
     int box_count; /* that were made */
     pthread_t threads[2];
     int thread_count;
+    atomic_uint boundaries;
 };
+
+static struct weir_task *next_task(void *context)
+{
+    struct weir_crew *crew = context;
+    return (struct weir_task *)weir_mailbox_take(&crew->boxes[TO_COMPUTE]);
+}
+
+static void task_ended(void *context, struct weir_task *task)
+{
+    struct weir_crew *crew = context;
+    weir_mailbox_put(&crew->boxes[DONE], &task->mail);
+}
+
+static void batch_stepped(void *context)
+{
+    struct weir_crew *crew = context;
+    atomic_fetch_add(&crew->boundaries, 1);
+    weir_mailbox_wake(&crew->boxes[DONE]);
+}
 
 static void *compute(void *context)
 {
     struct weir_crew *crew = context;
+    const struct weir_task_flow flow = { crew, next_task, task_ended, batch_stepped };
     struct weir_mail *mail;
     while ((mail = weir_mailbox_wait(&crew->boxes[TO_COMPUTE])) != NULL) {
-        weir_stages_run(crew->stages, ((struct weir_crew_task *)mail)->task);
-        weir_mailbox_put(&crew->boxes[DONE], mail);
+        weir_stages_run(crew->stages, (struct weir_task *)mail, &flow);
     }
     return NULL;
 }
@@ -79,9 +99,9 @@ void weir_crew_stop(struct weir_crew **crew_p)
     *crew_p = NULL;
 }
 
-void weir_crew_compute(struct weir_crew *crew, struct weir_crew_task *letter)
+void weir_crew_compute(struct weir_crew *crew, struct weir_task *task)
 {
-    weir_mailbox_put(&crew->boxes[TO_COMPUTE], &letter->mail);
+    weir_mailbox_put(&crew->boxes[TO_COMPUTE], &task->mail);
 }
 
 void weir_crew_quote(struct weir_crew *crew, struct weir_quote *asked)
@@ -89,9 +109,9 @@ void weir_crew_quote(struct weir_crew *crew, struct weir_quote *asked)
     weir_mailbox_put(&crew->boxes[TO_QUOTE], &asked->mail);
 }
 
-struct weir_crew_task *weir_crew_take_task(struct weir_crew *crew)
+struct weir_task *weir_crew_take_task(struct weir_crew *crew)
 {
-    return (struct weir_crew_task *)weir_mailbox_take(&crew->boxes[DONE]);
+    return (struct weir_task *)weir_mailbox_take(&crew->boxes[DONE]);
 }
 
 struct weir_quote *weir_crew_take_quote(struct weir_crew *crew)
@@ -107,6 +127,11 @@ int weir_crew_task_fd(const struct weir_crew *crew)
 int weir_crew_quote_fd(const struct weir_crew *crew)
 {
     return crew->boxes[QUOTED].fd;
+}
+
+unsigned weir_crew_boundaries(const struct weir_crew *crew)
+{
+    return atomic_load(&crew->boundaries);
 }
 
 void weir_crew_progressed(void *context)

@@ -5,11 +5,12 @@
 
 enum { TRUST_PERCENT = 70, DEFAULT_LEASE_MS = 30000, DEFAULT_RENEW_MS = 5000 };
 
-void weir_held_init(struct weir_held_table *table, uint32_t slots)
+static_assert(WEIR_ROWS_MAX + 1 < WEIR_HELD_MAX, "a full batch, one that waits, and room for answers");
+
+void weir_held_init(struct weir_held_table *table)
 {
     memset(table, 0, sizeof *table);
-    assert(slots >= 1 && slots + 1 < WEIR_HELD_MAX);
-    table->slots = slots;
+    table->slots = 1;
     table->lease_ms = DEFAULT_LEASE_MS;
     table->renew_ms = DEFAULT_RENEW_MS;
 }
@@ -73,7 +74,7 @@ struct weir_held *weir_held_find(struct weir_held_table *table, const Weir__Pb__
 struct weir_held *weir_held_of(struct weir_held_table *table, const struct weir_task *task)
 {
     for (size_t i = 0; i < WEIR_HELD_MAX; i++) {
-        if (table->rows[i].state != WEIR_HELD_FREE && table->rows[i].letter.task == task) return &table->rows[i];
+        if (table->rows[i].state != WEIR_HELD_FREE && table->rows[i].task == task) return &table->rows[i];
     }
     return NULL;
 }
@@ -83,10 +84,9 @@ bool weir_held_trusted(const struct weir_held_table *table, const struct weir_he
     return now_ms - held->confirmed_ms < (uint64_t)table->lease_ms * TRUST_PERCENT / 100;
 }
 
-struct weir_held *weir_held_next(struct weir_held_table *table, uint64_t now_ms)
+static struct weir_held *oldest_waiting(struct weir_held_table *table, uint64_t now_ms)
 {
     struct weir_held *found = NULL;
-    if (weir_held_count(table, WEIR_HELD_RUNNING) >= table->slots) return NULL;
     for (size_t i = 0; i < WEIR_HELD_MAX; i++) {
         struct weir_held *held = &table->rows[i];
         if (held->state != WEIR_HELD_WAITING || !weir_held_trusted(table, held, now_ms)) continue;
@@ -95,11 +95,43 @@ struct weir_held *weir_held_next(struct weir_held_table *table, uint64_t now_ms)
     return found;
 }
 
+struct weir_held *weir_held_batch(struct weir_held_table *table)
+{
+    for (size_t i = 0; i < WEIR_HELD_MAX; i++) {
+        if (table->rows[i].state == WEIR_HELD_RUNNING && table->rows[i].task->joins) return &table->rows[i];
+    }
+    return NULL;
+}
+
+/* The oldest that waits, when nothing runs or it could run beside what does. */
+static struct weir_held *could_begin(struct weir_held_table *table, uint64_t now_ms)
+{
+    struct weir_held *oldest = oldest_waiting(table, now_ms);
+    const struct weir_held *batch = weir_held_batch(table);
+    if (!oldest || weir_held_count(table, WEIR_HELD_RUNNING) == 0) return oldest;
+    return batch && weir_task_joins(oldest->task, batch->task) ? oldest : NULL;
+}
+
+struct weir_held *weir_held_next(struct weir_held_table *table, uint64_t now_ms)
+{
+    const size_t running = weir_held_count(table, WEIR_HELD_RUNNING);
+    return running == 0 || running < table->slots ? could_begin(table, now_ms) : NULL;
+}
+
+void weir_held_pace(struct weir_held_table *table, uint32_t wanted, uint64_t now_ms)
+{
+    const uint32_t running = (uint32_t)weir_held_count(table, WEIR_HELD_RUNNING);
+    uint32_t slots = running;
+    if (running > 0 && could_begin(table, now_ms)) slots = 2 * running;
+    if (slots > wanted) slots = wanted;
+    table->slots = slots > 1 ? slots : 1;
+}
+
 void weir_held_drop(struct weir_held_table *table, struct weir_held *held)
 {
     (void)table;
     if (held->state == WEIR_HELD_FREE) return;
-    weir_task_destroy(&held->letter.task);
+    weir_task_destroy(&held->task);
     weir_message_release(&held->message);
     memset(held, 0, sizeof *held);
 }
@@ -129,7 +161,7 @@ static uint64_t renew_at_ms(const struct weir_held_table *table, const struct we
     const uint64_t renew = held->renewed_ms + table->renew_ms, soon = held->renewed_ms + WEIR_HELD_PROGRESS_MS;
     if (held->state != WEIR_HELD_RUNNING || held->is_abandoned) return renew;
     if (!held->told_running) return 0;
-    const bool moved = atomic_load(&held->letter.task->step) != held->told_step;
+    const bool moved = atomic_load(&held->task->step) != held->told_step;
     return moved && soon < renew ? soon : renew;
 }
 

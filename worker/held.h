@@ -9,6 +9,14 @@
  * while it is not trusted; one that runs goes on at its own risk. An answer is sent again, after 1 s doubling to 10 s,
  * until it is acknowledged, and at once when a broker says WELCOME.
  *
+ * Tasks begin in the order they came. One runs by itself, but denoise tasks of one shape run beside each other, up to
+ * `slots`: the oldest that waits joins when it is of that shape; when it is not, nobody joins, and what runs comes to its
+ * end first, so that nothing waits for longer than what was there before it takes.
+ *
+ * `slots` follows the work: it is 1 when nothing runs; at each step boundary it doubles, up to what is wanted, while
+ * there is one that waits and could join, else it falls back to what runs. So credit grows only with a queue of one's
+ * own, and work that is there for many workers goes to all of them before one takes more.
+ *
  * Units    milliseconds of weir_clock_now_ms()
  * Memory   the table owns the lease messages and tasks in it; a RUNNING task is lent to the compute thread
  * Threads  one
@@ -18,6 +26,7 @@
 
 #include "proto/wire.h"
 #include "worker/crew.h"
+#include "worker/rows.h"
 
 #define WEIR_HELD_MAX 32
 #define WEIR_HELD_RESEND_MS 1000
@@ -31,8 +40,8 @@ struct weir_held {
     uint64_t order;               /* of arrival */
     struct weir_message message;  /* LEASE */
     const Weir__Pb__Lease *lease; /* its body */
-    struct weir_crew_task letter; /* its task */
-    bool is_abandoned;            /* RUNNING, but the lease is gone: say nothing when it ends */
+    struct weir_task *task;
+    bool is_abandoned; /* RUNNING, but the lease is gone: say nothing when it ends */
     bool told_running;
     uint64_t confirmed_ms, unacked_ms; /* when the last acknowledged renewal, the oldest other one, was sent; 0: none */
     uint64_t renewed_ms;
@@ -47,15 +56,15 @@ struct weir_held {
 struct weir_held_table {
     struct weir_held rows[WEIR_HELD_MAX];
     uint64_t orders;
-    uint32_t slots; /* tasks that run at once */
+    uint32_t slots; /* tasks that may run at once, now */
     uint32_t lease_ms, renew_ms;
 };
 
-void weir_held_init(struct weir_held_table *table, uint32_t slots);
+void weir_held_init(struct weir_held_table *table);
 /* Frees everything; no task may be in the compute thread's hands. */
 void weir_held_deinit(struct weir_held_table *table);
 
-/* Leases that can be taken now: slots and one that waits, less what is held; 0 while no row is free. */
+/* Leases that can be taken now: slots, and one that waits, less what is held; 0 while no row is free. */
 uint32_t weir_held_credit(const struct weir_held_table *table);
 size_t weir_held_count(const struct weir_held_table *table, enum weir_held_state state);
 
@@ -65,8 +74,12 @@ struct weir_held *weir_held_add(struct weir_held_table *table, struct weir_messa
 struct weir_held *weir_held_find(struct weir_held_table *table, const Weir__Pb__TaskId *task,
                                  const ProtobufCBinaryData *token);
 struct weir_held *weir_held_of(struct weir_held_table *table, const struct weir_task *task);
-/* The oldest that waits, is trusted, and has a free slot; NULL when there is none. */
+/* The oldest that waits and is trusted, when it may begin now; else NULL. */
 struct weir_held *weir_held_next(struct weir_held_table *table, uint64_t now_ms);
+/* One that runs and others could join; NULL when there is none. */
+struct weir_held *weir_held_batch(struct weir_held_table *table);
+/* A step boundary of what runs was passed, of which `wanted` at once are wanted; or nothing runs: sets `slots`. */
+void weir_held_pace(struct weir_held_table *table, uint32_t wanted, uint64_t now_ms);
 void weir_held_drop(struct weir_held_table *table, struct weir_held *held);
 
 bool weir_held_trusted(const struct weir_held_table *table, const struct weir_held *held, uint64_t now_ms);

@@ -14,7 +14,6 @@
 #include <zmq.h>
 
 enum {
-    SLOTS = 1,
     LIVENESS = 3,
     HELLO_MS = 200,
     HELLO_MS_MAX = 2000,
@@ -41,6 +40,7 @@ struct loop {
     uint64_t heard_ms, said_ms, hello_at_ms, lost_ms, idle_ms; /* lost, idle: since when; 0: not */
     uint32_t hello_ms;
     int64_t credit_told;         /* -1: nothing yet */
+    unsigned boundaries;         /* of the crew, seen */
     uint64_t quotes[QUOTES_MAX]; /* the numbers of those that the clerk has */
     uint32_t quote_count;
     uint64_t epoch;
@@ -122,7 +122,7 @@ static void say_hello(struct loop *loop)
     body.device = text_of(o->device->table->name);
     body.numerics_class = o->device->numerics_class;
     body.stages = o->stage_mask;
-    body.slots = SLOTS;
+    body.slots = o->stage_mask >> WEIR_STAGE_DENOISE & 1 ? weir_rows_most(o->rows) : 1;
     body.memory_bytes = o->device->memory_bytes;
     body.tensor_endpoint = text_of(o->tensor_endpoint);
     body.n_models = o->models->count;
@@ -146,7 +146,7 @@ static void say_credit(struct loop *loop)
 static void say_renew(struct loop *loop, struct weir_held *held)
 {
     Weir__Pb__Renew body = WEIR__PB__RENEW__INIT;
-    const struct weir_task *task = held->letter.task;
+    const struct weir_task *task = held->task;
     body.task = held->lease->task;
     body.has_token = body.has_step = body.has_steps = body.has_running = 1;
     body.token = held->lease->token;
@@ -160,7 +160,7 @@ static void say_renew(struct loop *loop, struct weir_held *held)
 
 static bool say_done(struct loop *loop, const struct weir_held *held)
 {
-    const struct weir_task *task = held->letter.task;
+    const struct weir_task *task = held->task;
     bool sent = false;
     Weir__Pb__Done body = WEIR__PB__DONE__INIT;
     Weir__Pb__TaskFacts facts = WEIR__PB__TASK_FACTS__INIT;
@@ -210,7 +210,7 @@ static bool say_fail(struct loop *loop, const struct weir_held *held)
 {
     Weir__Pb__Fail body = WEIR__PB__FAIL__INIT;
     Weir__Pb__TaskId lost = WEIR__PB__TASK_ID__INIT;
-    const struct weir_task *task = held->letter.task;
+    const struct weir_task *task = held->task;
     body.task = held->lease->task;
     body.has_token = body.has_status = 1;
     body.token = held->lease->token;
@@ -288,9 +288,9 @@ static void on_welcome(struct loop *loop, const Weir__Pb__Welcome *body)
 static enum weir_status accept(struct loop *loop, struct weir_held *held, struct weir_error *error)
 {
     const Weir__Pb__Lease *lease = held->lease;
-    const enum weir_status status = weir_task_create(lease, &held->letter.task, error);
+    const enum weir_status status = weir_task_create(lease, &held->task, error);
     if (status != WEIR_OK) return status;
-    struct weir_task *task = held->letter.task;
+    struct weir_task *task = held->task;
     const struct weir_model *model = weir_models_find(loop->o->models, lease->spec->model);
     if (!model || memcmp(model->digest, lease->spec->model_digest.data, WEIR_SHA256_BYTES) != 0) {
         return weir_fail(error, WEIR_INTERNAL,
@@ -306,7 +306,7 @@ static enum weir_status accept(struct loop *loop, struct weir_held *held, struct
         return weir_fail(error, WEIR_UNSUPPORTED, "a lease in precision %.8s, but this worker computes in %s",
                          lease->spec->precision ? lease->spec->precision : "", precision);
     }
-    task->model_index = (size_t)(model - loop->o->models->items);
+    weir_task_set_model(task, (size_t)(model - loop->o->models->items), weir_pipeline_facts(model->quotes));
     task->progressed = weir_crew_progressed;
     task->progress_context = loop->crew;
     return WEIR_OK;
@@ -336,7 +336,7 @@ static void on_stale(struct loop *loop, struct weir_held *held)
     log_task(loop, "stale", held->lease->task, "");
     if (held->state == WEIR_HELD_RUNNING) {
         held->is_abandoned = true;
-        atomic_store(&held->letter.task->cancel, true);
+        atomic_store(&held->task->cancel, true);
     } else {
         weir_held_drop(&loop->held, held);
     }
@@ -345,7 +345,7 @@ static void on_stale(struct loop *loop, struct weir_held *held)
 static void on_cancel(struct loop *loop, struct weir_held *held)
 {
     if (held->state == WEIR_HELD_RUNNING) {
-        if (!atomic_exchange(&held->letter.task->cancel, true)) log_task(loop, "cancel", held->lease->task, "");
+        if (!atomic_exchange(&held->task->cancel, true)) log_task(loop, "cancel", held->lease->task, "");
     } else if (held->state == WEIR_HELD_WAITING) {
         answer(loop, held, WEIR_MESSAGE_RELEASE);
     }
@@ -402,7 +402,7 @@ static void drain(struct loop *loop)
     for (size_t i = 0; i < WEIR_HELD_MAX; i++) {
         struct weir_held *held = &loop->held.rows[i];
         if (held->state == WEIR_HELD_WAITING) answer(loop, held, WEIR_MESSAGE_RELEASE);
-        if (held->state == WEIR_HELD_RUNNING) atomic_store(&held->letter.task->yield, true);
+        if (held->state == WEIR_HELD_RUNNING) atomic_store(&held->task->yield, true);
     }
 }
 
@@ -494,11 +494,21 @@ static void hear_all(struct loop *loop)
 
 /* ---- the crew ---- */
 
+/* Once a step boundary: how many tasks may be beside each other until the next. */
+static void pace(struct loop *loop)
+{
+    const unsigned boundaries = weir_crew_boundaries(loop->crew);
+    const struct weir_held *batch = weir_held_batch(&loop->held);
+    if (batch && boundaries == loop->boundaries) return;
+    loop->boundaries = boundaries;
+    weir_held_pace(&loop->held, batch ? weir_rows_wanted(loop->o->rows, &batch->task->shape) : 1, loop->now_ms);
+}
+
 static void begin(struct loop *loop)
 {
     for (struct weir_held *held; !loop->is_draining && (held = weir_held_next(&loop->held, loop->now_ms)) != NULL;) {
         held->state = WEIR_HELD_RUNNING;
-        weir_crew_compute(loop->crew, &held->letter);
+        weir_crew_compute(loop->crew, held->task);
     }
 }
 
@@ -526,7 +536,7 @@ static void finish(struct loop *loop, struct weir_task *task)
 
 static void take_from_crew(struct loop *loop)
 {
-    for (struct weir_crew_task *letter; (letter = weir_crew_take_task(loop->crew)) != NULL;) finish(loop, letter->task);
+    for (struct weir_task *task; (task = weir_crew_take_task(loop->crew)) != NULL;) finish(loop, task);
     for (struct weir_quote *quote; (quote = weir_crew_take_quote(loop->crew)) != NULL;) {
         uint32_t place = 0;
         while (loop->quotes[place] != quote->message.body.quote->number) place++;
@@ -621,6 +631,7 @@ static void turn(struct loop *loop)
     take_from_crew(loop);
     (void)weir_server_turn(loop->o->server, MESSAGES_PER_TURN_MAX);
     take_signals(loop);
+    pace(loop);
     begin(loop);
     if (loop->fault == WEIR_OK) tick(loop);
 }
@@ -629,7 +640,7 @@ static void turn(struct loop *loop)
 static void end_crew(struct loop *loop)
 {
     for (size_t i = 0; i < WEIR_HELD_MAX; i++) {
-        if (loop->held.rows[i].state == WEIR_HELD_RUNNING) atomic_store(&loop->held.rows[i].letter.task->cancel, true);
+        if (loop->held.rows[i].state == WEIR_HELD_RUNNING) atomic_store(&loop->held.rows[i].task->cancel, true);
     }
     weir_crew_stop(&loop->crew);
 }
@@ -655,7 +666,7 @@ enum weir_status weir_loop_run(const struct weir_loop_options *options, struct w
                          .credit_told = -1,
                          .error = error,
                          .now_ms = weir_clock_now_ms() };
-    weir_held_init(&loop.held, SLOTS);
+    weir_held_init(&loop.held);
     weir_random_bytes(loop.worker, sizeof loop.worker);
     loop.heard_ms = loop.now_ms;
 

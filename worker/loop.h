@@ -14,6 +14,7 @@
 #define WEIR_WORKER_LOOP_H
 
 #include "worker/crew.h"
+#include "worker/rows.h"
 
 #include <signal.h>
 
@@ -25,6 +26,7 @@ struct weir_loop_options {
     const struct weir_models *models;
     struct weir_device *device;
     struct weir_stages *stages; /* for the compute thread */
+    struct weir_rows *rows;     /* how large batches should be */
     struct weir_quoter *quoter; /* for the clerk */
     struct weir_server *server; /* the tensor socket, bound */
     const char *tensor_endpoint;

@@ -33,7 +33,7 @@ enum {
 
 struct values {
     const char *broker, *model, *stages, *device, *precision, *store, *run_dir, *log_level;
-    int64_t threads, memory_mib, lost_seconds;
+    int64_t threads, memory_mib, batch, lost_seconds;
     bool supervised, insecure_dev, list_models, verify, help, version;
 };
 
@@ -55,6 +55,8 @@ static const struct weir_option rows[] = {
       "threads of the device's own pool (default: 0, one a core)" },
     { "memory-mib", 0, WEIR_OPTION_INT, AT(memory_mib), 1, 1 << 26, "N",
       "plan with at most so much memory (default: what the device has)" },
+    { "batch", 0, WEIR_OPTION_INT, AT(batch), 0, WEIR_ROWS_MAX, "N",
+      "denoise up to N items at once (default: 0, as many as steps measured to pay)" },
     { "store", 0, WEIR_OPTION_TEXT, AT(store), .value = "URL", .help = "where results live: file:///DIR or a path" },
     { "run-dir", 0, WEIR_OPTION_TEXT, AT(run_dir), .value = "DIR",
       .help = "for its socket and scratch files; made with mode 0700 when missing" },
@@ -86,6 +88,7 @@ struct program {
     void *zmq;
     struct weir_server server;
     struct weir_link link;
+    struct weir_rows *rows;
     struct weir_stages *stages;
     struct weir_quoter quoter;
 };
@@ -260,10 +263,18 @@ static enum weir_status open_all(struct program *p, struct weir_error *error)
                                   .insecure_dev = p->values.insecure_dev,
                                   .first_ms = PEER_FIRST_MS,
                                   .stall_ms = PEER_STALL_MS };
-    const struct weir_stage_ground ground = {
-        .device = p->device, .link = &p->link, .encoders = p->encoders, .run_dir = p->run_dir, .log = &p->log
+    WEIR_TRY(weir_rows_create((uint32_t)p->values.batch, &p->log, &p->rows, error));
+    const struct weir_stages_options options = {
+        .models = &p->models,
+        .common = { .device = p->device,
+                    .link = &p->link,
+                    .encoders = p->encoders,
+                    .run_dir = p->run_dir,
+                    .log = &p->log },
+        .rows = p->rows,
+        .stage_mask = p->stage_mask,
     };
-    WEIR_TRY(weir_stages_create(&p->models, &ground, &p->stages, error));
+    WEIR_TRY(weir_stages_create(&options, &p->stages, error));
     p->quoter.models = &p->models;
     p->quoter.device = p->device;
     p->quoter.encoders = p->encoders;
@@ -274,6 +285,7 @@ cleanup:
 static void close_all(struct program *p)
 {
     weir_stages_destroy(&p->stages);
+    weir_rows_destroy(&p->rows);
     if (p->server.socket) zmq_close(p->server.socket);
     free(p->server.chunk);
     if (p->zmq) zmq_ctx_term(p->zmq);
@@ -297,6 +309,7 @@ static enum weir_status work(struct program *p, struct weir_error *error)
         .models = &p->models,
         .device = p->device,
         .stages = p->stages,
+        .rows = p->rows,
         .quoter = &p->quoter,
         .server = &p->server,
         .tensor_endpoint = p->endpoint,

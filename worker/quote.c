@@ -42,10 +42,11 @@ static uint64_t predict_ms(const struct weir_quoter *quoter, size_t model, const
     return times(one_ms, n);
 }
 
-/* What decides how much memory an item takes. */
+/* Items that take as much memory as each other, but for their adapters. */
 struct shape {
-    uint32_t width, height;
-    bool guided;
+    struct weir_item most; /* the one with the most bytes of adapters */
+    uint64_t lora_bytes;
+    const Weir__Pb__Prompt *prompt; /* whose item it is; NULL: no list */
 };
 
 /* The answer as it is worked out, prompt after prompt. */
@@ -58,32 +59,52 @@ struct work {
     size_t shape_count;
 };
 
-/* Plans the item's memory unless one of its shape was planned before. */
-static enum weir_status plan(struct work *work, const struct weir_item *item, struct weir_error *error)
+static bool alike(const struct weir_item *a, const struct weir_item *b)
 {
-    const struct shape mine = { item->width, item->height, item->guidance > 1 };
-    uint64_t bytes = 0;
+    return a->width == b->width && a->height == b->height && (a->guidance > 1) == (b->guidance > 1);
+}
+
+/* Keeps the item if none of its shape with as many adapters was seen before. */
+static enum weir_status note_shape(struct work *work, const struct weir_item *item, const Weir__Pb__Prompt *prompt,
+                                   struct weir_error *error)
+{
+    const struct shape mine = { *item, weir_item_lora_bytes(item), prompt };
     for (size_t k = 0; k < work->shape_count; k++) {
-        const struct shape *known = &work->shapes[k];
-        if (known->width == mine.width && known->height == mine.height && known->guided == mine.guided) return WEIR_OK;
+        struct shape *known = &work->shapes[k];
+        if (!alike(&known->most, item)) continue;
+        if (known->lora_bytes < mine.lora_bytes) *known = mine;
+        return WEIR_OK;
     }
     if (work->shape_count == WEIR_JOB_SHAPES_MAX) {
         return weir_fail(error, WEIR_TOO_LARGE,
-                         "--size %ux%u, %s: one job has at most %d different sizes, guided or not", mine.width,
-                         mine.height, mine.guided ? "guided" : "not guided", WEIR_JOB_SHAPES_MAX);
+                         "--size %ux%u, %s: one job has at most %d different sizes, guided or not", item->width,
+                         item->height, item->guidance > 1 ? "guided" : "not guided", WEIR_JOB_SHAPES_MAX);
     }
     work->shapes[work->shape_count++] = mine;
-    const enum weir_status status = weir_stages_plan(work->model->quotes, work->quoter->device, item, &bytes, error);
-    if (status == WEIR_BAD_SHAPE) { /* over what an op can count, long before any machine's memory */
-        return weir_fail(error, WEIR_TOO_LARGE, "--size %ux%u with %u frames: more pixels than any plan can hold",
-                         item->width, item->height, item->frames);
+    return WEIR_OK;
+}
+
+/* Plans the memory of each shape. */
+static enum weir_status plan(struct work *work, struct weir_error *error)
+{
+    for (size_t k = 0; k < work->shape_count; k++) {
+        const struct shape *shape = &work->shapes[k];
+        const struct weir_item *item = &shape->most;
+        uint64_t bytes = 0;
+        enum weir_status status = weir_stages_plan(work->model->quotes, work->quoter->device, item, &bytes, error);
+        if (status == WEIR_BAD_SHAPE) { /* over what an op can count, long before any machine's memory */
+            status = weir_fail(error, WEIR_TOO_LARGE, "--size %ux%u with %u frames: more pixels than any plan can hold",
+                               item->width, item->height, item->frames);
+        }
+        if (status != WEIR_OK) return shape->prompt ? weir_spec_blame(shape->prompt, status, error) : status;
+        if (bytes > work->quote->memory_bytes) work->quote->memory_bytes = bytes;
     }
-    if (bytes > work->quote->memory_bytes) work->quote->memory_bytes = bytes;
-    return status;
+    return WEIR_OK;
 }
 
 /* Everything about one prompt, whose first item's spec this is. */
-static enum weir_status answer_one(struct work *work, const Weir__Pb__JobSpec *spec, struct weir_error *error)
+static enum weir_status answer_one(struct work *work, const Weir__Pb__JobSpec *spec, const Weir__Pb__Prompt *prompt,
+                                   struct weir_error *error)
 {
     struct weir_quote *quote = work->quote;
     struct weir_pipeline *pipeline = work->model->quotes;
@@ -99,7 +120,7 @@ static enum weir_status answer_one(struct work *work, const Weir__Pb__JobSpec *s
         WEIR_TRY(weir_pipeline_text_tokens(pipeline, spec->negative, true, &real, &whole, error));
         work->negative = spec->negative;
     }
-    WEIR_TRY(plan(work, &item, error));
+    WEIR_TRY(note_shape(work, &item, prompt, error));
     const uint64_t more_ms = predict_ms(work->quoter, model_index, weir_pipeline_facts(pipeline), &item, quote->spec.n);
     quote->cost_ms = more_ms > INT64_MAX - quote->cost_ms ? INT64_MAX : quote->cost_ms + more_ms;
 cleanup:
@@ -123,13 +144,14 @@ static enum weir_status answer(struct weir_quoter *quoter, struct weir_quote *qu
     WEIR_TRY(weir_spec_resolve_all(wish, &asked, quoter->encoders, &quote->spec, &quote->list, error));
     if (quote->spec.n_prompts == 0) {
         weir_spec_of_item(&quote->spec, 0, &one);
-        return answer_one(&work, &one, error);
+        WEIR_TRY(answer_one(&work, &one, NULL, error));
     }
     for (uint32_t k = 0; k < quote->spec.n_prompts; k++) {
         weir_spec_of_item(&quote->spec, k * quote->spec.n, &one);
-        status = answer_one(&work, &one, error);
+        status = answer_one(&work, &one, quote->spec.prompts[k], error);
         if (status != WEIR_OK) return weir_spec_blame(quote->spec.prompts[k], status, error);
     }
+    WEIR_TRY(plan(&work, error));
 cleanup:
     return status;
 }

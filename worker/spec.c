@@ -2,11 +2,13 @@
 
 #include "worker/rgb.h"
 
+#include <assert.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { ENCODER_SIDE_MAX = 8192, ITEMS_MAX = 4096 };
+#define FILE_BYTES_MAX (UINT64_C(4) << 30)
 
 static int sampler_of(const char *name)
 {
@@ -48,6 +50,30 @@ bool weir_spec_is_image(const Weir__Pb__JobSpec *spec)
     return spec->has_image && spec->image;
 }
 
+/* The adapters of a spec; a weight that is not said is 1. */
+static enum weir_status read_loras(const Weir__Pb__JobSpec *spec, struct weir_item *out, struct weir_error *error)
+{
+    static_assert(WEIR_ITEM_LORAS_MAX == WEIR_JOB_LORAS_MAX, "an item holds what the wire can say");
+    if (spec->n_loras > WEIR_ITEM_LORAS_MAX) {
+        return weir_fail(error, WEIR_TOO_LARGE, "--lora: %zu adapters; the most is %d", spec->n_loras,
+                         WEIR_ITEM_LORAS_MAX);
+    }
+    for (size_t i = 0; i < spec->n_loras; i++) {
+        const Weir__Pb__Lora *lora = spec->loras[i];
+        const Weir__Pb__FileRef *file = lora->file;
+        if (!file || !file->has_digest || file->digest.len != WEIR_SHA256_BYTES || !file->has_bytes ||
+            file->bytes > FILE_BYTES_MAX) {
+            return weir_fail(error, WEIR_BAD_ARGUMENT,
+                             "--lora: adapter %zu names no file with a digest and a size of at most 4 GiB", i + 1);
+        }
+        struct weir_item_lora *to = &out->loras[out->lora_count++];
+        memcpy(to->digest, file->digest.data, sizeof to->digest);
+        to->bytes = file->bytes;
+        to->weight = lora->has_weight ? lora->weight : 1;
+    }
+    return WEIR_OK;
+}
+
 enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, struct weir_item *out, struct weir_error *error)
 {
     const int sampler = sampler_of(spec->sampler), noise = noise_of(spec->noise);
@@ -82,7 +108,7 @@ enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, struct weir_item 
         memcpy(out->start, spec->start_image->digest.data, sizeof out->start);
         out->strength = spec->strength;
     }
-    return WEIR_OK;
+    return read_loras(spec, out, error);
 }
 
 static int64_t wished(protobuf_c_boolean has, uint32_t value)
@@ -171,7 +197,6 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
     enum weir_status status = WEIR_OK;
 
     if (!wish->prompt) return weir_fail(error, WEIR_BAD_ARGUMENT, "a prompt is missing");
-    if (wish->n_loras) return weir_fail(error, WEIR_UNSUPPORTED, "LoRA: this build has none");
     if (wish->has_spec_version && wish->spec_version != WEIR_SPEC_VERSION) {
         return weir_fail(error, WEIR_UNSUPPORTED, "spec version %u: this build takes %d", wish->spec_version,
                          WEIR_SPEC_VERSION);
@@ -204,6 +229,8 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
         blanks.seed = random;
     }
     WEIR_TRY(weir_item_resolve(model->facts, &blanks, &item, error));
+    WEIR_TRY(read_loras(wish, &item, error));
+    WEIR_TRY(weir_item_check(model->facts, &item, error));
     if (model->facts->guidance_inside && wish->negative && wish->negative[0]) {
         WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "--negative: model %s takes none", model->name));
     }
@@ -248,6 +275,12 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
     out->start_image = wish->start_image;
     out->has_strength = item.has_start;
     out->strength = item.strength;
+    out->n_loras = wish->n_loras;
+    out->loras = wish->loras;
+    for (size_t i = 0; i < out->n_loras; i++) {
+        out->loras[i]->has_weight = 1;
+        out->loras[i]->weight = item.loras[i].weight;
+    }
 cleanup:
     return status;
 }

@@ -22,8 +22,8 @@ struct weir_spec_model {
     const char *precision; /* what this worker computes in; another one asked for is UNSUPPORTED */
 };
 /* One prompt; a list in `wish` is not looked at. What is made, a film or images, is decided as PROTOCOL.md section 7 says.
- * `out` shares the texts of `wish` and of the model; every field is set, `image` where it is true. A seed that nobody
- * asked for is random.
+ * `out` shares the texts of `wish` and of the model, and the adapters of `wish`, in which a weight that was left out becomes
+ * 1; every field is set, `image` where it is true. A seed that nobody asked for is random.
  * Errors   BAD_ARGUMENT, TOO_LARGE, UNSUPPORTED: the words name the flag, the value and the limit */
 enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct weir_spec_model *model,
                                    struct weir_encoders *encoders, Weir__Pb__JobSpec *out, struct weir_error *error);

@@ -6,13 +6,16 @@
 #include <stdlib.h>
 
 struct entry {
+    size_t model;
     struct weir_stage_ground ground;
     struct weir_open_stage *stage; /* NULL: closed */
     uint64_t bytes;                /* planned */
+    uint32_t seats;                /* planned */
     uint64_t used;                 /* when, as a number that only grows */
 };
 
 struct weir_stages {
+    struct weir_stages_options o;
     const struct weir_models *models;
     struct weir_device *device;
     const struct weir_log *log;
@@ -27,25 +30,22 @@ static const struct weir_stage_kind *const kinds[WEIR_STAGE_COUNT] = {
     [WEIR_STAGE_ASSEMBLE] = &weir_stage_assembler,
 };
 
-const struct weir_stage_kind *weir_stage_kind_of(enum weir_stage stage)
+enum weir_status weir_stages_create(const struct weir_stages_options *options, struct weir_stages **out,
+                                    struct weir_error *error)
 {
-    assert((unsigned)stage < WEIR_STAGE_COUNT);
-    return kinds[stage];
-}
-
-enum weir_status weir_stages_create(const struct weir_models *models, const struct weir_stage_ground *common,
-                                    struct weir_stages **out, struct weir_error *error)
-{
+    const struct weir_models *models = options->models;
     struct weir_stages *stages = calloc(1, sizeof *stages);
     *out = stages;
     if (!stages) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the table of stages");
+    stages->o = *options;
     stages->models = models;
-    stages->device = common->device;
-    stages->log = common->log;
+    stages->device = options->common.device;
+    stages->log = options->common.log;
     for (size_t i = 0; i < models->count; i++) {
         for (size_t j = 0; j < WEIR_STAGE_COUNT; j++) {
             struct weir_stage_ground *ground = &stages->entries[i][j].ground;
-            *ground = *common;
+            stages->entries[i][j].model = i;
+            *ground = options->common;
             ground->pipeline = models->items[i].pipeline;
             for (size_t k = 0; k < sizeof ground->model_digest; k++)
                 ground->model_digest[k] = models->items[i].digest[k];
@@ -108,14 +108,72 @@ static enum weir_status too_large(const struct weir_device *device, const char *
                      what, (double)bytes / 1048576.0, device->table->name, (double)device->memory_bytes / 1048576.0);
 }
 
+/* What seats may not take: the memory of the other stages that are open, and of the largest of the model's. */
+static uint64_t kept_for_others(const struct weir_stages *stages, const struct entry *own, const struct weir_item *item)
+{
+    uint64_t most = open_bytes(stages) - own->bytes;
+    for (size_t i = 0; i < WEIR_STAGE_COUNT; i++) {
+        const struct entry *entry = &stages->entries[own->model][i];
+        struct weir_pipeline_memory plan;
+        if (entry == own || !(stages->o.stage_mask >> i & 1)) continue;
+        uint64_t bytes = entry->bytes;
+        if (!entry->stage &&
+            kinds[i]->plan_memory(entry->ground.pipeline, stages->device, item, 1, &plan, NULL) == WEIR_OK)
+            bytes = sum(&plan);
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
+/* Whether so many seats fit beside others. */
+static bool seats_fit(const struct weir_stages *stages, const struct entry *own, const struct weir_item *item,
+                      uint32_t seats, uint64_t others, struct weir_pipeline_memory *plan)
+{
+    const uint64_t room = stages->device->memory_bytes;
+    return kinds[WEIR_STAGE_DENOISE]->plan_memory(own->ground.pipeline, stages->device, item, seats, plan, NULL) ==
+               WEIR_OK &&
+           others < room && sum(plan) <= room - others;
+}
+
+/* The largest number of seats, from `wish` on halved down to `least`, that fits; `least` is not asked for. */
+static uint32_t seats_that_fit(const struct weir_stages *stages, const struct entry *own, const struct weir_item *item,
+                               uint32_t wish, uint32_t least, struct weir_pipeline_memory *plan)
+{
+    if (wish <= least) return least;
+    const uint64_t others = kept_for_others(stages, own, item);
+    for (uint32_t seats = wish; seats > least; seats /= 2) {
+        if (seats_fit(stages, own, item, seats, others, plan)) return seats;
+    }
+    return least;
+}
+
+static void say_plan(const struct weir_stages *stages, const struct weir_stage_kind *kind, uint32_t seats,
+                     const struct weir_pipeline_memory *plan)
+{
+    weir_log(
+        stages->log, WEIR_LOG_INFO,
+        "memory planned stage=%s seats=%u weights_bytes=%llu arena_bytes=%llu host_bytes=%llu all_bytes=%llu of=%llu",
+        weir_stage_name(kind->stage), seats, (unsigned long long)plan->weights, (unsigned long long)plan->arena,
+        (unsigned long long)plan->host, (unsigned long long)open_bytes(stages),
+        (unsigned long long)stages->device->memory_bytes);
+}
+
 static enum weir_status make_room(struct weir_stages *stages, struct entry *entry, const struct weir_stage_kind *kind,
-                                  const struct weir_item *item, struct weir_error *error)
+                                  const struct weir_task *task, struct weir_error *error)
 {
     struct weir_pipeline_memory plan;
     const char *name = weir_stage_name(kind->stage);
-    const enum weir_status status = kind->plan_memory(entry->ground.pipeline, stages->device, item, &plan, error);
+    const uint64_t room = stages->device->memory_bytes;
+    entry->seats = 1;
+    if (kind->run_batch) {
+        const uint32_t wish = weir_rows_wished(stages->o.rows, &task->shape);
+        entry->seats = seats_that_fit(stages, entry, &task->item, wish, 1, &plan);
+        weir_rows_allow(stages->o.rows, &task->shape, entry->seats < wish ? entry->seats : WEIR_ROWS_MAX);
+    }
+    const enum weir_status status =
+        kind->plan_memory(entry->ground.pipeline, stages->device, &task->item, entry->seats, &plan, error);
     if (status != WEIR_OK) return status;
-    const uint64_t wanted = sum(&plan), room = stages->device->memory_bytes;
+    const uint64_t wanted = sum(&plan);
     if (wanted > room) return too_large(stages->device, name, wanted, error);
     entry->bytes = 0;
     for (struct entry *old; open_bytes(stages) > room - wanted && (old = oldest(stages, entry)) != NULL;) {
@@ -124,42 +182,139 @@ static enum weir_status make_room(struct weir_stages *stages, struct entry *entr
         close_entry(old);
     }
     entry->bytes = wanted;
-    weir_log(stages->log, WEIR_LOG_INFO,
-             "memory planned stage=%s weights_bytes=%llu arena_bytes=%llu host_bytes=%llu all_bytes=%llu of=%llu", name,
-             (unsigned long long)plan.weights, (unsigned long long)plan.arena, (unsigned long long)plan.host,
-             (unsigned long long)open_bytes(stages), (unsigned long long)room);
+    say_plan(stages, kind, entry->seats, &plan);
     return WEIR_OK;
 }
 
-static enum weir_status run(struct weir_stages *stages, struct weir_task *task)
+/* ---- running ---- */
+
+/* The stage of a task, open, with room for it. */
+static enum weir_status get_ready(struct weir_stages *stages, struct entry *entry, const struct weir_task *task,
+                                  struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    struct weir_error *error = &task->error;
-    struct entry *entry = &stages->entries[task->model_index][task->id.stage];
     const struct weir_stage_kind *kind = kinds[task->id.stage];
-
-    entry->used = ++stages->uses;
-    WEIR_TRY(weir_task_check(task, error));
-    WEIR_TRY(weir_item_check(weir_pipeline_facts(entry->ground.pipeline), &task->item, error));
-    if (!entry->stage || !kind->fits(entry->stage, &task->item)) {
-        WEIR_TRY(make_room(stages, entry, kind, &task->item, error));
-    }
+    if (!entry->stage || !kind->fits(entry->stage, &task->item)) WEIR_TRY(make_room(stages, entry, kind, task, error));
     if (!entry->stage) WEIR_TRY(kind->open(&entry->ground, &entry->stage, error));
-    WEIR_TRY(kind->run(entry->stage, task, error));
 cleanup:
-    if (status == WEIR_DEVICE || status == WEIR_NO_MEMORY || !entry->stage) close_entry(entry);
     return status;
 }
 
-void weir_stages_run(struct weir_stages *stages, struct weir_task *task)
+static enum weir_status run_one(struct weir_stages *stages, struct entry *entry, struct weir_task *task)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_error *error = &task->error;
+    const struct weir_stage_kind *kind = kinds[task->id.stage];
+    bool is_done = false;
+    if (kind->recall) WEIR_TRY(kind->recall(&entry->ground, task, &is_done, error));
+    if (is_done) return WEIR_OK;
+    WEIR_TRY(get_ready(stages, entry, task, error));
+    WEIR_TRY(kind->run(entry->stage, task, error));
+cleanup:
+    return status;
+}
+
+/* What stands at a batch's door. */
+struct door {
+    struct weir_stages *stages;
+    struct entry *entry;
+    const struct weir_task_flow *flow;
+    struct weir_shape shape;
+    struct weir_item item; /* one of the shape: the one that memory is planned for */
+    bool is_planned;       /* for the first one, a moment ago */
+};
+
+static struct weir_task *door_next(void *context)
+{
+    const struct door *door = context;
+    struct weir_task *task = door->flow->next(door->flow->context);
+    assert(!task || (task->joins && weir_shape_same(&task->shape, &door->shape)));
+    return task;
+}
+
+static void door_ended(void *context, struct weir_task *task, enum weir_status status)
+{
+    const struct door *door = context;
+    task->status = status;
+    door->flow->ended(door->flow->context, task);
+}
+
+static enum weir_status door_room(void *context, struct weir_task *task, uint32_t *seats)
+{
+    struct door *door = context;
+    enum weir_status status = WEIR_OK;
+    if (!door->is_planned) status = make_room(door->stages, door->entry, kinds[WEIR_STAGE_DENOISE], task, &task->error);
+    door->is_planned = false;
+    door->item = task->item;
+    *seats = door->entry->seats;
+    return status;
+}
+
+static uint32_t door_seats(void *context, uint32_t seats, const struct weir_item *item)
+{
+    struct door *door = context;
+    struct weir_stages *stages = door->stages;
+    struct entry *entry = door->entry;
+    struct weir_pipeline_memory plan;
+    const bool is_heavier = weir_item_lora_bytes(item) > weir_item_lora_bytes(&door->item);
+    const uint32_t wish = weir_rows_wanted(stages->o.rows, &door->shape);
+    const uint32_t found = seats_that_fit(stages, entry, item, wish, seats, &plan);
+    if (found < wish) weir_rows_allow(stages->o.rows, &door->shape, found);
+    if (found == seats && !is_heavier) return seats;
+    if (found == seats && !seats_fit(stages, entry, item, seats, kept_for_others(stages, entry, item), &plan)) return 0;
+    entry->seats = found;
+    entry->bytes = sum(&plan);
+    door->item = *item;
+    say_plan(stages, kinds[WEIR_STAGE_DENOISE], found, &plan);
+    return found;
+}
+
+static void door_stepped(void *context, uint32_t items, uint64_t nanoseconds)
+{
+    const struct door *door = context;
+    weir_rows_measured(door->stages->o.rows, &door->shape, items, nanoseconds);
+    door->flow->stepped(door->flow->context);
+}
+
+static enum weir_status run_batch(struct weir_stages *stages, struct entry *entry, struct weir_task *first,
+                                  const struct weir_task_flow *flow)
+{
+    struct door door = { .stages = stages, .entry = entry, .flow = flow, .shape = first->shape, .item = first->item };
+    const struct weir_stage_door at = { &door, door_next, door_ended, door_room, door_seats, door_stepped };
+    door.is_planned = !entry->stage || !entry->stage->kind->fits(entry->stage, &first->item);
+    first->status = get_ready(stages, entry, first, &first->error);
+    if (first->status == WEIR_OK) return entry->stage->kind->run_batch(entry->stage, first, &at);
+    const enum weir_status status = first->status;
+    flow->ended(flow->context, first);
+    return status;
+}
+
+/* What the broker asked for, looked at before anything is opened. */
+static enum weir_status check(const struct entry *entry, struct weir_task *task)
+{
+    const enum weir_status status = weir_task_check(task, &task->error);
+    if (status != WEIR_OK) return status;
+    return weir_item_check(weir_pipeline_facts(entry->ground.pipeline), &task->item, &task->error);
+}
+
+void weir_stages_run(struct weir_stages *stages, struct weir_task *task, const struct weir_task_flow *flow)
 {
     const uint64_t begin_ms = weir_clock_now_ms();
-    struct weir_link *link = stages->entries[0][0].ground.link;
+    struct entry *entry = &stages->entries[task->model_index][task->id.stage];
+    struct weir_link *link = entry->ground.link;
+    entry->used = ++stages->uses;
     task->error = (struct weir_error){ .code = WEIR_OK };
-    link->cancel = &task->cancel;
-    task->status = run(stages, task);
-    link->cancel = NULL;
-    task->milliseconds = weir_clock_now_ms() - begin_ms;
+    enum weir_status status = task->status = check(entry, task);
+    if (status == WEIR_OK && kinds[task->id.stage]->run_batch) {
+        status = run_batch(stages, entry, task, flow);
+    } else {
+        link->cancel = &task->cancel;
+        if (status == WEIR_OK) status = task->status = run_one(stages, entry, task);
+        link->cancel = NULL;
+        task->milliseconds = weir_clock_now_ms() - begin_ms;
+        flow->ended(flow->context, task);
+    }
+    if (status == WEIR_DEVICE || status == WEIR_NO_MEMORY || !entry->stage) close_entry(entry);
 }
 
 enum weir_status weir_stages_plan(struct weir_pipeline *pipeline, struct weir_device *device,
@@ -168,7 +323,7 @@ enum weir_status weir_stages_plan(struct weir_pipeline *pipeline, struct weir_de
     *bytes = 0;
     for (unsigned i = 0; i < WEIR_STAGE_COUNT; i++) {
         struct weir_pipeline_memory plan = { 0 };
-        const enum weir_status status = kinds[i]->plan_memory(pipeline, device, item, &plan, error);
+        const enum weir_status status = kinds[i]->plan_memory(pipeline, device, item, 1, &plan, error);
         if (status != WEIR_OK) return status;
         if (sum(&plan) > device->memory_bytes) return too_large(device, weir_stage_name(i), sum(&plan), error);
         *bytes += sum(&plan);

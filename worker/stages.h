@@ -1,8 +1,12 @@
-/* stages: the stages a worker has open, each with the memory that was planned for it. One task at a time.
+/* stages: the stages a worker has open, each with the memory that was planned for it. One task at a time, or one batch of
+ * denoise tasks of one shape.
  *
  * A task whose stage is open and fits runs at once. Otherwise its memory is planned, stated in the log, and compared with
  * what the device has; stages that were not used for the longest time are closed to make room; only then is anything
  * allocated. A task that would not fit even alone is TOO_LARGE, with both numbers.
+ *
+ * A batch has as many seats as are wanted (rows.h) and as fit beside the other stages that are open, and beside the
+ * largest other stage of the model, so that seats never cost a stage that is needed next. One seat it always gets.
  *
  * Threads  one
  */
@@ -10,17 +14,30 @@
 #define WEIR_WORKER_STAGES_H
 
 #include "worker/models.h"
+#include "worker/rows.h"
 #include "worker/stage.h"
 
 struct weir_stages;
 
-/* `common` without pipeline and model_digest, which come from the task's model; all is borrowed. */
-enum weir_status weir_stages_create(const struct weir_models *models, const struct weir_stage_ground *common,
-                                    struct weir_stages **out, struct weir_error *error);
+struct weir_stages_options { /* all is borrowed */
+    const struct weir_models *models;
+    struct weir_stage_ground common; /* without pipeline and model_digest, which come from the task's model */
+    struct weir_rows *rows;
+    unsigned stage_mask; /* what this worker runs */
+};
+enum weir_status weir_stages_create(const struct weir_stages_options *options, struct weir_stages **out,
+                                    struct weir_error *error);
 void weir_stages_destroy(struct weir_stages **stages_p);
 
-/* Fills task->status, error and milliseconds. */
-void weir_stages_run(struct weir_stages *stages, struct weir_task *task);
+/* Where tasks come from, beside the first one, and where all go. */
+struct weir_task_flow {
+    void *context;
+    struct weir_task *(*next)(void *context);             /* one that joins those that run; NULL: none waits */
+    void (*ended)(void *context, struct weir_task *task); /* it belongs to whoever is told */
+    void (*stepped)(void *context);                       /* a step boundary of a batch */
+};
+/* Runs it, and whoever joins it, to the end of all. Each is told as it ends, with status, error and milliseconds. */
+void weir_stages_run(struct weir_stages *stages, struct weir_task *task, const struct weir_task_flow *flow);
 
 /* What a quote says: the sum of the plans of all stages of an item. TOO_LARGE with the numbers when one of them does not
  * fit the device; stages that do not fit together are opened one after another. */

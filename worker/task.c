@@ -25,6 +25,30 @@ enum weir_status weir_task_create(const Weir__Pb__Lease *lease, struct weir_task
     return status;
 }
 
+bool weir_shape_same(const struct weir_shape *a, const struct weir_shape *b)
+{
+    return a->model == b->model && a->guided == b->guided && memcmp(a->dims, b->dims, sizeof a->dims) == 0;
+}
+
+void weir_task_set_model(struct weir_task *task, size_t model_index, const struct weir_model_facts *facts)
+{
+    task->model_index = model_index;
+    task->joins = task->id.stage == WEIR_STAGE_DENOISE && weir_item_check(facts, &task->item, NULL) == WEIR_OK;
+    if (!task->joins) return;
+    task->shape.model = (uint32_t)model_index;
+    task->shape.guided = weir_item_guided(facts, &task->item);
+    weir_item_latent_dims(facts, &task->item, task->shape.dims);
+}
+
+bool weir_task_joins(const struct weir_task *a, const struct weir_task *b)
+{
+    const struct weir_item *x = &a->item, *y = &b->item;
+    if (!a->joins || !b->joins || !weir_shape_same(&a->shape, &b->shape)) return false;
+    if (memcmp(x->control, y->control, sizeof x->control) != 0 || memcmp(x->start, y->start, sizeof x->start) != 0)
+        return false;
+    return (!x->has_control && !x->has_start) || strcmp(a->lease->tenant, b->lease->tenant) == 0;
+}
+
 void weir_task_destroy(struct weir_task **task_p)
 {
     struct weir_task *task = *task_p;

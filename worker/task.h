@@ -9,16 +9,29 @@
 
 #include "proto/job.h"
 #include "worker/link/link.h"
-#include "worker/pipelines/item.h"
+#include "worker/mailbox.h"
+#include "worker/pipelines/pipeline.h"
 
 #include <stdatomic.h>
 
+/* What items have in common that are denoised together. */
+struct weir_shape {
+    uint32_t model;   /* index */
+    uint32_t dims[4]; /* of the latents */
+    bool guided;
+};
+bool weir_shape_same(const struct weir_shape *a, const struct weir_shape *b);
+
 struct weir_task {
+    struct weir_mail mail; /* a task goes from thread to thread as a letter */
+
     /* asked for */
     struct weir_task_id id;
     const Weir__Pb__Lease *lease; /* tenant, resolved spec, frames, inputs; owned by whoever holds the lease */
     size_t model_index;
     struct weir_item item; /* of the spec, with this item's own seed */
+    bool joins;            /* a denoise task of a sound item: others of its shape can run beside it */
+    struct weir_shape shape;
 
     /* while it runs */
     atomic_bool cancel; /* stop at the next step; nothing is wanted any more */
@@ -35,8 +48,8 @@ struct weir_task {
     uint32_t steps_run, resumed_step;
     bool has_lost_input;
     struct weir_task_id lost_input;
-    char *note; /* or NULL */
-    uint64_t milliseconds;
+    char *note;            /* or NULL */
+    uint64_t milliseconds; /* of the device: of a step for several, its share */
 };
 
 /* The largest number of artefacts that one DONE carries. */
@@ -45,6 +58,11 @@ struct weir_task {
 /* Reads the lease: ids, tenant, spec. The item is checked against the model by the stage.
  * Errors   PROTOCOL, BAD_ARGUMENT (a field that a resolved spec must have is missing) */
 enum weir_status weir_task_create(const Weir__Pb__Lease *lease, struct weir_task **out, struct weir_error *error);
+/* Fills model_index, joins and shape. */
+void weir_task_set_model(struct weir_task *task, size_t model_index, const struct weir_model_facts *facts);
+/* Whether the two can be in one batch: of one shape, and with the same pictures of the same tenant, since one
+ * is encoded while nobody sits. */
+bool weir_task_joins(const struct weir_task *a, const struct weir_task *b);
 void weir_task_destroy(struct weir_task **task_p);
 
 /* Room for one more output; the pointer is good until the next call. */

@@ -214,6 +214,7 @@ static const struct weir_device_table cpu_table = {
     .set_precision = cpu_set_precision,
     .upload = weir_host_copy_in,
     .download = weir_host_copy_out,
+    .copy = weir_host_copy_in, /* one memory */
     .stream_create = weir_host_stream_create,
     .stream_destroy = weir_host_stream_destroy,
     .stream_sync = weir_host_stream_sync,

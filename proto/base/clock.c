@@ -14,6 +14,13 @@ uint64_t weir_clock_now_ms(void)
     return read_ms(CLOCK_BOOTTIME);
 }
 
+uint64_t weir_clock_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 uint64_t weir_clock_wall_ms(void)
 {
     return read_ms(CLOCK_REALTIME);

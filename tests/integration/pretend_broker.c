@@ -46,6 +46,7 @@ int broker_setup(void **state)
     snprintf(b->endpoint, sizeof b->endpoint, "ipc://%s/broker", b->dir);
     snprintf(b->store_dir, sizeof b->store_dir, "%s/store", b->dir);
     snprintf(b->run_dir, sizeof b->run_dir, "%s/run", b->dir);
+    snprintf(b->log, sizeof b->log, "%s/log", b->dir);
     snprintf(b->model, sizeof b->model, "%s/tests/golden/tiny-a", WEIR_SOURCE_DIR);
     if (weir_store_open(b->store_dir, &b->store, NULL) != WEIR_OK) return -1;
     weir_random_bytes(b->job, sizeof b->job);
@@ -92,13 +93,14 @@ void worker_start(struct broker *b, const char *const *flags)
         argv[at++] = "--model";
         argv[at++] = b->model;
     }
-    if (!getenv("WEIR_TEST_LOG")) {
+    if (!getenv("WEIR_TEST_LOG") && !b->logs) {
         argv[at++] = "--log-level";
         argv[at++] = "error";
     }
     b->pid = fork();
     if (b->pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (b->logs && !freopen(b->log, "a", stderr)) _exit(127);
         execv(argv[0], (char *const *)(uintptr_t)argv);
         _exit(127);
     }
@@ -106,6 +108,17 @@ void worker_start(struct broker *b, const char *const *flags)
     b->worker.length = 0;
     b->credit = -1;
     b->greets = false;
+}
+
+uint32_t log_count(const struct broker *b, const char *words)
+{
+    char line[4096];
+    uint32_t count = 0;
+    FILE *file = fopen(b->log, "r");
+    if (!file) return 0;
+    while (fgets(line, sizeof line, file)) count += strstr(line, words) != NULL;
+    fclose(file);
+    return count;
 }
 
 int worker_end(struct broker *b)
@@ -157,6 +170,16 @@ static void greet_again(struct broker *b, const Weir__Pb__Hello *hello)
     }
 }
 
+static void note_runner(struct broker *b, const Weir__Pb__Renew *renew)
+{
+    if (!renew->running) return;
+    for (uint32_t i = 0; i < b->runner_count; i++) {
+        if (memcmp(b->runners[i], renew->token.data, WEIR_TOKEN_BYTES) == 0) return;
+    }
+    if (b->runner_count < WEIR_COUNT(b->runners))
+        memcpy(b->runners[b->runner_count++], renew->token.data, WEIR_TOKEN_BYTES);
+}
+
 /* True when the message needs no test. */
 static bool handled(struct broker *b, const struct weir_message *m)
 {
@@ -180,6 +203,7 @@ static bool handled(struct broker *b, const struct weir_message *m)
     case WEIR_MESSAGE_RENEW: {
         Weir__Pb__RenewAck body = WEIR__PB__RENEW_ACK__INIT;
         b->renewals++;
+        note_runner(b, m->body.renew);
         b->step = m->body.renew->step;
         b->steps = m->body.renew->steps;
         b->running = m->body.renew->running;
@@ -273,7 +297,7 @@ void worker_greet(struct broker *b)
     weir_message_release(&hello);
 }
 
-static Weir__Pb__JobSpec *copy_spec(const Weir__Pb__JobSpec *spec)
+Weir__Pb__JobSpec *copy_spec(const Weir__Pb__JobSpec *spec)
 {
     const size_t count = weir__pb__job_spec__get_packed_size(spec);
     uint8_t *bytes = malloc(count ? count : 1);
@@ -340,8 +364,8 @@ void lease(struct broker *b, struct ticketed *t, const struct lease_options *o)
     body.token = (ProtobufCBinaryData){ WEIR_TOKEN_BYTES, t->token };
     body.attempt = 1;
     body.lease_ms = LEASE_MS;
-    body.tenant = (char *)(uintptr_t) "local";
-    weir_spec_of_item(b->spec, o->item, &own);
+    body.tenant = (char *)(uintptr_t)(o->tenant ? o->tenant : "local");
+    weir_spec_of_item(o->spec ? o->spec : b->spec, o->item, &own);
     body.spec = &own;
     body.item = o->item;
     body.frame_first = o->frame_first;
@@ -405,6 +429,31 @@ Weir__Pb__Done *run_task(struct broker *b, const struct lease_options *options)
     return see_done(b, &t);
 }
 
+void see_fail(struct broker *b, const struct ticketed *t, enum weir_status status, const char *words)
+{
+    struct weir_message m = see(b, WEIR_MESSAGE_FAIL);
+    check_token(m.body.fail->task, &m.body.fail->token, t);
+    if (m.body.fail->status != status || !strstr(m.body.fail->words, words)) {
+        fail_msg("FAIL %s: %s", weir_status_name((enum weir_status)m.body.fail->status), m.body.fail->words);
+    }
+    Weir__Pb__FailAck ack = WEIR__PB__FAIL_ACK__INIT;
+    ack.task = m.body.fail->task;
+    ack.has_token = 1;
+    ack.token = m.body.fail->token;
+    say(b, WEIR_MESSAGE_FAIL_ACK, &ack.base);
+    weir_message_release(&m);
+}
+
+void cancel(struct broker *b, struct ticketed *t)
+{
+    Weir__Pb__Cancel body = WEIR__PB__CANCEL__INIT;
+    body.task = &t->id;
+    body.has_token = 1;
+    body.token = (ProtobufCBinaryData){ WEIR_TOKEN_BYTES, t->token };
+    say(b, WEIR_MESSAGE_CANCEL, &body.base);
+    see_release(b, t);
+}
+
 void see_release(struct broker *b, const struct ticketed *t)
 {
     struct weir_message m = see(b, WEIR_MESSAGE_RELEASE);
@@ -415,4 +464,40 @@ void see_release(struct broker *b, const struct ticketed *t)
     ack.token = m.body.release->token;
     say(b, WEIR_MESSAGE_RELEASE_ACK, &ack.base);
     weir_message_release(&m);
+}
+
+void done_free(Weir__Pb__Done *done)
+{
+    weir__pb__done__free_unpacked(done, NULL);
+}
+
+void digest_of(const Weir__Pb__Done *done, uint8_t out[WEIR_SHA256_BYTES])
+{
+    memcpy(out, done->artefacts[0]->digest.data, WEIR_SHA256_BYTES);
+}
+
+void wish_init(Weir__Pb__JobSpec *wish, uint32_t steps)
+{
+    weir__pb__job_spec__init(wish);
+    wish->model = (char *)(uintptr_t) "tiny-a";
+    wish->prompt = (char *)(uintptr_t) "a red circle moving right";
+    wish->negative = (char *)(uintptr_t) "blue square";
+    wish->has_width = wish->has_height = wish->has_frames = wish->has_steps = wish->has_seed = wish->has_fps = 1;
+    wish->width = 64;
+    wish->height = 48;
+    wish->frames = 20;
+    wish->steps = steps;
+    wish->seed = 7;
+    wish->fps = 8;
+}
+
+Weir__Pb__Done *ready(struct broker *b, uint32_t steps, const char *const *flags)
+{
+    Weir__Pb__JobSpec wish;
+    wish_init(&wish, steps);
+    worker_start(b, flags);
+    worker_greet(b);
+    see_credit(b, 2);
+    quote(b, &wish);
+    return run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_TEXT });
 }

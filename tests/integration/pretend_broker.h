@@ -22,7 +22,7 @@
 #define SEE_MS 120000 /* a machine under load; nothing waits so long on an idle one */
 
 struct broker {
-    char dir[64], endpoint[96], store_dir[96], run_dir[96], model[256];
+    char dir[64], endpoint[96], store_dir[96], run_dir[96], model[256], log[96];
     void *zmq, *socket;
     struct weir_store *store;
     pid_t pid;
@@ -33,8 +33,11 @@ struct broker {
     /* noted on the way */
     int64_t credit; /* -1: none came */
     uint32_t renewals, step, steps;
-    bool running;    /* of the last RENEW */
+    bool running;                          /* of the last RENEW */
+    uint8_t runners[16][WEIR_TOKEN_BYTES]; /* leases that were said to run */
+    uint32_t runner_count;
     bool cancel;     /* what RENEW_ACK says */
+    bool logs;       /* workers write to b->log */
     bool mute;       /* PING and RENEW are not answered */
     bool forgot;     /* whatever comes is answered WHO, until HELLO does */
     bool greets;     /* HELLO is answered by itself */
@@ -48,6 +51,8 @@ int broker_teardown(void **state);
 
 /* flags: further words for weir-worker, NULL-terminated; may be NULL */
 void worker_start(struct broker *b, const char *const *flags);
+/* How often the workers' logs have these words; only of workers that were started while b->logs. */
+uint32_t log_count(const struct broker *b, const char *words);
 void worker_kill(struct broker *b);
 /* Waits for its end; the exit code, or 128 + signal. */
 int worker_end(struct broker *b);
@@ -65,6 +70,7 @@ void see_nothing(struct broker *b, uint32_t ms);
 void see_until(struct broker *b, const uint32_t *what, uint32_t least);
 void see_credit(struct broker *b, int64_t credit);
 
+Weir__Pb__JobSpec *copy_spec(const Weir__Pb__JobSpec *spec);
 /* QUOTE of a wish; QUOTED must be OK. Fills b->spec. */
 void quote(struct broker *b, const Weir__Pb__JobSpec *wish);
 void quote_refused(struct broker *b, const Weir__Pb__JobSpec *wish, enum weir_status status, const char *words);
@@ -76,12 +82,27 @@ struct ticketed { /* one lease */
 struct lease_options {
     enum weir_stage stage;
     uint32_t index, item, frame_first, frame_count;
+    const char *tenant;              /* NULL: local */
+    const Weir__Pb__JobSpec *spec;   /* NULL: b->spec */
     const Weir__Pb__Done *inputs[8]; /* whose artefacts, in order; NULL ends */
 };
 void lease(struct broker *b, struct ticketed *t, const struct lease_options *options);
 /* DONE of that lease, acknowledged; free with weir__pb__done__free_unpacked(done, NULL). */
 Weir__Pb__Done *see_done(struct broker *b, const struct ticketed *t);
 Weir__Pb__Done *run_task(struct broker *b, const struct lease_options *options);
+/* FAIL of that lease, acknowledged. */
+void see_fail(struct broker *b, const struct ticketed *t, enum weir_status status, const char *words);
+/* CANCEL, answered RELEASE. */
+void cancel(struct broker *b, struct ticketed *t);
 void see_release(struct broker *b, const struct ticketed *t);
+
+void done_free(Weir__Pb__Done *done);
+/* Of its first artefact. */
+void digest_of(const Weir__Pb__Done *done, uint8_t out[WEIR_SHA256_BYTES]);
+
+/* A small film of the model that workers have when nobody says otherwise. */
+void wish_init(Weir__Pb__JobSpec *wish, uint32_t steps);
+/* A worker with a quoted job of so many steps of it, and its text done. */
+Weir__Pb__Done *ready(struct broker *b, uint32_t steps, const char *const *flags);
 
 #endif

@@ -45,6 +45,14 @@ weir_ends 64 verify lora.png --model "$golden/tiny-a" --lora "$two"
 said "the LoRA of digest $(digest_of "$one"): --lora FILE gives it again"
 weir_ends 64 verify plain.png --model "$golden/tiny-a" --lora "$two"
 said "the receipt names none of its digest $(digest_of "$two")"
+cat >loras.jsonl <<END
+{"prompt": "a red circle", "seed": 5}
+{"prompt": "a red circle", "seed": 5, "loras": [{"file": "$one", "weight": 0.7}, {"file": "$two"}]}
+END
+# shellcheck disable=SC2086
+weir_ends 0 run --prompts loras.jsonl $options -o loras/
+cmp -s loras/1*.png plain.png || fail "line 1 of loras.jsonl is another picture than the one without LoRAs"
+cmp -s loras/2*.png lora.png || fail "line 2 of loras.jsonl is another picture than the one with the same LoRAs"
 # shellcheck disable=SC2086
 weir_ends 74 run "a red circle" $options --lora "$work/none" -o none.png
 said "LoRA $work/none: No such file"

@@ -4,10 +4,12 @@
 #include "tests/integration/pretend_broker.h"
 
 #include <dirent.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -20,39 +22,7 @@ enum { LONG = 150, SPLIT = 60 };
 enum { LONG = 400, SPLIT = 150 };
 #endif
 
-static void wish_init(Weir__Pb__JobSpec *wish, uint32_t steps)
-{
-    weir__pb__job_spec__init(wish);
-    wish->model = (char *)(uintptr_t) "tiny-a";
-    wish->prompt = (char *)(uintptr_t) "a red circle moving right";
-    wish->negative = (char *)(uintptr_t) "blue square";
-    wish->has_width = wish->has_height = wish->has_frames = wish->has_steps = wish->has_seed = wish->has_fps = 1;
-    wish->width = 64;
-    wish->height = 48;
-    wish->frames = 20;
-    wish->steps = steps;
-    wish->seed = 7;
-    wish->fps = 8;
-}
-
 static const struct lease_options text = { .stage = WEIR_STAGE_TEXT };
-
-static void done_free(Weir__Pb__Done *done)
-{
-    weir__pb__done__free_unpacked(done, NULL);
-}
-
-/* A worker with a quoted job of so many steps, and its text done. */
-static Weir__Pb__Done *ready(struct broker *b, uint32_t steps, const char *const *flags)
-{
-    Weir__Pb__JobSpec wish;
-    wish_init(&wish, steps);
-    worker_start(b, flags);
-    worker_greet(b);
-    see_credit(b, 2);
-    quote(b, &wish);
-    return run_task(b, &text);
-}
 
 /* Nothing but sockets is in the run folder. */
 static void see_no_scratch(const struct broker *b)
@@ -73,7 +43,7 @@ static void a_worker_says_what_it_is_and_takes_one_lease_more_than_it_runs(void 
     const Weir__Pb__Hello *hello = m.body.hello;
     assert_int_equal(hello->pid, b->pid);
     assert_int_equal(hello->stages, 1u << WEIR_STAGE_DENOISE | 1u << WEIR_STAGE_DECODE);
-    assert_int_equal(hello->slots, 1);
+    assert_int_equal(hello->slots, 16); /* what its largest batch may have */
     assert_string_equal(hello->device, "cpu");
     assert_int_equal(hello->n_models, 1);
     assert_string_equal(hello->models[0]->name, "tiny-a");
@@ -399,7 +369,7 @@ static void what_runs_is_renewed_with_progress_and_a_waiting_lease_too(void **st
 {
     struct broker *b = *state;
     struct ticketed running, waiting, third;
-    Weir__Pb__Done *embedding = ready(b, 990, NULL);
+    Weir__Pb__Done *embedding = ready(b, 990, (const char *const[]){ "--batch", "1", NULL });
     const struct lease_options o = { .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } };
     const struct lease_options p = { .stage = WEIR_STAGE_DENOISE, .index = 1, .item = 1, .inputs = { embedding } };
     const struct lease_options q = { .stage = WEIR_STAGE_DENOISE, .index = 2, .item = 2, .inputs = { embedding } };
@@ -478,11 +448,6 @@ static void a_broker_that_comes_back_is_told_what_is_held_and_gets_the_result(vo
     done_free(embedding);
 }
 
-static void digest_of(const Weir__Pb__Done *done, uint8_t out[WEIR_SHA256_BYTES])
-{
-    memcpy(out, done->artefacts[0]->digest.data, WEIR_SHA256_BYTES);
-}
-
 /* sigterm: drained; else killed. */
 static void interrupted_and_resumed(struct broker *b, bool sigterm, const char *sampler)
 {
@@ -491,7 +456,7 @@ static void interrupted_and_resumed(struct broker *b, bool sigterm, const char *
     Weir__Pb__JobSpec wish;
     wish_init(&wish, SPLIT);
     wish.sampler = (char *)(uintptr_t)sampler;
-    worker_start(b, NULL);
+    worker_start(b, (const char *const[]){ "--batch", "1", NULL });
     worker_greet(b);
     see_credit(b, 2);
     quote(b, &wish);
@@ -538,6 +503,81 @@ static void a_drained_worker_gives_back_and_another_goes_on_to_the_same_bytes(vo
 static void a_killed_worker_costs_five_steps_and_no_byte(void **state)
 {
     interrupted_and_resumed(*state, false, "dpm++");
+}
+
+/* ---- the tenant's cache of embeddings ---- */
+
+static void see_text(struct broker *b, const char *tenant, const char *prompt, const char *negative, uint32_t computed,
+                     uint8_t digest[WEIR_SHA256_BYTES])
+{
+    Weir__Pb__JobSpec wish;
+    wish_init(&wish, 2);
+    wish.prompt = (char *)(uintptr_t)prompt;
+    wish.negative = (char *)(uintptr_t)negative;
+    quote(b, &wish);
+    weir_random_bytes(b->job, sizeof b->job);
+    Weir__Pb__Done *done = run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_TEXT, .tenant = tenant });
+    if (done->facts->steps_run != computed)
+        fail_msg("%s, \"%s\" without \"%s\": %u texts computed", tenant, prompt, negative, done->facts->steps_run);
+    digest_of(done, digest);
+    done_free(done);
+}
+
+struct damage {
+    const struct broker *broker;
+    uint32_t count;
+};
+
+static bool flip_a_byte(void *context, const char *key)
+{
+    struct damage *damage = context;
+    char path[4096];
+    uint8_t byte;
+    assert_true(weir_store_path(damage->broker->store, key, path, sizeof path));
+    assert_int_equal(chmod(path, 0600), 0);
+    FILE *file = fopen(path, "r+");
+    assert_non_null(file);
+    fseek(file, 100, SEEK_SET);
+    assert_int_equal(fread(&byte, 1, 1, file), 1);
+    byte ^= 1;
+    fseek(file, 100, SEEK_SET);
+    assert_int_equal(fwrite(&byte, 1, 1, file), 1);
+    fclose(file);
+    damage->count++;
+    return true;
+}
+
+static void a_text_is_computed_once_for_a_tenant(void **state)
+{
+    struct broker *b = *state;
+    uint8_t first[WEIR_SHA256_BYTES], again[WEIR_SHA256_BYTES];
+    b->logs = true;
+    worker_start(b, NULL);
+    worker_greet(b);
+    see_text(b, "ada", "a red circle", "blurred", 2, first);
+    see_text(b, "ada", "a red circle", "blurred", 0, again);
+    assert_memory_equal(first, again, sizeof first);
+    see_text(b, "ada", "a red circle", "dark", 1, again);
+    assert_memory_not_equal(first, again, sizeof first);
+    see_text(b, "bob", "a red circle", "blurred", 2, again); /* nothing is shared between tenants */
+    assert_memory_equal(first, again, sizeof first);
+
+    struct damage damage = { .broker = b };
+    assert_int_equal(weir_store_list(b->store, "t/ada/emb/", flip_a_byte, &damage, NULL), WEIR_OK);
+    assert_int_equal(damage.count, 3);
+    see_text(b, "ada", "a red circle", "blurred", 2, again);
+    assert_memory_equal(first, again, sizeof first);
+    assert_int_equal(log_count(b, "embedding passed over"), 2);
+    see_text(b, "ada", "a red circle", "blurred", 0, again); /* what was damaged was made anew */
+
+    worker_kill(b); /* a worker that finds all there does not open the text encoder */
+    const uint32_t opened = log_count(b, "memory planned stage=text");
+    assert_true(opened > 0);
+    worker_start(b, NULL);
+    worker_greet(b);
+    see_text(b, "ada", "a red circle", "blurred", 0, again);
+    assert_memory_equal(first, again, sizeof first);
+    assert_int_equal(log_count(b, "memory planned stage=text"), opened);
 }
 
 static void an_input_that_is_nowhere_is_reported_with_who_made_it(void **state)
@@ -676,6 +716,7 @@ int main(void)
         CASE(a_broker_that_comes_back_is_told_what_is_held_and_gets_the_result),
         CASE(a_drained_worker_gives_back_and_another_goes_on_to_the_same_bytes),
         CASE(a_killed_worker_costs_five_steps_and_no_byte),
+        CASE(a_text_is_computed_once_for_a_tenant),
         CASE(an_input_that_is_nowhere_is_reported_with_who_made_it),
         CASE(a_lease_in_another_precision_is_refused_by_name),
         CASE(inputs_come_from_a_peer_when_the_store_has_lost_them),

@@ -14,18 +14,13 @@ static const char *const looking[] = { "--model", GOLDEN "tiny-sana-control", NU
 static const char *const sprinting[] = { "--model", GOLDEN "tiny-sana-b", NULL };
 static const struct lease_options text = { .stage = WEIR_STAGE_TEXT };
 
-static void wish_init(Weir__Pb__JobSpec *wish, const char *model)
+static void picture_wish(Weir__Pb__JobSpec *wish, const char *model)
 {
     weir__pb__job_spec__init(wish);
     wish->model = (char *)(uintptr_t)model;
     wish->prompt = (char *)(uintptr_t) "a red circle left of a blue star";
     wish->has_seed = 1;
     wish->seed = 7;
-}
-
-static void done_free(Weir__Pb__Done *done)
-{
-    weir__pb__done__free_unpacked(done, NULL);
 }
 
 /* A file that a client has put into the store before it submits. */
@@ -79,7 +74,7 @@ static void start(struct broker *b, const char *const *flags)
     see_credit(b, 2);
 }
 
-static void see_fail(struct broker *b, Weir__Pb__Done *embedding, enum weir_status status, const char *words)
+static void see_picture_fail(struct broker *b, Weir__Pb__Done *embedding, enum weir_status status, const char *words)
 {
     struct ticketed t;
     lease(b, &t, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } });
@@ -111,7 +106,7 @@ static void a_quote_takes_a_picture_from_models_that_can_and_asks_for_it(void **
     Weir__Pb__JobSpec wish;
     struct file file;
     file_name(&file, "x", 1, "edges.png");
-    wish_init(&wish, "tiny-sana-control");
+    picture_wish(&wish, "tiny-sana-control");
     start(b, looking);
     quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "--control is missing");
     wish.control = &file.ref;
@@ -139,7 +134,7 @@ static void a_start_is_resolved_with_the_strength_of_the_pipeline(void **state)
     Weir__Pb__JobSpec wish;
     struct file file;
     file_name(&file, "x", 1, "start.png");
-    wish_init(&wish, "tiny-sana-b");
+    picture_wish(&wish, "tiny-sana-b");
     start(b, sprinting);
     quote(b, &wish);
     assert_false(b->spec->has_strength || b->spec->start_image || b->spec->control);
@@ -167,18 +162,18 @@ static void a_file_that_is_no_picture_fails_its_task_for_good(void **state)
     file_name(&nowhere, "y", 1, "nowhere.png");
     file_name(&changed, "z", 1, "changed.png");
     file_put(b, &changed, others, sizeof others);
-    wish_init(&wish, "tiny-sana-control");
+    picture_wish(&wish, "tiny-sana-control");
     wish.control = &file.ref;
     start(b, looking);
     quote(b, &wish);
     Weir__Pb__Done *embedding = run_task(b, &text);
-    see_fail(b, embedding, WEIR_BAD_ARGUMENT, "edges.png: not a PNG, JPEG or WebP picture");
+    see_picture_fail(b, embedding, WEIR_BAD_ARGUMENT, "edges.png: not a PNG, JPEG or WebP picture");
     wish.control = &nowhere.ref;
     quote(b, &wish);
-    see_fail(b, embedding, WEIR_NOT_FOUND, "nowhere.png");
+    see_picture_fail(b, embedding, WEIR_NOT_FOUND, "nowhere.png");
     wish.control = &changed.ref;
     quote(b, &wish);
-    see_fail(b, embedding, WEIR_BAD_FILE, "changed.png");
+    see_picture_fail(b, embedding, WEIR_BAD_FILE, "changed.png");
     picture_put(b, &file, "png_rgb"); /* and the worker goes on */
     wish.control = &file.ref;
     quote(b, &wish);
@@ -196,7 +191,7 @@ static void latents_depend_on_the_picture_and_not_on_what_was_before(void **stat
     uint8_t first[WEIR_SHA256_BYTES], again[WEIR_SHA256_BYTES];
     picture_put(b, &one, "png_rgb");
     picture_put(b, &other, "jpeg_progressive");
-    wish_init(&wish, "tiny-sana-control");
+    picture_wish(&wish, "tiny-sana-control");
     wish.control = &one.ref;
     start(b, looking);
     quote(b, &wish);
@@ -230,7 +225,7 @@ static void a_picture_is_made_from_a_control_image_with_its_receipt(void **state
     char hex[WEIR_SHA256_HEX_BYTES];
     picture_put(b, &file, "webp_lossy");
     weir_hex_write(file.digest, sizeof file.digest, hex);
-    wish_init(&wish, "tiny-sana-control");
+    picture_wish(&wish, "tiny-sana-control");
     wish.control = &file.ref;
     start(b, looking);
     quote(b, &wish);
@@ -255,10 +250,10 @@ static void resumed(struct broker *b, const char *const *flags, const char *mode
     Weir__Pb__JobSpec wish;
     struct file file;
     picture_put(b, &file, "png_rgb");
-    wish_init(&wish, model);
+    picture_wish(&wish, model);
     *(is_start ? &wish.start_image : &wish.control) = &file.ref;
     wish.has_steps = 1;
-    wish.steps = 200;
+    wish.steps = is_start ? 900 : 400; /* long enough to be killed in the middle */
     start(b, flags);
     quote(b, &wish);
     Weir__Pb__Done *embedding = run_task(b, &text);
@@ -276,7 +271,7 @@ static void resumed(struct broker *b, const char *const *flags, const char *mode
     }
     Weir__Pb__Done *done = run_task(b, &o);
     assert_true(done->facts->resumed_step >= 5);
-    assert_int_equal(done->facts->resumed_step + done->facts->steps_run, is_start ? 120 : 200);
+    assert_int_equal(done->facts->resumed_step + done->facts->steps_run, is_start ? 540 : 400);
     assert_memory_equal(done->artefacts[0]->digest.data, whole, sizeof whole);
     done_free(done);
     done_free(embedding);

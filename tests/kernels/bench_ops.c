@@ -64,6 +64,9 @@ static const struct kernel_case bench_cases[] = {
     TEMPORAL(16, 1024, 5, 64),
     /* Sana 1.6B at 1024 x 1024: its denoiser over 32 x 32 tokens, and its text encoder. */
     LINEAR(1024, 2240, 2240, .gate_vectors = 6, .gate_vector = 2, .residual = true),
+    LOW_RANK(1024, 2240, 16, 2240, 6720, 0),
+    LOW_RANK(1024, 2240, 64, 2240, 6720, 0),
+    LOW_RANK(1024, 5600, 16, 2240, 2240, 0, .gate_vectors = 6, .gate_vector = 5),
     DEPTHWISE_CONV(1, 32, 32, 11200, 3, .glu = true),
     LINEAR_ATTENTION(1, 1024, 70, 32, 6720, 32, 0, 2240, 4480),
     MODULATED_NORM(1024, 2240, 6, 0, 1),
@@ -91,6 +94,10 @@ static double flops_of(const struct kernel_case *c)
     switch (c->op) {
     case WEIR_OP_LINEAR:
         return 2.0 * rows * c->shape.linear.tokens * c->shape.linear.in * c->shape.linear.out;
+    case WEIR_OP_LOW_RANK: {
+        const struct weir_low_rank *s = &c->shape.low_rank;
+        return 2.0 * rows * s->tokens * s->rank * ((double)s->in + s->out);
+    }
     case WEIR_OP_CONV2D: {
         const struct weir_conv2d *s = &c->shape.conv2d;
         const struct weir_conv2d_size size = weir_conv2d_size_of(s);

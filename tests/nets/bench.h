@@ -58,13 +58,50 @@ static inline float *bench_embed(const struct bench *b, const char *prompt, cons
     return embedding;
 }
 
-/* Latents after `until` steps from `state`; `previous` may be NULL. */
+/* Latents after `until` steps from `state`, alone in the handle; `previous` may be NULL. */
+static inline void denoise_from(struct weir_denoiser *denoiser, const struct weir_item *item,
+                                const struct weir_denoiser_input *input, const struct weir_denoiser_state *state,
+                                uint32_t until, float *latents, float *previous)
+{
+    uint32_t seat;
+    OK(weir_denoiser_begin(denoiser, item, input, state, &seat, &error));
+    while (weir_denoiser_step_index(denoiser, seat) < until) OK(weir_denoiser_step(denoiser, &error));
+    OK(weir_denoiser_read(denoiser, seat, latents, previous, &error));
+    OK(weir_denoiser_leave(denoiser, seat, &error));
+}
+
+/* The same of an embedding alone. */
 static inline void denoise(struct weir_denoiser *denoiser, const struct weir_item *item, const float *embedding,
                            const struct weir_denoiser_state *state, uint32_t until, float *latents, float *previous)
 {
-    OK(weir_denoiser_begin(denoiser, item, &(struct weir_denoiser_input){ .embedding = embedding }, state, &error));
-    while (weir_denoiser_step_index(denoiser) < until) OK(weir_denoiser_step(denoiser, &error));
-    OK(weir_denoiser_read(denoiser, latents, previous, &error));
+    denoise_from(denoiser, item, &(struct weir_denoiser_input){ .embedding = embedding }, state, until, latents,
+                 previous);
+}
+
+static inline struct weir_factors *factors_of(const struct bench *b, const struct weir_lora_use *uses, size_t count)
+{
+    struct weir_factors *factors = NULL;
+    OK(weir_factors_create(b->pipeline, uses, count, &factors, &error));
+    return factors;
+}
+
+/* An adapter of tests/golden/loras, and its size. */
+static inline struct weir_lora *golden_lora(const struct bench *b, const char *name, size_t *bytes)
+{
+    char path[512], *file = NULL;
+    struct weir_lora *lora = NULL;
+    snprintf(path, sizeof path, "%s/tests/golden/loras/%s.safetensors", WEIR_SOURCE_DIR, name);
+    OK(weir_file_read(path, (size_t)1 << 20, &file, bytes, &error));
+    OK(weir_pipeline_lora(b->pipeline, file, *bytes, path, &lora, &error));
+    free(file);
+    return lora;
+}
+
+static inline uint32_t steps_of(const struct bench *b, const struct weir_item *item, bool *looks_back)
+{
+    uint32_t steps;
+    OK(weir_pipeline_walk(b->pipeline, item, &steps, looks_back, &error));
+    return steps;
 }
 
 static inline void see_pixels(const char *what, const uint8_t *a, const uint8_t *b, size_t count)

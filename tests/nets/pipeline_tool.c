@@ -3,7 +3,10 @@
  *   pipeline_tool plan MODEL DEVICE [WISH...]            memory of every stage, before any is taken
  *   pipeline_tool film MODEL DEVICE OUT PROMPT NEGATIVE [WISH...]
  *                                                        OUT.embedding, OUT.latents (f32), OUT.rgb (uint8)
- *   WISH: width= height= frames= steps= guidance= sampler= noise= seed= precision=f32|bf16
+ *   pipeline_tool batch MODEL DEVICE PROMPT NEGATIVE [WISH...]
+ *                                                        denoise of 1, 2, 4 and 8 items at once, the first of which must
+ *                                                        come out the same
+ *   WISH: width= height= frames= steps= guidance= sampler= noise= seed= threads= precision=f32|bf16
  *
  * What was run, with seconds and bytes, goes to stdout as one `name=value` line a fact; so do the processor time and the
  * peak of resident memory of every stage, loading included. */
@@ -16,8 +19,6 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#define THREADS 2
-
 struct tool {
     struct weir_device *device;
     struct weir_model_dir *model;
@@ -26,6 +27,7 @@ struct tool {
     struct weir_error error;
     double processor; /* seconds, when the stage began */
     long peak_kib;    /* of the stages that ended */
+    int threads;
 };
 
 static double seconds(void)
@@ -102,10 +104,12 @@ static bool open_all(struct tool *tool, const char *model, const char *device, c
     enum weir_dtype precision = WEIR_F32;
     for (; *wishes; wishes++) {
         if (strncmp(*wishes, "precision=", 10) == 0 && weir_precision_parse(*wishes + 10, &precision)) continue;
-        if (!read_wish(&wish, *wishes))
+        if (strncmp(*wishes, "threads=", 8) == 0)
+            tool->threads = atoi(*wishes + 8);
+        else if (!read_wish(&wish, *wishes))
             return weir_fail(&tool->error, WEIR_BAD_ARGUMENT, "%s is no wish", *wishes), false;
     }
-    return weir_device_open(device, THREADS, &tool->device, &tool->error) == WEIR_OK &&
+    return weir_device_open(device, tool->threads, &tool->device, &tool->error) == WEIR_OK &&
            weir_device_set_precision(tool->device, precision, &tool->error) == WEIR_OK &&
            weir_model_dir_open(model, NULL, &tool->model, &tool->error) == WEIR_OK &&
            weir_pipeline_open(tool->model, &tool->pipeline, &tool->error) == WEIR_OK &&
@@ -175,17 +179,18 @@ static bool encode(struct tool *tool, const char *prompt, const char *negative, 
 static bool denoise(struct tool *tool, const float *embedding, float *latents)
 {
     struct weir_denoiser *denoiser = NULL;
+    uint32_t seat;
     bool good = load(tool, WEIR_PIPELINE_DENOISE) &&
-                weir_denoiser_create(tool->pipeline, &tool->item, &denoiser, &tool->error) == WEIR_OK &&
+                weir_denoiser_create(tool->pipeline, &tool->item, 1, &denoiser, &tool->error) == WEIR_OK &&
                 weir_denoiser_begin(denoiser, &tool->item, &(struct weir_denoiser_input){ .embedding = embedding },
-                                    NULL, &tool->error) == WEIR_OK;
-    while (good && weir_denoiser_step_index(denoiser) < weir_denoiser_step_count(denoiser)) {
+                                    NULL, &seat, &tool->error) == WEIR_OK;
+    while (good && weir_denoiser_step_index(denoiser, seat) < weir_denoiser_step_count(denoiser, seat)) {
         const double begin = seconds();
         good = weir_denoiser_step(denoiser, &tool->error) == WEIR_OK;
-        printf("step=%u seconds=%.3f\n", weir_denoiser_step_index(denoiser), seconds() - begin);
+        printf("step=%u seconds=%.3f\n", weir_denoiser_step_index(denoiser, seat), seconds() - begin);
         fflush(stdout);
     }
-    good = good && weir_denoiser_read(denoiser, latents, NULL, &tool->error) == WEIR_OK;
+    good = good && weir_denoiser_read(denoiser, seat, latents, NULL, &tool->error) == WEIR_OK;
     end_stage(tool, WEIR_PIPELINE_DENOISE);
     weir_denoiser_destroy(&denoiser);
     weir_pipeline_unload(tool->pipeline, WEIR_PIPELINE_DENOISE);
@@ -225,19 +230,79 @@ static bool film(struct tool *tool, const char *out, const char *prompt, const c
     return good;
 }
 
+/* Seats `items` of seeds seed, seed + 1, ..., and runs all steps; the first one is left out of the time, for it plans.
+ * The latents of the first item go to `latents`. */
+static bool run_batch(struct tool *tool, uint32_t items, const float *embedding, float *latents, double *step_seconds,
+                      double *step_processor)
+{
+    struct weir_denoiser *denoiser = NULL;
+    uint32_t seats[WEIR_DENOISER_SEATS_MAX], steps = 0;
+    long ignored;
+    double begin = seconds(), processor = used(&ignored);
+    bool good = weir_denoiser_create(tool->pipeline, &tool->item, items, &denoiser, &tool->error) == WEIR_OK;
+    for (uint32_t i = 0; good && i < items; i++) {
+        struct weir_item item = tool->item;
+        item.seed += i;
+        good = weir_denoiser_begin(denoiser, &item, &(struct weir_denoiser_input){ .embedding = embedding }, NULL,
+                                   &seats[i], &tool->error) == WEIR_OK;
+    }
+    for (; good && weir_denoiser_step_index(denoiser, seats[0]) < weir_denoiser_step_count(denoiser, seats[0]);
+         steps++) {
+        if (steps == 1) begin = seconds(), processor = used(&ignored);
+        good = weir_denoiser_step(denoiser, &tool->error) == WEIR_OK;
+    }
+    *step_seconds = (seconds() - begin) / (steps > 1 ? steps - 1 : 1);
+    *step_processor = (used(&ignored) - processor) / (steps > 1 ? steps - 1 : 1);
+    good = good && weir_denoiser_read(denoiser, seats[0], latents, NULL, &tool->error) == WEIR_OK;
+    weir_denoiser_destroy(&denoiser);
+    return good;
+}
+
+static bool batch(struct tool *tool, const char *prompt, const char *negative)
+{
+    const struct weir_model_facts *facts = weir_pipeline_facts(tool->pipeline);
+    const size_t latent_bytes = weir_item_latent_count(facts, &tool->item) * sizeof(float);
+    float *embedding = malloc(weir_item_embedding_count(facts, &tool->item) * sizeof *embedding);
+    float *alone = malloc(latent_bytes), *latents = malloc(latent_bytes);
+    bool good = embedding && alone && latents;
+    if (!good) weir_fail(&tool->error, WEIR_NO_MEMORY, "no memory for the results");
+    good = good && plan(tool) && encode(tool, prompt, negative, embedding) && load(tool, WEIR_PIPELINE_DENOISE);
+    for (uint32_t items = 1; good && items <= 8; items *= 2) {
+        double step_seconds, step_processor;
+        struct weir_pipeline_memory memory;
+        good = run_batch(tool, items, embedding, items == 1 ? alone : latents, &step_seconds, &step_processor) &&
+               weir_pipeline_plan_denoise(tool->pipeline, tool->device, &tool->item, items, &memory, &tool->error) ==
+                   WEIR_OK;
+        if (!good) break;
+        printf("items=%u ms_per_step=%.2f ms_per_step_and_item=%.2f processor_ms=%.2f arena_bytes=%llu\n", items,
+               step_seconds * 1e3, step_seconds * 1e3 / items, step_processor * 1e3 / items,
+               (unsigned long long)memory.arena);
+        fflush(stdout);
+        if (items == 1 || memcmp(alone, latents, latent_bytes) == 0) continue;
+        weir_fail(&tool->error, WEIR_INTERNAL, "with %u items the first has other latents than alone", items);
+        good = false;
+    }
+    free(embedding);
+    free(alone);
+    free(latents);
+    return good;
+}
+
 int main(int argc, char **argv)
 {
-    struct tool tool = { 0 };
+    struct tool tool = { .threads = 2 };
     long peak_kib = 0;
     bool good = false;
     if (argc >= 4 && strcmp(argv[1], "plan") == 0) {
         good = open_all(&tool, argv[2], argv[3], argv + 4) && plan(&tool);
     } else if (argc >= 7 && strcmp(argv[1], "film") == 0) {
         good = open_all(&tool, argv[2], argv[3], argv + 7) && film(&tool, argv[4], argv[5], argv[6]);
+    } else if (argc >= 6 && strcmp(argv[1], "batch") == 0) {
+        good = open_all(&tool, argv[2], argv[3], argv + 6) && batch(&tool, argv[4], argv[5]);
     } else {
         weir_fail(&tool.error, WEIR_BAD_ARGUMENT,
-                  "use: plan MODEL DEVICE [WISH...] or film MODEL DEVICE OUT PROMPT "
-                  "NEGATIVE [WISH...]");
+                  "use: plan MODEL DEVICE [WISH...], film MODEL DEVICE OUT PROMPT NEGATIVE [WISH...] or batch MODEL "
+                  "DEVICE PROMPT NEGATIVE [WISH...]");
     }
     const double processor = used(&peak_kib);
     if (peak_kib < tool.peak_kib) peak_kib = tool.peak_kib;

@@ -66,7 +66,7 @@ static void prepare(struct weir_device *device, const struct weir_unet3d *net, c
     struct io outputs[WEIR_PROGRAM_NAMES_MAX];
     float *values = vector_read(text);
     assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
-    weir_unet3d_build_prepare(net, p, (uint32_t)text->shape[0], (uint32_t)text->shape[1]);
+    weir_unet3d_build_prepare(net, p, (uint32_t)text->shape[0], (uint32_t)text->shape[1], NULL);
     OK(weir_program_finish(p, &error));
     slots->count = weir_unet3d_slot_count(net);
     for (uint32_t i = 0; i < slots->count; i++) {
@@ -106,7 +106,7 @@ static void check_unet3d_shape(struct weir_device *device, const struct weir_une
     const struct weir_value in = weir_program_input(p, "x", WEIR_F32, &latents);
     const struct weir_value noise =
         weir_unet3d_build_step(net, p, weir_program_latents_pack(p, in, 1, 1, &packed),
-                               weir_program_input(p, "t", WEIR_F32, &t_dims), (uint32_t)text.shape[1]);
+                               weir_program_input(p, "t", WEIR_F32, &t_dims), (uint32_t)text.shape[1], NULL);
     weir_program_output(p, "y", weir_program_guidance(p, noise, (struct weir_value){ 0 }, 1));
     OK(weir_program_finish(p, &error));
 

@@ -55,6 +55,9 @@ struct attempt {
     int64_t side; /* what is wished for */
     double guidance;
     const char *sampler;
+    const char *lora_name; /* or NULL */
+    char *lora;
+    size_t lora_bytes;
 };
 
 static enum weir_status open_pipeline(struct attempt *a, struct weir_error *error)
@@ -62,7 +65,8 @@ static enum weir_status open_pipeline(struct attempt *a, struct weir_error *erro
     enum weir_status status = WEIR_OK;
     struct weir_item_wish wish = WEIR_ITEM_WISH_NONE;
     wish.width = wish.height = a->side;
-    wish.frames = wish.steps = 1;
+    wish.frames = 1;
+    wish.steps = 2;
     wish.guidance = a->guidance;
     wish.sampler = a->sampler;
     WEIR_TRY(weir_pipeline_open(a->model, &a->pipeline, error));
@@ -88,14 +92,48 @@ static enum weir_status run_denoise(struct attempt *a, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct weir_denoiser *denoiser = NULL;
+    uint32_t seats[2];
     WEIR_TRY(weir_pipeline_load(a->pipeline, a->device, WEIR_PIPELINE_DENOISE, error));
-    WEIR_TRY(weir_denoiser_create(a->pipeline, &a->item, &denoiser, error));
-    WEIR_TRY(weir_denoiser_begin(denoiser, &a->item, &(struct weir_denoiser_input){ .embedding = a->embedding }, NULL,
-                                 error));
+    WEIR_TRY(weir_denoiser_create(a->pipeline, &a->item, 2, &denoiser, error));
+    for (int i = 0; i < 2; i++)
+        WEIR_TRY(weir_denoiser_begin(denoiser, &a->item, &(struct weir_denoiser_input){ .embedding = a->embedding },
+                                     NULL, &seats[i], error));
     WEIR_TRY(weir_denoiser_step(denoiser, error));
-    WEIR_TRY(weir_denoiser_read(denoiser, a->latents, NULL, error));
+    WEIR_TRY(weir_denoiser_read(denoiser, seats[1], a->latents, NULL, error));
+    WEIR_TRY(weir_denoiser_leave(denoiser, seats[0], error));
+    WEIR_TRY(weir_denoiser_step(denoiser, error)); /* one is left: another program */
 cleanup:
     weir_denoiser_destroy(&denoiser);
+    weir_pipeline_unload(a->pipeline, WEIR_PIPELINE_DENOISE);
+    return status;
+}
+
+/* One beside another with adapters, read, planned and laid out in more room than there was at first. */
+static enum weir_status run_adapted(struct attempt *a, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_denoiser *denoiser = NULL;
+    struct weir_lora *lora = NULL;
+    struct weir_factors *factors = NULL;
+    struct weir_item item = a->item;
+    struct weir_denoiser_input input = { .embedding = a->embedding };
+    uint32_t seats[2];
+    WEIR_TRY(weir_pipeline_load(a->pipeline, a->device, WEIR_PIPELINE_DENOISE, error));
+    WEIR_TRY(weir_denoiser_create(a->pipeline, &item, 2, &denoiser, error));
+    WEIR_TRY(weir_denoiser_begin(denoiser, &item, &input, NULL, &seats[0], error));
+    WEIR_TRY(weir_pipeline_lora(a->pipeline, a->lora, a->lora_bytes, "lora", &lora, error));
+    const struct weir_lora_use uses[] = { { lora, 1 }, { lora, 0.5 } };
+    WEIR_TRY(weir_factors_create(a->pipeline, uses, 2, &factors, error));
+    item.lora_count = 2;
+    input.factors = factors;
+    WEIR_TRY(weir_denoiser_begin(denoiser, &item, &input, NULL, &seats[1], error));
+    WEIR_TRY(weir_denoiser_step(denoiser, error));
+    WEIR_TRY(weir_denoiser_leave(denoiser, seats[0], error));
+    WEIR_TRY(weir_denoiser_step(denoiser, error)); /* its rows are others now */
+cleanup:
+    weir_denoiser_destroy(&denoiser);
+    weir_factors_destroy(&factors);
+    weir_lora_destroy(&lora);
     weir_pipeline_unload(a->pipeline, WEIR_PIPELINE_DENOISE);
     return status;
 }
@@ -161,6 +199,13 @@ static void every_allocation_of(const char *folder, struct attempt a)
     a.rgb = malloc(weir_item_frame_bytes(&a.item));
     fail_everywhere("text", &a, run_text);
     fail_everywhere("denoise", &a, run_denoise);
+    if (a.lora_name) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/tests/golden/loras/%s.safetensors", WEIR_SOURCE_DIR, a.lora_name);
+        OK(weir_file_read(path, (size_t)1 << 20, &a.lora, &a.lora_bytes, &error));
+        fail_everywhere("adapted", &a, run_adapted);
+        free(a.lora);
+    }
     fail_everywhere("decode", &a, run_decode);
     fail_everywhere("plan", &a, plan_all);
     free(a.embedding), free(a.latents), free(a.rgb);
@@ -178,7 +223,8 @@ static void running_out_of_memory_is_a_refusal_in_words(void **state)
 static void so_it_is_where_pictures_are_made(void **state)
 {
     (void)state;
-    every_allocation_of("tiny-sana-a", (struct attempt){ .side = 32, .guidance = 1 }); /* resized */
+    every_allocation_of("tiny-sana-a",
+                        (struct attempt){ .side = 32, .guidance = 1, .lora_name = "tiny-sana-a-one" }); /* resized */
     every_allocation_of("tiny-sana-b", (struct attempt){ .side = 8, .guidance = 4.5 });
 }
 

@@ -60,10 +60,11 @@ static void check_film(const char *device_name, const struct film *film)
     const struct weir_weight wanted = vector_find(&v, "film.%s.latents", film->label),
                              pixels = vector_find(&v, "film.%s.rgb", film->label);
     char what[96];
+    bool looks_back;
 
-    OK(weir_denoiser_create(b.pipeline, &item, &denoiser, &error));
+    OK(weir_denoiser_create(b.pipeline, &item, 1, &denoiser, &error));
     denoise(denoiser, &item, embedding, NULL, 25, latents, NULL);
-    assert_int_equal(weir_denoiser_step_count(denoiser), 25);
+    assert_int_equal(steps_of(&b, &item, &looks_back), 25);
     OK(weir_decoder_create(b.pipeline, &item, 0, &decoder, &error));
     OK(weir_decoder_run(decoder, &item, latents, 0, item.frames, rgb, &error));
 
@@ -114,16 +115,18 @@ static void a_resumed_run_ends_with_the_same_bytes(void **state)
         float *embedding = embed(&b, film, &item);
         float *whole = malloc(bytes), *half = malloc(bytes), *previous = malloc(bytes), *end = malloc(bytes);
         struct weir_denoiser *first = NULL, *second = NULL;
-        OK(weir_denoiser_create(b.pipeline, &item, &first, &error));
-        OK(weir_denoiser_create(b.pipeline, &item, &second, &error));
+        OK(weir_denoiser_create(b.pipeline, &item, 1, &first, &error));
+        OK(weir_denoiser_create(b.pipeline, &item, 1, &second, &error));
         denoise(first, &item, embedding, NULL, 25, whole, NULL);
-        assert_true(weir_denoiser_looks_back(first) == (f == 1));
+        bool looks_back;
+        assert_int_equal(steps_of(&b, &item, &looks_back), 25);
+        assert_true(looks_back == (f == 1));
         other.seed++;
         for (size_t i = 0; i < WEIR_COUNT(stops); i++) {
             denoise(second, &other, embedding, NULL, 2, end, NULL);
             assert_memory_not_equal(end, whole, bytes);
             denoise(first, &item, embedding, NULL, stops[i], half, previous);
-            const struct weir_denoiser_state at = { stops[i], half, weir_denoiser_looks_back(first) ? previous : NULL };
+            const struct weir_denoiser_state at = { stops[i], half, looks_back ? previous : NULL };
             denoise(second, &item, embedding, &at, 25, end, NULL);
             assert_memory_equal(end, whole, bytes);
         }
@@ -186,7 +189,7 @@ static void see_same_bytes_with_threads(const char *device_name)
         rgb_bytes = weir_item_frame_bytes(&item) * item.frames;
         float *embedding = embed(&b, film, &item), *z = latents[threads - 1] = malloc(latent_bytes);
         uint8_t *pixels = rgb[threads - 1] = malloc(rgb_bytes);
-        OK(weir_denoiser_create(b.pipeline, &item, &denoiser, &error));
+        OK(weir_denoiser_create(b.pipeline, &item, 1, &denoiser, &error));
         denoise(denoiser, &item, embedding, NULL, 3, z, NULL);
         OK(weir_decoder_create(b.pipeline, &item, 0, &decoder, &error));
         OK(weir_decoder_run(decoder, &item, z, 0, item.frames, pixels, &error));
@@ -232,7 +235,7 @@ static void the_smallest_film_runs(void **state)
         float *embedding = embed(&b, &films[0], &item);
         float *latents = malloc(weir_item_latent_count(b.facts, &item) * sizeof *latents);
         uint8_t *rgb = malloc(weir_item_frame_bytes(&item));
-        OK(weir_denoiser_create(b.pipeline, &item, &denoiser, &error));
+        OK(weir_denoiser_create(b.pipeline, &item, 1, &denoiser, &error));
         denoise(denoiser, &item, embedding, NULL, 1, latents, NULL);
         OK(weir_decoder_create(b.pipeline, &item, 0, &decoder, &error));
         OK(weir_decoder_run(decoder, &item, latents, 0, 1, rgb, &error));
@@ -267,7 +270,7 @@ static void memory_is_known_before_it_is_taken(void **state)
         assert_memory_equal(&before, &after, sizeof before);
         assert_true(before.weights > 0 && before.arena > 0 && before.host > 0);
     }
-    OK(weir_denoiser_create(pipeline, &item, &denoiser, &error));
+    OK(weir_denoiser_create(pipeline, &item, 1, &denoiser, &error));
     OK(weir_pipeline_plan_memory(pipeline, device, WEIR_PIPELINE_DENOISE, &item, &after, &error));
     assert_int_equal(weir_denoiser_bytes(denoiser), after.arena + after.host);
     weir_denoiser_destroy(&denoiser);
@@ -283,37 +286,44 @@ static void a_run_refuses_what_it_was_not_made_for(void **state)
     struct weir_denoiser *denoiser = NULL;
     struct weir_decoder *decoder = NULL;
     struct weir_error refusal;
+    uint32_t seat;
     const size_t count = weir_item_latent_count(b.facts, &item);
     float *embedding = embed(&b, &films[0], &item), *latents = calloc(count, sizeof *latents);
     uint8_t *rgb = malloc(item.frames * weir_item_frame_bytes(&item));
-    OK(weir_denoiser_create(b.pipeline, &item, &denoiser, &error));
+    OK(weir_denoiser_create(b.pipeline, &item, 1, &denoiser, &error));
 
     assert_int_equal(weir_denoiser_step(denoiser, &refusal), WEIR_BAD_ARGUMENT); /* nothing was begun */
-    assert_int_equal(weir_denoiser_read(denoiser, latents, NULL, &refusal), WEIR_BAD_ARGUMENT);
     other.frames = 4;
     assert_false(weir_denoiser_fits(denoiser, &other));
-    assert_int_equal(
-        weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding }, NULL, &refusal),
-        WEIR_BAD_ARGUMENT);
+    assert_int_equal(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding },
+                                         NULL, &seat, &refusal),
+                     WEIR_BAD_ARGUMENT);
     other = item;
     other.guidance = 1;
-    assert_int_equal(
-        weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding }, NULL, &refusal),
-        WEIR_BAD_ARGUMENT);
+    assert_int_equal(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding },
+                                         NULL, &seat, &refusal),
+                     WEIR_BAD_ARGUMENT);
     other.guidance = 1.5;
     other.steps = 3;
-    OK(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding }, NULL,
+    OK(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding }, NULL, &seat,
                            &error)); /* same shape, other numbers */
+    assert_int_equal(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding },
+                                         NULL, &seat, &refusal),
+                     WEIR_BAD_ARGUMENT);
+    assert_non_null(strstr(refusal.words, "seats")); /* there was one */
     for (int i = 0; i < 3; i++) OK(weir_denoiser_step(denoiser, &error));
     assert_int_equal(weir_denoiser_step(denoiser, &refusal), WEIR_BAD_ARGUMENT); /* all are done */
+    OK(weir_denoiser_leave(denoiser, seat, &error));
+    assert_int_equal(weir_denoiser_step(denoiser, &refusal), WEIR_BAD_ARGUMENT); /* nobody sits */
     OK(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding },
-                           &(struct weir_denoiser_state){ 3, latents, NULL }, &error));
+                           &(struct weir_denoiser_state){ 3, latents, NULL }, &seat, &error));
+    OK(weir_denoiser_leave(denoiser, seat, &error));
     assert_int_equal(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding },
-                                         &(struct weir_denoiser_state){ 4, latents, NULL }, &refusal),
+                                         &(struct weir_denoiser_state){ 4, latents, NULL }, &seat, &refusal),
                      WEIR_BAD_ARGUMENT);
     other.sampler = WEIR_ITEM_SAMPLER_DPM_SOLVER;
     assert_int_equal(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding },
-                                         &(struct weir_denoiser_state){ 2, latents, NULL }, &refusal),
+                                         &(struct weir_denoiser_state){ 2, latents, NULL }, &seat, &refusal),
                      WEIR_BAD_ARGUMENT);
 
     OK(weir_decoder_create(b.pipeline, &item, 2, &decoder, &error));

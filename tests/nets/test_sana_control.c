@@ -2,6 +2,7 @@
  * that diffusers gives; and the same bytes wherever they are cut. The vectors and folders are made by
  * tests/golden/make_tiny_sana_control.py and make_tiny_sana_start.py. */
 #include "tests/nets/bench.h"
+#include "tests/nets/lora_file.h"
 
 #include "worker/rgb.h"
 
@@ -71,15 +72,6 @@ static struct weir_denoiser_input input_of(const struct run *run, const float *e
                                          .start = looks(run) ? NULL : picture };
 }
 
-/* Latents after `until` steps from `state`. */
-static void walk(struct weir_denoiser *denoiser, const struct weir_item *item, const struct weir_denoiser_input *input,
-                 const struct weir_denoiser_state *state, uint32_t until, float *latents, float *previous)
-{
-    OK(weir_denoiser_begin(denoiser, item, input, state, &error));
-    while (weir_denoiser_step_index(denoiser) < until) OK(weir_denoiser_step(denoiser, &error));
-    OK(weir_denoiser_read(denoiser, latents, previous, &error));
-}
-
 static void check_run(const char *device_name, const struct run *run)
 {
     struct bench b = bench_open(device_name, run->folder);
@@ -97,12 +89,10 @@ static void check_run(const char *device_name, const struct run *run)
     uint32_t steps;
     bool looks_back;
     char what[96];
-    OK(weir_denoiser_create(b.pipeline, &item, &denoiser, &error));
-    walk(denoiser, &item, &input, NULL, run->taken, latents, NULL);
-    assert_int_equal(weir_denoiser_step_count(denoiser), run->taken);
+    OK(weir_denoiser_create(b.pipeline, &item, 1, &denoiser, &error));
+    denoise_from(denoiser, &item, &input, NULL, run->taken, latents, NULL);
     OK(weir_pipeline_walk(b.pipeline, &item, &steps, &looks_back, &error));
     assert_int_equal(steps, run->taken);
-    assert_true(looks_back == weir_denoiser_looks_back(denoiser));
     OK(weir_decoder_create(b.pipeline, &item, 0, &decoder, &error));
     OK(weir_decoder_run(decoder, &item, latents, 0, 1, rgb, &error));
 
@@ -153,21 +143,144 @@ static void a_resumed_run_ends_with_the_same_bytes(void **state)
         assert_memory_equal(picture, again, bytes);
         later.start = NULL;
         *(looks(run) ? &other.control_scale : &other.strength) = 0.3;
-        OK(weir_denoiser_create(b.pipeline, &item, &first, &error));
-        OK(weir_denoiser_create(b.pipeline, &item, &second, &error));
-        walk(first, &item, &input, NULL, run->taken, whole, NULL);
+        OK(weir_denoiser_create(b.pipeline, &item, 1, &first, &error));
+        OK(weir_denoiser_create(b.pipeline, &item, 1, &second, &error));
+        bool looks_back;
+        assert_int_equal(steps_of(&b, &item, &looks_back), run->taken);
+        denoise_from(first, &item, &input, NULL, run->taken, whole, NULL);
         for (uint32_t stop = 0; stop <= run->taken; stop++) {
-            walk(second, &other, &input, NULL, 1, end, NULL);
-            walk(first, &item, &input, NULL, stop, half, previous);
-            const struct weir_denoiser_state at = { stop, half, weir_denoiser_looks_back(first) ? previous : NULL };
-            walk(second, &item, &later, &at, run->taken, end, NULL);
+            denoise_from(second, &other, &input, NULL, 1, end, NULL);
+            denoise_from(first, &item, &input, NULL, stop, half, previous);
+            const struct weir_denoiser_state at = { stop, half, looks_back ? previous : NULL };
+            denoise_from(second, &item, &later, &at, run->taken, end, NULL);
             assert_memory_equal(end, whole, bytes);
         }
-        walk(second, &other, &input, NULL, looks(run) ? run->taken : 2, end, NULL);
+        denoise_from(second, &other, &input, NULL, looks(run) ? run->taken : 2, end, NULL);
         assert_memory_not_equal(end, whole, bytes); /* the number counts */
         weir_denoiser_destroy(&second);
         weir_denoiser_destroy(&first);
         free(picture), free(again), free(embedding), free(whole), free(half), free(previous), free(end);
+        vectors_close(&v);
+        bench_close(&b);
+    }
+}
+
+/* An adapter of linears that a ControlNet has by the same names. */
+static struct weir_lora *adapter(const struct bench *b, const struct run *run)
+{
+    static struct file f;
+    struct weir_lora *lora = NULL;
+    const uint32_t width = looks(run) ? 10 : 20, channels = looks(run) ? 4 : 5, inner = looks(run) ? 12 : 20;
+    char in[16], out[16], pixel[16], cross[16];
+    snprintf(in, sizeof in, "2,%u", width);
+    snprintf(out, sizeof out, "%u,2", width);
+    snprintf(pixel, sizeof pixel, "2,%u", channels);
+    snprintf(cross, sizeof cross, "2,%u", inner);
+    file_begin(&f, NULL);
+    file_add(&f, "transformer.patch_embed.proj.lora_A.weight", pixel, 2 * channels, 0.1f, true);
+    file_add(&f, "transformer.patch_embed.proj.lora_B.weight", out, 2 * width, -0.3f, true);
+    file_add(&f, "transformer.transformer_blocks.0.attn1.to_out.0.lora_A.weight", in, 2 * width, 0.2f, true);
+    file_add(&f, "transformer.transformer_blocks.0.attn1.to_out.0.lora_B.weight", out, 2 * width, -0.2f, true);
+    file_add(&f, "transformer.transformer_blocks.1.attn2.to_out.0.lora_B.weight", out, 2 * width, 0.1f, false);
+    file_add(&f, "transformer.transformer_blocks.1.attn2.to_out.0.lora_A.weight", cross, 2 * inner, 0.1f, true);
+    file_end(&f);
+    OK(weir_pipeline_lora(b->pipeline, f.bytes, f.count, "made here", &lora, &error));
+    return lora;
+}
+
+/* Beside a picture, adapters do what they do alone: with weight 0 nothing, else something, the same after a resume. */
+static void see_adapters(const char *device)
+{
+    static const size_t which[] = { CONTROLLED, STARTED };
+    for (size_t w = 0; w < WEIR_COUNT(which); w++) {
+        const struct run *run = &runs[which[w]];
+        struct bench b = bench_open(device, run->folder);
+        struct vectors v = vectors_open(run->vectors);
+        struct weir_item item = resolve(&b, run), plain = item;
+        const size_t bytes = weir_item_latent_count(b.facts, &item) * sizeof(float);
+        float *picture = encode(&b, &v, run, &item), *embedding = bench_embed(&b, prompt, run->negative, &item);
+        float *none = malloc(bytes), *whole = malloc(bytes), *half = malloc(bytes), *previous = malloc(bytes),
+              *end = malloc(bytes);
+        struct weir_denoiser_input input = input_of(run, embedding, picture);
+        struct weir_denoiser *denoiser = NULL;
+        struct weir_lora *lora = adapter(&b, run);
+        struct weir_factors *nothing = factors_of(&b, &(struct weir_lora_use){ lora, 0 }, 1);
+        struct weir_factors *factors = factors_of(&b, &(struct weir_lora_use){ lora, 1 }, 1);
+        bool looks_back;
+        assert_int_equal(steps_of(&b, &item, &looks_back), run->taken);
+        item.lora_count = 1;
+        OK(weir_denoiser_create(b.pipeline, &item, 1, &denoiser, &error));
+        denoise_from(denoiser, &plain, &input, NULL, run->taken, none, NULL);
+        input.factors = nothing;
+        denoise_from(denoiser, &item, &input, NULL, run->taken, end, NULL);
+        assert_memory_equal(end, none, bytes);
+        input.factors = factors;
+        denoise_from(denoiser, &item, &input, NULL, run->taken, whole, NULL);
+        assert_memory_not_equal(whole, none, bytes);
+        denoise_from(denoiser, &item, &input, NULL, 2, half, previous);
+        const struct weir_denoiser_state at = { 2, half, looks_back ? previous : NULL };
+        input.start = NULL;
+        denoise_from(denoiser, &item, &input, &at, run->taken, end, NULL);
+        assert_memory_equal(end, whole, bytes);
+        weir_denoiser_destroy(&denoiser);
+        weir_factors_destroy(&nothing);
+        weir_factors_destroy(&factors);
+        weir_lora_destroy(&lora);
+        free(picture), free(embedding), free(none), free(whole), free(half), free(previous), free(end);
+        vectors_close(&v);
+        bench_close(&b);
+    }
+}
+
+static void adapters_work_beside_a_picture_on_ref(void **state)
+{
+    (void)state;
+    see_adapters("ref");
+}
+
+static void adapters_work_beside_a_picture_on_cpu(void **state)
+{
+    (void)state;
+    see_adapters("cpu");
+}
+
+/* Beside others that look at other pictures, or begin at them, with other weights: a control scale is a row's own. */
+static void mates_with_other_pictures_change_nothing(void **state)
+{
+    (void)state;
+    static const size_t which[] = { CONTROLLED, STARTED };
+    for (size_t w = 0; w < WEIR_COUNT(which); w++) {
+        const struct run *run = &runs[which[w]];
+        struct bench b = bench_open("cpu", run->folder);
+        struct vectors v = vectors_open(run->vectors);
+        const struct weir_item item = resolve(&b, run);
+        const size_t count = weir_item_latent_count(b.facts, &item), bytes = count * sizeof(float);
+        float *picture = encode(&b, &v, run, &item), *inverse = malloc(bytes);
+        float *embedding = bench_embed(&b, prompt, run->negative, &item), *whole = malloc(bytes), *end = malloc(bytes);
+        const struct weir_denoiser_input input = input_of(run, embedding, picture),
+                                         another = input_of(run, embedding, inverse);
+        struct weir_item other = item;
+        struct weir_denoiser *alone = NULL, *among = NULL;
+        uint32_t seats[3];
+        for (size_t i = 0; i < count; i++) inverse[i] = -picture[i];
+        other.seed++;
+        if (looks(run)) other.control_scale = 0.3;
+        OK(weir_denoiser_create(b.pipeline, &item, 1, &alone, &error));
+        denoise_from(alone, &item, &input, NULL, run->taken, whole, NULL);
+        OK(weir_denoiser_create(b.pipeline, &item, 3, &among, &error));
+        OK(weir_denoiser_begin(among, &other, &another, NULL, &seats[0], &error));
+        OK(weir_denoiser_step(among, &error));
+        OK(weir_denoiser_begin(among, &other, &another, NULL, &seats[1], &error));
+        OK(weir_denoiser_begin(among, &item, &input, NULL, &seats[2], &error));
+        OK(weir_denoiser_leave(among, seats[0], &error)); /* the one that is looked at takes its place */
+        while (weir_denoiser_step_index(among, seats[2]) < run->taken) OK(weir_denoiser_step(among, &error));
+        OK(weir_denoiser_read(among, seats[2], end, NULL, &error));
+        assert_memory_equal(end, whole, bytes);
+        OK(weir_denoiser_read(among, seats[1], end, NULL, &error));
+        assert_memory_not_equal(end, whole, bytes);
+        weir_denoiser_destroy(&among);
+        weir_denoiser_destroy(&alone);
+        free(picture), free(inverse), free(embedding), free(whole), free(end);
         vectors_close(&v);
         bench_close(&b);
     }
@@ -184,9 +297,10 @@ static void latents_that_are_missing_are_refused(void **state)
         float *embedding = bench_embed(&b, prompt, run->negative, &item);
         struct weir_denoiser *denoiser = NULL;
         struct weir_error refusal = { 0 };
-        OK(weir_denoiser_create(b.pipeline, &item, &denoiser, &error));
+        uint32_t seat;
+        OK(weir_denoiser_create(b.pipeline, &item, 1, &denoiser, &error));
         assert_int_equal(weir_denoiser_begin(denoiser, &item, &(struct weir_denoiser_input){ .embedding = embedding },
-                                             NULL, &refusal),
+                                             NULL, &seat, &refusal),
                          WEIR_BAD_ARGUMENT);
         assert_non_null(strstr(refusal.words, w == 0 ? "control image" : "begin at"));
         weir_denoiser_destroy(&denoiser);
@@ -304,6 +418,9 @@ int main(void)
         cmocka_unit_test(whole_runs_give_diffusers_pixels_on_ref),
         cmocka_unit_test(whole_runs_give_diffusers_pixels_on_cpu),
         cmocka_unit_test(a_resumed_run_ends_with_the_same_bytes),
+        cmocka_unit_test(adapters_work_beside_a_picture_on_ref),
+        cmocka_unit_test(adapters_work_beside_a_picture_on_cpu),
+        cmocka_unit_test(mates_with_other_pictures_change_nothing),
         cmocka_unit_test(latents_that_are_missing_are_refused),
         cmocka_unit_test(memory_is_known_before_it_is_taken),
         cmocka_unit_test(a_picture_is_taken_by_models_that_can_and_asked_for_by_those_that_must),

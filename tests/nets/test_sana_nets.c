@@ -157,7 +157,7 @@ static void prepare(struct weir_device *device, const struct weir_sana_transform
     float *scales = NULL;
     assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
     const struct weir_value words =
-        weir_sana_transformer_build_prepare(net, p, (uint32_t)text->shape[0], (uint32_t)text->shape[1]);
+        weir_sana_transformer_build_prepare(net, p, (uint32_t)text->shape[0], (uint32_t)text->shape[1], NULL);
     if (control) add_control(control, p, words, in + 1, &scales);
     OK(weir_program_finish(p, &error));
     slots->count = own + (control ? weir_sana_controlnet_slot_count(control->net) : 0);

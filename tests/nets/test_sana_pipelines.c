@@ -51,11 +51,12 @@ static struct outcome make(const struct bench *b, const struct picture *picture,
     float *embedding = bench_embed(b, picture->prompt, picture->negative, item);
     const float *counted = embedding + weir_item_embedding_count(b->facts, item) - b->facts->text_channels;
     assert_int_equal((uint32_t)counted[0], picture->real);
+    bool looks_back;
     o.latents = malloc(o.latent_count * sizeof *o.latents);
     o.rgb = malloc(o.rgb_bytes);
-    OK(weir_denoiser_create(b->pipeline, item, &denoiser, &error));
+    OK(weir_denoiser_create(b->pipeline, item, 1, &denoiser, &error));
     denoise(denoiser, item, embedding, NULL, picture->steps, o.latents, NULL);
-    assert_int_equal(weir_denoiser_step_count(denoiser), picture->steps);
+    assert_int_equal(steps_of(b, item, &looks_back), picture->steps);
     OK(weir_decoder_create(b->pipeline, item, 0, &decoder, &error));
     OK(weir_decoder_run(decoder, item, o.latents, 0, 1, o.rgb, &error));
     weir_decoder_destroy(&decoder);
@@ -126,16 +127,18 @@ static void a_resumed_run_ends_with_the_same_bytes(void **state)
         float *whole = malloc(bytes), *half = malloc(bytes), *previous = malloc(bytes), *end = malloc(bytes);
         struct weir_item other = item;
         struct weir_denoiser *first = NULL, *second = NULL;
-        OK(weir_denoiser_create(b.pipeline, &item, &first, &error));
-        OK(weir_denoiser_create(b.pipeline, &item, &second, &error));
+        OK(weir_denoiser_create(b.pipeline, &item, 1, &first, &error));
+        OK(weir_denoiser_create(b.pipeline, &item, 1, &second, &error));
         denoise(first, &item, embedding, NULL, picture->steps, whole, NULL);
-        assert_true(weir_denoiser_looks_back(first) == (w == 0));
+        bool looks_back;
+        steps_of(&b, &item, &looks_back);
+        assert_true(looks_back == (w == 0));
         other.seed++;
         for (uint32_t stop = 0; stop <= picture->steps; stop++) {
             denoise(second, &other, embedding, NULL, 1, end, NULL);
             assert_memory_not_equal(end, whole, bytes);
             denoise(first, &item, embedding, NULL, stop, half, previous);
-            const struct weir_denoiser_state at = { stop, half, weir_denoiser_looks_back(first) ? previous : NULL };
+            const struct weir_denoiser_state at = { stop, half, looks_back ? previous : NULL };
             denoise(second, &item, embedding, &at, picture->steps, end, NULL);
             assert_memory_equal(end, whole, bytes);
         }
@@ -221,17 +224,19 @@ static void an_embedding_that_counts_no_tokens_is_refused(void **state)
     static const float bad[] = { 0, -1, 301, 1.5f, NAN, INFINITY };
     float *embedding = calloc(count, sizeof *embedding);
     struct weir_denoiser *denoiser = NULL;
-    OK(weir_denoiser_create(b.pipeline, &item, &denoiser, &error));
+    uint32_t seat;
+    OK(weir_denoiser_create(b.pipeline, &item, 1, &denoiser, &error));
     for (size_t i = 0; i < WEIR_COUNT(bad); i++) {
         struct weir_error refusal;
         embedding[300 * 20] = bad[i];
         assert_int_equal(weir_denoiser_begin(denoiser, &item, &(struct weir_denoiser_input){ .embedding = embedding },
-                                             NULL, &refusal),
+                                             NULL, &seat, &refusal),
                          WEIR_BAD_FILE);
         assert_non_null(strstr(refusal.words, "300"));
     }
     embedding[300 * 20] = 300;
-    OK(weir_denoiser_begin(denoiser, &item, &(struct weir_denoiser_input){ .embedding = embedding }, NULL, &error));
+    OK(weir_denoiser_begin(denoiser, &item, &(struct weir_denoiser_input){ .embedding = embedding }, NULL, &seat,
+                           &error));
     weir_denoiser_destroy(&denoiser);
     free(embedding);
     bench_close(&b);

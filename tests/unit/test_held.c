@@ -1,4 +1,5 @@
-/* A worker's leases by the clock: credit, trust, renewals, answers said again. Time is moved by hand, nothing is sent. */
+/* A worker's leases by the clock: credit, trust, who runs beside whom, renewals, answers said again. Time is moved by
+ * hand, nothing is sent. */
 #include "worker/held.h"
 
 #include <setjmp.h>
@@ -19,7 +20,7 @@ static int begin(void **state)
 {
     struct world *w = calloc(1, sizeof *w);
     if (!w) return -1;
-    weir_held_init(&w->table, 1);
+    weir_held_init(&w->table);
     w->table.lease_ms = 1000;
     w->table.renew_ms = 300;
     *state = w;
@@ -64,7 +65,17 @@ static struct weir_held *take(struct world *w, uint32_t index, uint64_t now_ms)
     free(bytes);
     struct weir_held *held = weir_held_add(&w->table, &message, now_ms);
     weir_message_release(&message);
-    if (held) held->letter.task = calloc(1, sizeof *held->letter.task);
+    if (held) held->task = calloc(1, sizeof *held->task);
+    return held;
+}
+
+/* The same for a task that others of its shape can join. */
+static struct weir_held *take_of(struct world *w, uint32_t index, uint32_t side)
+{
+    struct weir_held *held = take(w, index, BEGIN);
+    held->task->id.stage = WEIR_STAGE_DENOISE;
+    held->task->joins = true;
+    held->task->shape.dims[2] = held->task->shape.dims[3] = side;
     return held;
 }
 
@@ -105,13 +116,98 @@ static void a_full_table_takes_nothing_and_gives_no_credit(void **state)
     assert_non_null(take(w, 99, BEGIN));
 }
 
+/* Begins whatever may begin; how many run then. */
+static size_t begin_all(struct world *w)
+{
+    for (struct weir_held *held; (held = weir_held_next(&w->table, BEGIN)) != NULL;) run(held);
+    return weir_held_count(&w->table, WEIR_HELD_RUNNING);
+}
+
+static void a_batch_doubles_at_each_boundary_while_there_is_a_queue(void **state)
+{
+    struct world *w = *state;
+    static const uint32_t wanted[] = { 1, 2, 4, 8, 8 };
+    uint32_t index = 0;
+    for (size_t i = 0; i < WEIR_COUNT(wanted); i++) {
+        if (i > 0) weir_held_pace(&w->table, 8, BEGIN);
+        while (weir_held_credit(&w->table) > 0) take_of(w, index++, 32); /* a broker that has plenty */
+        assert_int_equal(begin_all(w), wanted[i]);
+        assert_int_equal(weir_held_count(&w->table, WEIR_HELD_WAITING), 1);
+    }
+}
+
+/* Eight tasks for four workers: each takes what runs and one that waits, and no more while there is nothing left. */
+static void credit_grows_with_a_queue_only(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(weir_held_credit(&w->table), 2);
+    take_of(w, 0, 32);
+    take_of(w, 1, 32);
+    assert_int_equal(begin_all(w), 1);
+    assert_int_equal(weir_held_credit(&w->table), 0);
+    weir_held_pace(&w->table, 8, BEGIN);
+    assert_int_equal(begin_all(w), 2);
+    assert_int_equal(weir_held_credit(&w->table), 1); /* one more was joined, one more is asked for */
+    weir_held_pace(&w->table, 8, BEGIN);              /* and none came */
+    assert_int_equal(weir_held_credit(&w->table), 1);
+    weir_held_drop(&w->table, weir_held_batch(&w->table));
+    weir_held_pace(&w->table, 8, BEGIN);
+    assert_int_equal(weir_held_credit(&w->table), 1);
+    weir_held_drop(&w->table, weir_held_batch(&w->table));
+    weir_held_pace(&w->table, 1, BEGIN);
+    assert_int_equal(weir_held_credit(&w->table), 2);
+}
+
+static void another_shape_or_stage_waits_and_lets_nobody_past(void **state)
+{
+    struct world *w = *state;
+    struct weir_held *first = take_of(w, 0, 32);
+    assert_int_equal(begin_all(w), 1);
+    struct weir_held *other = take_of(w, 1, 64), *later = take_of(w, 2, 32);
+    weir_held_pace(&w->table, 8, BEGIN);
+    assert_null(weir_held_next(&w->table, BEGIN)); /* the older one is of another shape */
+    assert_int_equal(w->table.slots, 1);
+    weir_held_drop(&w->table, first);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), other);
+    run(other);
+    weir_held_pace(&w->table, 8, BEGIN);
+    assert_null(weir_held_next(&w->table, BEGIN));
+    weir_held_drop(&w->table, other);
+    struct weir_held *decode = take(w, 3, BEGIN);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), later);
+    run(later);
+    struct weir_held *last = take_of(w, 4, 32);
+    weir_held_pace(&w->table, 8, BEGIN);
+    assert_null(weir_held_next(&w->table, BEGIN)); /* so is one of another stage */
+    weir_held_drop(&w->table, later);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), decode);
+    run(decode);
+    weir_held_pace(&w->table, 8, BEGIN);
+    assert_null(weir_held_next(&w->table, BEGIN)); /* which runs alone */
+    weir_held_drop(&w->table, decode);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), last);
+}
+
+static void a_batch_that_shrinks_takes_nobody_until_it_has(void **state)
+{
+    struct world *w = *state;
+    for (uint32_t i = 0; i < 4; i++) run(take_of(w, i, 32));
+    take_of(w, 4, 32);
+    weir_held_pace(&w->table, 2, BEGIN);
+    assert_int_equal(weir_held_credit(&w->table), 0);
+    assert_null(weir_held_next(&w->table, BEGIN));
+    for (int i = 0; i < 3; i++) weir_held_drop(&w->table, weir_held_batch(&w->table));
+    weir_held_pace(&w->table, 2, BEGIN);
+    assert_non_null(weir_held_next(&w->table, BEGIN));
+}
+
 static void a_lease_is_found_by_task_and_token_together(void **state)
 {
     struct world *w = *state;
     struct weir_held *held = take(w, 4, BEGIN), *other = take(w, 5, BEGIN);
     assert_ptr_equal(weir_held_find(&w->table, held->lease->task, &held->lease->token), held);
     assert_null(weir_held_find(&w->table, held->lease->task, &other->lease->token));
-    assert_ptr_equal(weir_held_of(&w->table, other->letter.task), other);
+    assert_ptr_equal(weir_held_of(&w->table, other->task), other);
 }
 
 static void the_oldest_begins_when_a_slot_is_free_and_the_lease_is_trusted(void **state)
@@ -157,7 +253,7 @@ static void renewals_come_by_the_clock_and_progress_in_between(void **state)
     assert_false(weir_held_renew_due(&w->table, held, BEGIN + 300));
     assert_int_equal(weir_held_wait_ms(&w->table, BEGIN + 1, 5000), 300);
     assert_int_equal(weir_held_wait_ms(&w->table, BEGIN + 1, 100), 100);
-    atomic_store(&held->letter.task->step, 3); /* so is a step, but not more often than every 200 ms */
+    atomic_store(&held->task->step, 3); /* so is a step, but not more often than every 200 ms */
     assert_false(weir_held_renew_due(&w->table, held, BEGIN + 200));
     assert_true(weir_held_renew_due(&w->table, held, BEGIN + 201));
     held->told_step = 3;
@@ -191,6 +287,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(credit_is_slots_and_one_less_what_is_held),
         CASE(a_full_table_takes_nothing_and_gives_no_credit),
+        CASE(a_batch_doubles_at_each_boundary_while_there_is_a_queue),
+        CASE(credit_grows_with_a_queue_only),
+        CASE(another_shape_or_stage_waits_and_lets_nobody_past),
+        CASE(a_batch_that_shrinks_takes_nobody_until_it_has),
         CASE(a_lease_is_found_by_task_and_token_together),
         CASE(the_oldest_begins_when_a_slot_is_free_and_the_lease_is_trusted),
         CASE(an_acknowledgement_counts_from_when_the_renewal_was_sent),

@@ -28,7 +28,8 @@ static const struct weir_model_facts facts = { .family = "sana",
                                                .frames_max = 1,
                                                .guidance = 4.5,
                                                .sampler = WEIR_ITEM_SAMPLER_FLOW_DPM_SOLVER,
-                                               .samplers = 1u << WEIR_ITEM_SAMPLER_FLOW_DPM_SOLVER };
+                                               .samplers = 1u << WEIR_ITEM_SAMPLER_FLOW_DPM_SOLVER,
+                                               .loras = true };
 static const struct weir_spec_model model = { "tiny", digest, "SanaPipeline", &facts, "f32" };
 
 /* A wish with a list, its resolved spec, and what was said. */
@@ -202,15 +203,46 @@ static void what_is_wrong_names_its_line(void **state)
     end(t);
 }
 
-static void a_lora_of_one_prompt_is_refused_like_one_of_the_job(void **state)
+static void a_prompt_has_its_own_loras_or_those_of_the_job(void **state)
 {
     (void)state;
     static const char *const texts[] = { "a", "b" };
+    static uint8_t digests[3][WEIR_SHA256_BYTES] = { { 1 }, { 2 }, { 3 } };
     struct trial *t = begin(texts, 2);
-    Weir__Pb__Lora lora = WEIR__PB__LORA__INIT, *loras[] = { &lora };
-    t->prompts[1].n_loras = 1;
-    t->prompts[1].loras = loras;
-    see_refused(t, WEIR_UNSUPPORTED, "line 2: LoRA");
+    Weir__Pb__FileRef files[3];
+    Weir__Pb__Lora loras[3], *of_job[] = { &loras[0] }, *own[] = { &loras[1], &loras[2] };
+    for (size_t i = 0; i < 3; i++) {
+        weir__pb__file_ref__init(&files[i]);
+        files[i].has_digest = files[i].has_bytes = 1;
+        files[i].digest = (ProtobufCBinaryData){ WEIR_SHA256_BYTES, digests[i] };
+        files[i].bytes = 100;
+        weir__pb__lora__init(&loras[i]);
+        loras[i].file = &files[i];
+    }
+    t->wish.n_loras = 1;
+    t->wish.loras = of_job;
+    t->prompts[1].n_loras = 2;
+    t->prompts[1].loras = own;
+    loras[2].has_weight = 1;
+    loras[2].weight = -0.5;
+    see_resolved(t);
+    assert_int_equal(t->spec.n_loras, 0); /* each prompt says its own */
+    const Weir__Pb__Prompt *a = t->spec.prompts[0], *b = t->spec.prompts[1];
+    assert_true(a->n_loras == 1 && a->loras[0]->has_weight && a->loras[0]->weight == 1);
+    assert_true(b->n_loras == 2 && b->loras[0]->has_weight && b->loras[0]->weight == 1);
+    assert_true(b->loras[1]->weight == -0.5);
+
+    Weir__Pb__JobSpec one;
+    struct weir_item item;
+    weir_spec_of_item(&t->spec, 1, &one);
+    assert_int_equal(weir_spec_item(&one, &item, NULL), WEIR_OK);
+    assert_true(item.lora_count == 2 && item.loras[1].weight == -0.5 && item.loras[1].digest[0] == 3);
+
+    loras[2].weight = 101;
+    see_refused(t, WEIR_BAD_ARGUMENT, "line 2: --lora: the weight of adapter 2 is 101");
+    loras[2].weight = 1;
+    files[1].has_digest = 0;
+    see_refused(t, WEIR_BAD_ARGUMENT, "line 2: --lora: adapter 1 names no file");
     end(t);
 }
 
@@ -237,7 +269,7 @@ int main(void)
         cmocka_unit_test(no_two_items_have_one_seed),
         cmocka_unit_test(equal_texts_come_together_in_their_order),
         cmocka_unit_test(what_is_wrong_names_its_line),
-        cmocka_unit_test(a_lora_of_one_prompt_is_refused_like_one_of_the_job),
+        cmocka_unit_test(a_prompt_has_its_own_loras_or_those_of_the_job),
         cmocka_unit_test(a_full_list_fits_a_message_and_a_longer_one_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,9 +17,10 @@ struct assembler {
 };
 
 static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
-                                    const struct weir_item *item, struct weir_pipeline_memory *out,
+                                    const struct weir_item *item, uint32_t seats, struct weir_pipeline_memory *out,
                                     struct weir_error *error)
 {
+    (void)seats;
     (void)pipeline, (void)device, (void)error;
     /* one segment, or a whole GIF, at a time; encoded it is smaller than its frames */
     *out = (struct weir_pipeline_memory){ .host = weir_item_frame_bytes(item) * item->frames };

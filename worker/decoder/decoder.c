@@ -28,9 +28,10 @@ static uint32_t chunk_frames(const struct weir_item *item, uint32_t count)
 }
 
 static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
-                                    const struct weir_item *item, struct weir_pipeline_memory *out,
+                                    const struct weir_item *item, uint32_t seats, struct weir_pipeline_memory *out,
                                     struct weir_error *error)
 {
+    (void)seats;
     const enum weir_status status = weir_pipeline_plan_memory(pipeline, device, WEIR_PIPELINE_DECODE, item, out, error);
     if (status == WEIR_OK) {
         out->host += sizeof(float) * weir_item_latent_count(weir_pipeline_facts(pipeline), item) +

@@ -6,11 +6,11 @@
 #include <string.h>
 
 bool weir_encoded_has(const struct weir_encoded *encoded, const struct weir_model_facts *facts,
-                      const struct weir_item *item, const uint8_t digest[WEIR_SHA256_BYTES])
+                      const struct weir_task *task, const uint8_t digest[WEIR_SHA256_BYTES])
 {
-    const struct weir_sana_size made = weir_item_made(facts, item);
+    const struct weir_sana_size made = weir_item_made(facts, &task->item);
     return encoded->latents && encoded->size.width == made.width && encoded->size.height == made.height &&
-           memcmp(encoded->digest, digest, WEIR_SHA256_BYTES) == 0;
+           memcmp(encoded->digest, digest, WEIR_SHA256_BYTES) == 0 && strcmp(encoded->tenant, task->lease->tenant) == 0;
 }
 
 static enum weir_status read_picture(const struct weir_stage_ground *ground, const struct weir_task *task,
@@ -41,7 +41,9 @@ enum weir_status weir_encoded_make(struct weir_encoded *encoded, const struct we
     WEIR_TRY(weir_task_check(task, error));
     WEIR_TRY(read_picture(ground, task, file, &picture, error));
     encoded->latents = malloc(count * sizeof *encoded->latents);
-    if (!encoded->latents) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu latents", count));
+    encoded->tenant = strdup(task->lease->tenant);
+    if (!encoded->latents || !encoded->tenant)
+        WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu latents", count));
     WEIR_TRY(weir_pipeline_load(ground->pipeline, ground->device, WEIR_PIPELINE_ENCODE, error));
     WEIR_TRY(weir_encoder_create(ground->pipeline, &task->item, &encoder, error));
     WEIR_TRY(weir_encoder_run(encoder, &picture, encoded->latents, error));
@@ -60,5 +62,6 @@ cleanup:
 void weir_encoded_deinit(struct weir_encoded *encoded)
 {
     free(encoded->latents);
+    free(encoded->tenant);
     *encoded = (struct weir_encoded){ 0 };
 }

@@ -1,7 +1,6 @@
 #include "worker/nets/sana_blocks.h"
 
 #include "worker/config.h"
-#include "worker/nets/params.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -125,7 +124,7 @@ static struct weir_value linear(struct weir_sana_build *b, struct weir_value x, 
                                 const struct weir_linear_call *call, const char *prefix, const char *name)
 {
     const struct weir_linear_params shape = { .in = in, .out = out, .bias = true };
-    return weir_program_linear(b->p, weir_params_linear(b->params, &shape, "%s.%s", prefix, name), x, call);
+    return weir_adapted_linear(&b->adapted, &shape, x, call, "%s.%s", prefix, name);
 }
 
 static struct weir_value rms_norm(struct weir_sana_build *b, struct weir_value x, uint32_t channels, const char *prefix,
@@ -150,14 +149,13 @@ static struct weir_value project_self(struct weir_sana_build *b, struct weir_val
     stack.out = 3 * c->width;
     stack.parts = 3;
     stack.part[0] = "to_q", stack.part[1] = "to_k", stack.part[2] = "to_v";
-    if (!c->qk_norm) return weir_program_linear(b->p, weir_params_linear(b->params, &stack, "%s", prefix), x, NULL);
+    if (!c->qk_norm) return weir_adapted_linear(&b->adapted, &stack, x, NULL, "%s", prefix);
 
-    struct weir_value q = weir_program_linear(b->p, weir_params_linear(b->params, &one, "%s.to_q", prefix), x, NULL);
-    struct weir_value k = weir_program_linear(b->p, weir_params_linear(b->params, &one, "%s.to_k", prefix), x, NULL);
+    struct weir_value q = weir_adapted_linear(&b->adapted, &one, x, NULL, "%s.to_q", prefix);
+    struct weir_value k = weir_adapted_linear(&b->adapted, &one, x, NULL, "%s.to_k", prefix);
     q = rms_norm(b, q, c->width, prefix, "norm_q");
     k = rms_norm(b, k, c->width, prefix, "norm_k");
-    const struct weir_value v =
-        weir_program_linear(b->p, weir_params_linear(b->params, &one, "%s.to_v", prefix), x, NULL);
+    const struct weir_value v = weir_adapted_linear(&b->adapted, &one, x, NULL, "%s.to_v", prefix);
     return weir_program_concat(b->p, weir_program_concat(b->p, q, k), v);
 }
 
@@ -219,8 +217,9 @@ static struct weir_value feed_forward(struct weir_sana_build *b, struct weir_val
     y = weir_program_depthwise_conv(
         b->p, weir_params_depthwise_conv(b->params, 2 * c->hidden, CONV_KERNEL, true, "%s.conv_depth", prefix), y,
         true);
-    return weir_program_linear(b->p, weir_params_linear(b->params, &point, "%s.conv_point", prefix), y,
-                               &(struct weir_linear_call){ .residual = h, .gate = m, .gate_vector = GATE_FEED });
+    return weir_adapted_linear(&b->adapted, &point, y,
+                               &(struct weir_linear_call){ .residual = h, .gate = m, .gate_vector = GATE_FEED },
+                               "%s.conv_point", prefix);
 }
 
 struct weir_value weir_sana_block(struct weir_sana_build *b, struct weir_value h, uint32_t index)
@@ -282,8 +281,7 @@ static struct weir_value project_text(struct weir_sana_build *b, struct weir_val
     const struct weir_linear_params stack = {
         .in = width, .out = 2 * inner, .bias = true, .parts = 2, .part = { "to_k", "to_v" }
     };
-    if (!b->config->qk_norm)
-        return weir_program_linear(b->p, weir_params_linear(b->params, &stack, "%s", prefix), text, NULL);
+    if (!b->config->qk_norm) return weir_adapted_linear(&b->adapted, &stack, text, NULL, "%s", prefix);
     struct weir_value k = linear(b, text, width, inner, NULL, prefix, "to_k");
     k = rms_norm(b, k, inner, prefix, "norm_k");
     return weir_program_concat(b->p, k, linear(b, text, width, inner, NULL, prefix, "to_v"));

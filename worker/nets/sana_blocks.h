@@ -6,10 +6,9 @@
 #ifndef WEIR_WORKER_NETS_SANA_BLOCKS_H
 #define WEIR_WORKER_NETS_SANA_BLOCKS_H
 
+#include "worker/nets/adapters.h"
 #include "worker/nets/sana_transformer.h"
 #include "worker/nets/sine_positions.h"
-
-struct weir_params;
 
 #define WEIR_SANA_SLOT_NAME_BYTES WEIR_SANA_TRANSFORMER_SLOT_NAME_BYTES
 
@@ -20,10 +19,11 @@ struct weir_sana_build {
     struct weir_sine_positions *positions; /* or NULL */
     struct weir_program *p;
     enum weir_dtype dtype;
-    const char *slots;         /* how the names of the text's slots begin */
-    struct weir_value time;    /* [R, 1, 1, 1, 6 width]: what a block adds to its table */
-    struct weir_value lengths; /* i32 [R]: real tokens of the text */
-    struct weir_dims text;     /* of a key/value slot */
+    const char *slots;           /* how the names of the text's slots begin */
+    struct weir_adapted adapted; /* what linears are asked for by; a ControlNet has no adapters */
+    struct weir_value time;      /* [R, 1, 1, 1, 6 width]: what a block adds to its table */
+    struct weir_value lengths;   /* i32 [R]: real tokens of the text */
+    struct weir_dims text;       /* of a key/value slot */
     uint32_t next_slot;
 };
 

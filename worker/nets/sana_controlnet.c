@@ -1,7 +1,6 @@
 #include "worker/nets/sana_controlnet.h"
 
 #include "worker/config.h"
-#include "worker/nets/params.h"
 #include "worker/nets/sana_blocks.h"
 
 #include <stdio.h>
@@ -39,7 +38,8 @@ static struct weir_sana_build build_of(const struct weir_sana_controlnet *net, s
                                      .positions = net->positions,
                                      .p = p,
                                      .dtype = net->dtype,
-                                     .slots = SLOTS };
+                                     .slots = SLOTS,
+                                     .adapted = weir_adapted_begin(p, net->params, NULL) };
 }
 
 static const struct weir_packed *square(const struct weir_sana_controlnet *net, const char *name)

@@ -1,7 +1,6 @@
 #include "worker/nets/sana_blocks.h"
 
 #include "worker/config.h"
-#include "worker/nets/params.h"
 #include "worker/nets/sana_controlnet.h"
 
 #include <stdlib.h>
@@ -27,21 +26,23 @@ enum weir_status weir_sana_transformer_config_read(const struct weir_config *con
     return weir_sana_config_read(config, LAYERS_DEFAULT, out, error);
 }
 
-static struct weir_sana_build build_of(const struct weir_sana_transformer *net, struct weir_program *p)
+static struct weir_sana_build build_of(const struct weir_sana_transformer *net, struct weir_program *p,
+                                       const struct weir_adapters *adapters)
 {
     return (struct weir_sana_build){ .config = &net->config,
                                      .params = net->params,
                                      .positions = net->positions,
                                      .p = p,
                                      .dtype = net->dtype,
-                                     .slots = SLOTS };
+                                     .slots = SLOTS,
+                                     .adapted = weir_adapted_begin(p, net->params, adapters) };
 }
 
 struct weir_value weir_sana_transformer_build_step(const struct weir_sana_transformer *net, struct weir_program *p,
                                                    const struct weir_sana_transformer_step *step)
 {
     const struct weir_sana_transformer_config *c = &net->config;
-    struct weir_sana_build b = build_of(net, p);
+    struct weir_sana_build b = build_of(net, p, step->adapters);
     b.lengths = step->lengths;
     b.text = (struct weir_dims){ weir_program_dims(p, step->x).rows, 1, 1, step->tokens, 2 * weir_sana_cross_inner(c) };
     const struct weir_value e = weir_sana_time_embedding(&b, step->t, step->guidance);
@@ -56,13 +57,14 @@ struct weir_value weir_sana_transformer_build_step(const struct weir_sana_transf
         weir_program_table_add(p, weir_params_table(net->params, OUT_VECTORS, c->width, "scale_shift_table"), e);
     const struct weir_linear_params out = { .in = c->width, .out = c->out_channels, .bias = true };
     h = weir_program_modulated_norm(p, h, m, SHIFT_OUT, SCALE_OUT, OUT_NORM_EPS);
-    return weir_program_linear(p, weir_params_linear(net->params, &out, "proj_out"), h, NULL);
+    return weir_adapted_linear(&b.adapted, &out, h, NULL, "proj_out");
 }
 
 struct weir_value weir_sana_transformer_build_prepare(const struct weir_sana_transformer *net, struct weir_program *p,
-                                                      uint32_t rows, uint32_t tokens)
+                                                      uint32_t rows, uint32_t tokens,
+                                                      const struct weir_adapters *adapters)
 {
-    struct weir_sana_build b = build_of(net, p);
+    struct weir_sana_build b = build_of(net, p, adapters);
     const struct weir_dims dims = { rows, 1, 1, tokens, net->config.caption_channels };
     const struct weir_value text = weir_program_input(p, "text", net->dtype, &dims);
     weir_sana_text(&b, text);
@@ -87,7 +89,7 @@ static enum weir_status load(struct weir_sana_transformer *net, struct weir_erro
     enum weir_status status = WEIR_OK;
     struct weir_program *p = NULL;
     WEIR_TRY(weir_params_program(net->params, &p, error));
-    weir_sana_transformer_build_prepare(net, p, 1, 1);
+    weir_sana_transformer_build_prepare(net, p, 1, 1, NULL);
     weir_sana_transformer_build_step(net, p, &(struct weir_sana_transformer_step){ .tokens = 1 });
     WEIR_TRY(weir_params_status(net->params, error));
     weir_params_seal(net->params);
@@ -135,6 +137,11 @@ void weir_sana_transformer_close(struct weir_sana_transformer **net_p)
 const struct weir_sana_transformer_config *weir_sana_transformer_config_of(const struct weir_sana_transformer *net)
 {
     return &net->config;
+}
+
+const struct weir_params *weir_sana_transformer_params(const struct weir_sana_transformer *net)
+{
+    return net->params;
 }
 
 uint64_t weir_sana_transformer_weight_bytes(const struct weir_sana_transformer *net)

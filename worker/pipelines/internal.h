@@ -4,21 +4,25 @@
 
 #include "kernels/program.h"
 #include "worker/nets/bands.h"
+#include "worker/nets/lora.h"
 #include "worker/pipelines/pipeline.h"
 #include "worker/samplers/sampler.h"
 
 #include <pthread.h>
 
 #define WEIR_PIPELINE_COMPONENTS_MAX 8
+#define WEIR_PIPELINE_SLOT_NAME_BYTES 32
 
 /* What a family says. A `net` is a stage's network on a device; the driver only hands it back.
- * The programs' names: text: input "ids" i32 [R, 1, 1, L, 1], output "embedding". prepare: input "text" [R, 1, 1, L,
- * C], and of a model that looks at a picture "control_latents" f32 [1, C, 1, H W, 1] and "control_scale" f32 [R, 1, 1,
- * 1, any]; every output, and "control_scale", is an extern of step by the same name. encode: input "picture" f32 [1, 1,
- * H, W, 3], output "z" [1, 1, h, w, C]. step: externs "latents" and "previous" f32 [items, C, T, H W,
- * 1], inputs "t" [R], "guidance" [items] (when guided, or where the network is told it), "lengths" i32 [R] (where
- * embeddings count their tokens), "k" [items, coefficients]: of sampler_step, and of latents_pack_scaled where a sampler
- * scales what the network is given. decode: input "z" f32 [frames, C, 1, h w, 1], outputs "picture" and "rgb". In bands:
+ * The programs' names: text: input "ids" i32 [R, 1, 1, L, 1], output "embedding". prepare, of one item: input "text" [R,
+ * 1, 1, L, C], and of a model that looks at a picture "control_latents" f32 [1, C, 1, H W, 1] and "control_scale" f32
+ * [R, 1, 1, 1, any]; every output, and "control_scale", is an extern of step by the same name, which has the rows of all
+ * items. encode: input "picture" f32 [1, 1, H, W, 3], output "z" [1, 1, h, w, C]. step, R = items * copies (rows as in
+ * pipeline.h): externs "latents" and "previous" f32 [items, C, T, H W, 1], inputs "t" [R], "guidance" [items] (when
+ * guided, or where the network is told it), "lengths" i32 [R] (where embeddings count their tokens), "k" [items,
+ * coefficients]: of sampler_step, and of latents_pack_scaled where a sampler scales what the network is given. With
+ * adapters prepare and step have the extern of nets/adapters.h. decode:
+ * input "z" f32 [frames, C, 1, h w, 1], outputs "picture" and "rgb". In bands:
  * first "z" of one frame to output "cut" of bands.height rows, then extern "x", a window of those rows from any of them
  * on, to "picture" and "rgb", bands.scale rows for each. */
 
@@ -51,10 +55,14 @@ struct weir_pipeline_family {
     uint64_t (*net_bytes)(enum weir_pipeline_stage stage, const void *net);
 
     void (*build_text)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p, uint32_t tokens);
+    /* Of one item. Adapters: those of its rows, count 0: none. */
     void (*build_prepare)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
-                          const struct weir_item *item);
+                          const struct weir_item *item, const struct weir_adapters *adapters);
+    /* For so many items of that item's shape. */
     void (*build_step)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
-                       const struct weir_item *item);
+                       const struct weir_item *item, uint32_t items, const struct weir_adapters *adapters);
+    /* The denoiser's layers, of which adapters name linears. */
+    const struct weir_params *(*adapted_params)(const void *net);
     void (*build_decode)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
                          const struct weir_item *item, uint32_t frames);
     /* How one frame's decode is cut, and its two programs; both NULL in a family that never cuts. */
@@ -86,6 +94,14 @@ struct weir_pipeline {
     char text_digest[WEIR_SHA256_HEX_BYTES];
 };
 
+/* pipeline.h */
+struct weir_factors {
+    struct weir_adapter_shape shape;
+    float *values; /* `bytes` of them, laid out as nets/adapters.h says */
+    size_t bytes;  /* 0: they change nothing */
+    size_t use_count;
+};
+
 extern const struct weir_pipeline_family weir_pipeline_modelscope;
 extern const struct weir_pipeline_family weir_pipeline_sana;
 extern const struct weir_pipeline_family weir_pipeline_sana_control;
@@ -106,6 +122,10 @@ enum weir_status weir_run_write(struct weir_run *run, size_t offset, const void 
                                 struct weir_error *error);
 /* Waits for all that was queued, then for the copy. */
 enum weir_status weir_run_read(struct weir_run *run, size_t offset, void *host, size_t bytes, struct weir_error *error);
+/* Another arena of so many bytes, which begins with the first `keep` of the old one. Does nothing before start. */
+enum weir_status weir_run_enlarge(struct weir_run *run, size_t keep, size_t bytes, struct weir_error *error);
+/* Queued: both lie in the arena and do not overlap. */
+enum weir_status weir_run_copy(struct weir_run *run, size_t to, size_t from, size_t bytes, struct weir_error *error);
 enum weir_status weir_run_program(struct weir_run *run, const struct weir_program *program, size_t offset,
                                   const struct weir_binding *bindings, size_t binding_count, struct weir_error *error);
 
@@ -113,7 +133,8 @@ enum weir_status weir_run_program(struct weir_run *run, const struct weir_progra
 enum weir_status weir_text_plan(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
                                 struct weir_text **out, struct weir_error *error);
 enum weir_status weir_denoiser_plan(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
-                                    const struct weir_item *item, struct weir_denoiser **out, struct weir_error *error);
+                                    const struct weir_item *item, uint32_t seats, struct weir_denoiser **out,
+                                    struct weir_error *error);
 enum weir_status weir_encoder_plan(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
                                    const struct weir_item *item, struct weir_encoder **out, struct weir_error *error);
 enum weir_status weir_decoder_plan(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,

@@ -206,6 +206,30 @@ cleanup:
     return status;
 }
 
+uint64_t weir_item_lora_bytes(const struct weir_item *item)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < item->lora_count; i++) bytes += item->loras[i].bytes;
+    return bytes;
+}
+
+static enum weir_status check_loras(const struct weir_model_facts *facts, const struct weir_item *item,
+                                    struct weir_error *error)
+{
+    if (item->lora_count && !facts->loras)
+        return weir_fail(error, WEIR_UNSUPPORTED, "--lora: models of the family %s take none", facts->family);
+    if (item->lora_count > WEIR_ITEM_LORAS_MAX)
+        return weir_fail(error, WEIR_TOO_LARGE, "--lora: %u adapters; the most is %d", item->lora_count,
+                         WEIR_ITEM_LORAS_MAX);
+    for (uint32_t i = 0; i < item->lora_count; i++) {
+        const double weight = item->loras[i].weight;
+        if (!(fabs(weight) <= WEIR_ITEM_LORA_WEIGHT_MAX))
+            return weir_fail(error, WEIR_BAD_ARGUMENT, "--lora: the weight of adapter %u is %g; %g to %g is allowed",
+                             i + 1, weight, -WEIR_ITEM_LORA_WEIGHT_MAX, WEIR_ITEM_LORA_WEIGHT_MAX);
+    }
+    return WEIR_OK;
+}
+
 enum weir_status weir_item_check(const struct weir_model_facts *facts, const struct weir_item *item,
                                  struct weir_error *error)
 {
@@ -221,7 +245,8 @@ enum weir_status weir_item_check(const struct weir_model_facts *facts, const str
                                       .strength = item->has_start ? item->strength : (double)NAN };
     if ((unsigned)item->sampler >= WEIR_ITEM_SAMPLER_COUNT)
         return weir_fail(error, WEIR_BAD_ARGUMENT, "--sampler has the number %d, which names none", (int)item->sampler);
-    const enum weir_status status = check_sampler(facts, (size_t)item->sampler, error);
+    enum weir_status status = check_sampler(facts, (size_t)item->sampler, error);
+    if (status == WEIR_OK) status = check_loras(facts, item, error);
     if (status != WEIR_OK) return status;
     if ((unsigned)item->noise >= WEIR_ITEM_NOISE_COUNT)
         return weir_fail(error, WEIR_BAD_ARGUMENT, "--noise has the number %d, which names none", (int)item->noise);

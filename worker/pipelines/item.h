@@ -31,6 +31,8 @@
 #define WEIR_ITEM_GUIDANCE_MAX 1000.0
 #define WEIR_ITEM_CONTROL_SCALE_MAX 10.0
 #define WEIR_ITEM_NAME_BYTES 16
+#define WEIR_ITEM_LORAS_MAX 8
+#define WEIR_ITEM_LORA_WEIGHT_MAX 100.0
 
 /* X(SYMBOL, name on the command line) ; numbers travel on the wire: append only. */
 #define WEIR_ITEM_SAMPLER_TABLE(X)                                                                                     \
@@ -63,6 +65,7 @@ struct weir_model_facts {
     uint32_t width, height, frames, steps, fps; /* defaults */
     uint32_t frames_max;
     double guidance;
+    bool loras;                     /* the denoiser takes low-rank adapters */
     bool guidance_inside;           /* the network is told its guidance: never a second row, no negative text */
     enum weir_item_sampler sampler; /* WEIR_ITEM_SAMPLER_COUNT: the folder's own scheduler is not offered, name one */
     uint32_t samplers;              /* bit i: enum weir_item_sampler i fits the networks of this family */
@@ -92,6 +95,13 @@ struct weir_item_wish {
                               .control_scale = (double)NAN,                                                            \
                               .strength = (double)NAN })
 
+/* A low-rank adapter of the denoiser. */
+struct weir_item_lora {
+    uint8_t digest[WEIR_SHA256_BYTES]; /* SHA-256 of its file */
+    uint64_t bytes;                    /* of the file */
+    double weight;                     /* its products count so many times; 0 changes nothing, to the byte */
+};
+
 /* What an item's pixels depend on, beside the model, the texts and the numerics class. */
 struct weir_item {
     uint32_t width, height, frames, steps, fps;
@@ -103,7 +113,12 @@ struct weir_item {
     uint8_t control[WEIR_SHA256_BYTES]; /* of the file with the picture that the network looks at; 0 without one */
     uint8_t start[WEIR_SHA256_BYTES];   /* of the one it begins at */
     double control_scale, strength;     /* 0 without one; strength is over 0, to 1: the share of the way to be gone */
+    uint32_t lora_count;                /* none when resolved: the caller's to fill in */
+    struct weir_item_lora loras[WEIR_ITEM_LORAS_MAX];
 };
+
+/* Of the files of all its adapters. */
+uint64_t weir_item_lora_bytes(const struct weir_item *item);
 
 enum weir_status weir_item_resolve(const struct weir_model_facts *facts, const struct weir_item_wish *wish,
                                    struct weir_item *out, struct weir_error *error);

@@ -123,6 +123,7 @@ static enum weir_status fill_facts(const struct weir_model_dir *model, const str
                                       .size_multiple = s->vae.factor,
                                       .latent_channels = s->vae.latent_channels,
                                       .latent_factor = s->vae.factor,
+                                      .loras = true,
                                       .text_tokens = window ? window : s->text.positions,
                                       .text_rows = window ? window : s->text.positions,
                                       .text_channels = s->text.width,
@@ -249,31 +250,31 @@ static void build_text(const struct weir_pipeline *pipeline, const void *net, st
 }
 
 static void build_prepare(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
-                          const struct weir_item *item)
+                          const struct weir_item *item, const struct weir_adapters *adapters)
 {
     const uint32_t rows = weir_item_guided(&pipeline->facts, item) ? 2 : 1;
-    weir_unet3d_build_prepare(net, p, rows, pipeline->facts.text_tokens);
+    weir_unet3d_build_prepare(net, p, rows, pipeline->facts.text_tokens, adapters);
 }
 
 static void build_step(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
-                       const struct weir_item *item)
+                       const struct weir_item *item, uint32_t items, const struct weir_adapters *adapters)
 {
     const struct weir_model_facts *facts = &pipeline->facts;
     const uint32_t height = item->height / facts->latent_factor, width = item->width / facts->latent_factor;
     const uint32_t channels = facts->latent_channels, copies = weir_item_guided(facts, item) ? 2 : 1;
-    const struct weir_dims latents = { 1, channels, item->frames, height * width, 1 };
-    const struct weir_dims packed = { copies, item->frames, height, width, channels };
-    const struct weir_dims t_dims = { copies, 1, 1, 1, 1 }, one = { 1, 1, 1, 1, 1 };
-    const struct weir_dims k_dims = { 1, 1, 1, 1, WEIR_SAMPLER_COEFFICIENTS };
+    const struct weir_dims latents = { items, channels, item->frames, height * width, 1 };
+    const struct weir_dims packed = { items * copies, item->frames, height, width, channels };
+    const struct weir_dims t_dims = { items * copies, 1, 1, 1, 1 }, item_dims = { items, 1, 1, 1, 1 };
+    const struct weir_dims k_dims = { items, 1, 1, 1, WEIR_SAMPLER_COEFFICIENTS };
     struct weir_value scale = { 0 };
 
     const struct weir_value x = weir_program_extern(p, "latents", WEIR_F32, &latents);
     const struct weir_value previous = weir_program_extern(p, "previous", WEIR_F32, &latents);
     const struct weir_value t = weir_program_input(p, "t", WEIR_F32, &t_dims);
     const struct weir_value k = weir_program_input(p, "k", WEIR_F32, &k_dims);
-    if (copies == 2) scale = weir_program_input(p, "guidance", WEIR_F32, &one);
+    if (copies == 2) scale = weir_program_input(p, "guidance", WEIR_F32, &item_dims);
     const struct weir_value in = weir_program_latents_pack(p, x, copies, 1, &packed);
-    const struct weir_value noise = weir_unet3d_build_step(net, p, in, t, facts->text_tokens);
+    const struct weir_value noise = weir_unet3d_build_step(net, p, in, t, facts->text_tokens, adapters);
     weir_program_sampler_step(p, x, weir_program_guidance(p, noise, scale, copies), previous, k);
 }
 
@@ -290,6 +291,11 @@ static void build_decode(const struct weir_pipeline *pipeline, const void *net, 
         weir_autoencoder_kl_build_decode(net, p, weir_program_latents_pack(p, z, 1, factor, &packed));
     weir_program_output(p, "picture", picture);
     weir_program_output(p, "rgb", weir_program_to_rgb8(p, picture, false));
+}
+
+static const struct weir_params *adapted_params(const void *net)
+{
+    return weir_unet3d_params(net);
 }
 
 static uint32_t slot_count(const void *net)
@@ -326,6 +332,7 @@ const struct weir_pipeline_family weir_pipeline_modelscope = {
     .build_prepare = build_prepare,
     .build_step = build_step,
     .build_decode = build_decode,
+    .adapted_params = adapted_params,
     .slot_count = slot_count,
     .slot_name = slot_name,
     .picture_channels = picture_channels,

@@ -259,10 +259,21 @@ enum weir_status weir_pipeline_net(const struct weir_pipeline *pipeline, enum we
                      weir_pipeline_stage_name(stage));
 }
 
+enum weir_status weir_pipeline_lora(const struct weir_pipeline *pipeline, const void *bytes, size_t count,
+                                    const char *label, struct weir_lora **out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    void *net;
+    WEIR_TRY(weir_pipeline_net(pipeline, WEIR_PIPELINE_DENOISE, &net, error));
+    WEIR_TRY(weir_lora_parse(bytes, count, label, pipeline->family->adapted_params(net), out, error));
+cleanup:
+    return status;
+}
+
 /* ---- memory ---- */
 
 static enum weir_status plan_run(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
-                                 enum weir_pipeline_stage stage, const struct weir_item *item,
+                                 enum weir_pipeline_stage stage, const struct weir_item *item, uint32_t seats,
                                  struct weir_pipeline_memory *out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
@@ -277,7 +288,7 @@ static enum weir_status plan_run(struct weir_pipeline *pipeline, struct weir_dev
         out->arena = weir_text_bytes(text) - out->host;
         break;
     case WEIR_PIPELINE_DENOISE:
-        WEIR_TRY(weir_denoiser_plan(pipeline, device, net, item, &denoiser, error));
+        WEIR_TRY(weir_denoiser_plan(pipeline, device, net, item, seats, &denoiser, error));
         out->host = weir_denoiser_host_bytes(denoiser);
         out->arena = weir_denoiser_bytes(denoiser) - out->host;
         break;
@@ -300,9 +311,9 @@ cleanup:
     return status;
 }
 
-enum weir_status weir_pipeline_plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
-                                           enum weir_pipeline_stage stage, const struct weir_item *item,
-                                           struct weir_pipeline_memory *out, struct weir_error *error)
+static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
+                                    enum weir_pipeline_stage stage, const struct weir_item *item, uint32_t seats,
+                                    struct weir_pipeline_memory *out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     const struct weir_pipeline_family *family = pipeline->family;
@@ -313,11 +324,25 @@ enum weir_status weir_pipeline_plan_memory(struct weir_pipeline *pipeline, struc
     WEIR_TRY(check_stage(pipeline, stage, error));
     if (!loaded) WEIR_TRY(family->net_open(pipeline, device, stage, true, &shapes, error));
     const void *net = loaded ? pipeline->nets[stage] : shapes;
-    WEIR_TRY(plan_run(pipeline, device, net, stage, item, out, error));
+    WEIR_TRY(plan_run(pipeline, device, net, stage, item, seats, out, error));
     out->weights = family->net_bytes(stage, net);
 cleanup:
     if (shapes) family->net_close(stage, shapes);
     return status;
+}
+
+enum weir_status weir_pipeline_plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
+                                           enum weir_pipeline_stage stage, const struct weir_item *item,
+                                           struct weir_pipeline_memory *out, struct weir_error *error)
+{
+    return plan_memory(pipeline, device, stage, item, 1, out, error);
+}
+
+enum weir_status weir_pipeline_plan_denoise(struct weir_pipeline *pipeline, struct weir_device *device,
+                                            const struct weir_item *item, uint32_t seats,
+                                            struct weir_pipeline_memory *out, struct weir_error *error)
+{
+    return plan_memory(pipeline, device, WEIR_PIPELINE_DENOISE, item, seats, out, error);
 }
 
 /* ---- what every run is made of ---- */
@@ -351,6 +376,24 @@ void weir_run_stop(struct weir_run *run)
     *run = (struct weir_run){ 0 };
 }
 
+enum weir_status weir_run_enlarge(struct weir_run *run, size_t keep, size_t bytes, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    void *larger = NULL, *old = run->arena;
+    if (!run->stream) return WEIR_OK;
+    const struct weir_device_table *table = run->device->table;
+    WEIR_TRY(table->memory_alloc(run->device, bytes, &larger, error));
+    status = table->copy(run->stream, larger, old, keep);
+    if (status != WEIR_OK)
+        WEIR_TRY(weir_fail(error, status, "device %s: copying %zu bytes over failed", table->name, keep));
+    WEIR_TRY(table->stream_sync(run->stream, error));
+    run->arena = larger;
+    larger = old;
+cleanup:
+    if (larger) table->memory_free(run->device, larger);
+    return status;
+}
+
 enum weir_status weir_run_write(struct weir_run *run, size_t offset, const void *host, size_t bytes,
                                 struct weir_error *error)
 {
@@ -366,6 +409,14 @@ enum weir_status weir_run_read(struct weir_run *run, size_t offset, void *host, 
     if (status != WEIR_OK)
         return weir_fail(error, status, "device %s: copying %zu bytes out failed", run->device->table->name, bytes);
     return run->device->table->stream_sync(run->stream, error);
+}
+
+enum weir_status weir_run_copy(struct weir_run *run, size_t to, size_t from, size_t bytes, struct weir_error *error)
+{
+    const enum weir_status status = run->device->table->copy(run->stream, run->arena + to, run->arena + from, bytes);
+    return status == WEIR_OK
+               ? WEIR_OK
+               : weir_fail(error, status, "device %s: copying %zu bytes over failed", run->device->table->name, bytes);
 }
 
 enum weir_status weir_run_program(struct weir_run *run, const struct weir_program *program, size_t offset,

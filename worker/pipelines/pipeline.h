@@ -9,11 +9,12 @@
  *   WEIR_TRY(weir_pipeline_open(model, &pipeline, error));
  *   WEIR_TRY(weir_item_resolve(weir_pipeline_facts(pipeline), &wish, &item, error));
  *   WEIR_TRY(weir_pipeline_load(pipeline, device, WEIR_PIPELINE_DENOISE, error));
- *   WEIR_TRY(weir_denoiser_create(pipeline, &item, &denoiser, error));      plans; weir_denoiser_bytes() says how much
- *   WEIR_TRY(weir_denoiser_begin(denoiser, &item, &input, NULL, error));   takes the memory, once
- *   while (weir_denoiser_step_index(denoiser) < weir_denoiser_step_count(denoiser))
+ *   WEIR_TRY(weir_denoiser_create(pipeline, &item, 1, &denoiser, error));   plans; weir_denoiser_bytes() says how much
+ *   WEIR_TRY(weir_denoiser_begin(denoiser, &item, &input, NULL, &seat, error)); takes the memory, once
+ *   while (weir_denoiser_step_index(denoiser, seat) < weir_denoiser_step_count(denoiser, seat))
  *       WEIR_TRY(weir_denoiser_step(denoiser, error));
- *   WEIR_TRY(weir_denoiser_read(denoiser, latents, NULL, error));
+ *   WEIR_TRY(weir_denoiser_read(denoiser, seat, latents, NULL, error));
+ *   WEIR_TRY(weir_denoiser_leave(denoiser, seat, error));
  *
  * What passes between stages is host memory, f32, the same on every device:
  *   embedding  [2, text_rows, text_channels] when the item is guided, negative text first; else [1, ...]
@@ -21,7 +22,8 @@
  *   frames     [count, height, width, 3] uint8
  *
  * Same bytes  an output depends on the texts, the item, the model and the numerics class alone: not on what was run
- *             before in the same handle, on how decode cuts its frames, nor on where a denoise run was resumed
+ *             before in the same handle, on how decode cuts its frames, on where a denoise run was resumed, nor on the
+ *             items that were denoised beside it, when they came and went, and in which seat it sat
  * Memory      every handle owns what it made; a pipeline outlives its runs, the model its pipeline, the device both
  * Errors      BAD_MODEL, UNSUPPORTED (the words name file, key and value), NO_MEMORY (with the bytes), IO, DEVICE
  * Threads     open, load, unload and close on one thread; a loaded stage is read-only and shared by any number of runs;
@@ -32,6 +34,7 @@
 
 #include "kernels/device.h"
 #include "proto/base/bytes.h"
+#include "worker/nets/lora.h"
 #include "worker/pipelines/item.h"
 
 struct weir_model_dir;
@@ -93,6 +96,10 @@ struct weir_pipeline_memory {
 enum weir_status weir_pipeline_plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
                                            enum weir_pipeline_stage stage, const struct weir_item *item,
                                            struct weir_pipeline_memory *out, struct weir_error *error);
+/* The same for denoise with so many seats; weir_pipeline_plan_memory is for one. */
+enum weir_status weir_pipeline_plan_denoise(struct weir_pipeline *pipeline, struct weir_device *device,
+                                            const struct weir_item *item, uint32_t seats,
+                                            struct weir_pipeline_memory *out, struct weir_error *error);
 
 /* ---- weights on a device ---- */
 
@@ -117,9 +124,32 @@ uint64_t weir_text_bytes(const struct weir_text *text);
 enum weir_status weir_text_run(struct weir_text *text, const char *words, bool is_negative, float *out,
                                struct weir_error *error);
 
-/* ---- denoise: from noise to latents, a step at a time ---- */
+/* ---- adapters ---- */
 
+/* Reads a LoRA file for the pipeline's denoiser, which is loaded: nets/lora.h. Good for as long as the pipeline is open.
+ */
+enum weir_status weir_pipeline_lora(const struct weir_pipeline *pipeline, const void *bytes, size_t count,
+                                    const char *label, struct weir_lora **out, struct weir_error *error);
+
+/* What the adapters of one item are together: which linears, at which rank, and the matrices, in host memory,
+ * which the plan of a denoise run counts for each seat. Keeps no hold on the adapters. The denoiser is loaded. */
+struct weir_factors;
+enum weir_status weir_factors_create(const struct weir_pipeline *pipeline, const struct weir_lora_use *uses,
+                                     size_t count, struct weir_factors **out, struct weir_error *error);
+void weir_factors_destroy(struct weir_factors **factors_p);
+
+/* ---- denoise: from noise to latents, a step at a time, several items at once ---- */
+
+/* A denoiser holds up to `seats` items of one shape: latents of the same size, all guided or none. Each has its own
+ * texts, seed, steps, guidance, sampler, adapters and state; a step advances all of them in one run of the network. Items come
+ * and go between steps, in any order.
+ *
+ * Rows   what a program sees: the items that are seated lie one behind the other, without a gap; row i * copies + c of
+ *        every value belongs to item i of them, c = 0..copies-1 (copies 2 when guided: negative, then positive). So an
+ *        item's rows are contiguous. Who leaves is replaced by the last: an item's place may change between steps, its
+ *        seat does not */
 struct weir_denoiser;
+#define WEIR_DENOISER_SEATS_MAX 16
 
 /* Where a run stands: all that a checkpoint keeps beside the item. Noise that a sampler adds on the way is not kept: it
  * is drawn again from the item's seed. */
@@ -129,43 +159,53 @@ struct weir_denoiser_state {
     const float *previous; /* as many: the data prediction of the last step; NULL where the sampler never looks back */
 };
 
-/* Planned for the item's width, height, frames, and whether it is guided. */
-enum weir_status weir_denoiser_create(struct weir_pipeline *pipeline, const struct weir_item *item,
+/* How many steps an item takes (mostly item->steps), and whether a checkpoint of it must hold `previous`. */
+enum weir_status weir_pipeline_walk(const struct weir_pipeline *pipeline, const struct weir_item *item, uint32_t *steps,
+                                    bool *looks_back, struct weir_error *error);
+
+/* Planned for the item's width, height, frames, whether it is guided, and in each seat adapters from files of as many bytes
+ * as the item's (what they adapt is not known yet: every linear); seats 1..WEIR_DENOISER_SEATS_MAX. The program
+ * for all seats is planned here, those for fewer items when first needed. */
+enum weir_status weir_denoiser_create(struct weir_pipeline *pipeline, const struct weir_item *item, uint32_t seats,
                                       struct weir_denoiser **out, struct weir_error *error);
 void weir_denoiser_destroy(struct weir_denoiser **denoiser_p);
 uint64_t weir_denoiser_bytes(const struct weir_denoiser *denoiser);
+uint32_t weir_denoiser_seats(const struct weir_denoiser *denoiser);
+uint32_t weir_denoiser_seated(const struct weir_denoiser *denoiser); /* seats that are taken */
 /* True when this handle can run that item as it is. */
 bool weir_denoiser_fits(const struct weir_denoiser *denoiser, const struct weir_item *item);
+/* Of files of adapters, for which memory was planned in every seat. */
+uint64_t weir_denoiser_lora_bytes(const struct weir_denoiser *denoiser);
 
-/* What an item is made from: all of it is copied by begin. */
+/* What an item is made from: all of it is copied by begin, but for `factors`, which are borrowed until it leaves. */
 struct weir_denoiser_input {
     const float *embedding;
     const float *control; /* latents of the picture that the network looks at; NULL where the item has none */
     const float *start;   /* of the picture it begins at; NULL where it has none, or with a state */
+    const struct weir_factors *factors; /* of its adapters; NULL where it has none */
 };
 
-/* Starts an item: draws its noise (state NULL) or takes up a checkpoint. Drops what was in progress. The first begin
- * allocates; later ones do not.
- * Errors   BAD_ARGUMENT: the item does not fit, a picture's latents are missing, or the state has a step over the count
- *          or lacks `previous`;
- *          BAD_FILE: the embedding counts no such number of tokens */
+/* Seats an item: draws its noise (state NULL) or takes up a checkpoint. The first begin allocates; later ones do not, but
+ * for adapters that take more than was planned. The seat is the item's until it leaves; on an error nobody was seated, and
+ * who sits is as he was.
+ * Errors   BAD_ARGUMENT: the item does not fit, no seat is free, a picture's latents are missing, `factors` are of another
+ *          number of adapters, or the state has a step over the count or lacks `previous`; BAD_FILE: the embedding counts
+ *          no such number of tokens */
 enum weir_status weir_denoiser_begin(struct weir_denoiser *denoiser, const struct weir_item *item,
                                      const struct weir_denoiser_input *input, const struct weir_denoiser_state *state,
-                                     struct weir_error *error);
-/* The steps that the item will take and whether a checkpoint of it holds `previous`: what the two calls below say of an
- * item begun. */
-enum weir_status weir_pipeline_walk(const struct weir_pipeline *pipeline, const struct weir_item *item, uint32_t *steps,
-                                    bool *looks_back, struct weir_error *error);
-/* Of the item begun: mostly item->steps, of which an item that begins at a picture leaves some out. */
-uint32_t weir_denoiser_step_count(const struct weir_denoiser *denoiser);
-uint32_t weir_denoiser_step_index(const struct weir_denoiser *denoiser); /* steps done */
-/* True when a checkpoint of this item must hold `previous`. */
-bool weir_denoiser_looks_back(const struct weir_denoiser *denoiser);
-/* One step. Blocks until it is done. DEVICE: the item is lost, begin it again. */
+                                     uint32_t *seat, struct weir_error *error);
+/* Of the item in that seat; a seat that nobody has is our own fault and asserts. The steps are mostly item->steps, of which
+ * an item that begins at a picture leaves some out. */
+uint32_t weir_denoiser_step_count(const struct weir_denoiser *denoiser, uint32_t seat);
+uint32_t weir_denoiser_step_index(const struct weir_denoiser *denoiser, uint32_t seat); /* steps done */
+/* One step of all who sit. Blocks until it is done. BAD_ARGUMENT: nobody sits, or one has no step left. Any other error:
+ * all items are lost and all seats free. */
 enum weir_status weir_denoiser_step(struct weir_denoiser *denoiser, struct weir_error *error);
 /* Copies the state out: latents, and `previous` unless NULL. After the last step these are the final latents. */
-enum weir_status weir_denoiser_read(struct weir_denoiser *denoiser, float *latents, float *previous,
+enum weir_status weir_denoiser_read(struct weir_denoiser *denoiser, uint32_t seat, float *latents, float *previous,
                                     struct weir_error *error);
+/* Frees the seat. DEVICE: as in step. */
+enum weir_status weir_denoiser_leave(struct weir_denoiser *denoiser, uint32_t seat, struct weir_error *error);
 
 /* ---- encode: from a picture to latents ---- */
 

@@ -178,6 +178,7 @@ static enum weir_status fill_facts(struct weir_pipeline *pipeline, const struct 
         .bins = bins,
         .latent_channels = s->vae.latent_channels,
         .latent_factor = factor,
+        .loras = true,
         .text_tokens = WEIR_GEMMA_PROMPT_KEPT_MAX,
         .text_rows = WEIR_GEMMA_PROMPT_KEPT_MAX + 1,
         .text_channels = s->text.width,
@@ -392,28 +393,28 @@ static struct weir_value control_input(const struct weir_pipeline *pipeline, str
 }
 
 static void build_prepare(const struct weir_pipeline *pipeline, const void *opaque, struct weir_program *p,
-                          const struct weir_item *item)
+                          const struct weir_item *item, const struct weir_adapters *adapters)
 {
     const struct denoise_net *net = opaque;
     const uint32_t rows = weir_item_guided(&pipeline->facts, item) ? 2 : 1;
     const struct weir_value text =
-        weir_sana_transformer_build_prepare(net->transformer, p, rows, pipeline->facts.text_tokens);
+        weir_sana_transformer_build_prepare(net->transformer, p, rows, pipeline->facts.text_tokens, adapters);
     if (!net->controlnet) return;
     weir_sana_controlnet_build_prepare(net->controlnet, p, text, control_input(pipeline, p, rows, item));
 }
 
 static void build_step(const struct weir_pipeline *pipeline, const void *opaque, struct weir_program *p,
-                       const struct weir_item *item)
+                       const struct weir_item *item, uint32_t items, const struct weir_adapters *adapters)
 {
     const struct denoise_net *net = opaque;
     const struct weir_model_facts *facts = &pipeline->facts;
     const uint32_t copies = weir_item_guided(facts, item) ? 2 : 1;
     uint32_t dims[4];
     weir_item_latent_dims(facts, item, dims);
-    const struct weir_dims latents = { 1, dims[0], 1, dims[2] * dims[3], 1 };
-    const struct weir_dims packed = { copies, 1, dims[2], dims[3], dims[0] };
-    const struct weir_dims row_dims = { copies, 1, 1, 1, 1 }, one = { 1, 1, 1, 1, 1 };
-    const struct weir_dims k_dims = { 1, 1, 1, 1, WEIR_SAMPLER_COEFFICIENTS };
+    const struct weir_dims latents = { items, dims[0], 1, dims[2] * dims[3], 1 };
+    const struct weir_dims packed = { items * copies, 1, dims[2], dims[3], dims[0] };
+    const struct weir_dims row_dims = { items * copies, 1, 1, 1, 1 }, item_dims = { items, 1, 1, 1, 1 };
+    const struct weir_dims k_dims = { items, 1, 1, 1, WEIR_SAMPLER_COEFFICIENTS };
     struct weir_value scale = { 0 };
 
     const struct weir_value x = weir_program_extern(p, "latents", WEIR_F32, &latents);
@@ -422,8 +423,9 @@ static void build_step(const struct weir_pipeline *pipeline, const void *opaque,
     struct weir_sana_transformer_step step = { .t = weir_program_input(p, "t", WEIR_F32, &row_dims),
                                                .lengths = weir_program_input(p, "lengths", WEIR_I32, &row_dims),
                                                .tokens = facts->text_tokens,
-                                               .controlnet = net->controlnet };
-    if (copies == 2 || facts->guidance_inside) scale = weir_program_input(p, "guidance", WEIR_F32, &one);
+                                               .controlnet = net->controlnet,
+                                               .adapters = adapters };
+    if (copies == 2 || facts->guidance_inside) scale = weir_program_input(p, "guidance", WEIR_F32, &item_dims);
     if (facts->guidance_inside) {
         step.guidance = scale;
         step.x = weir_program_latents_pack_scaled(p, x, k, copies, 1, &packed);
@@ -492,6 +494,12 @@ static void build_encode(const struct weir_pipeline *pipeline, const void *net, 
     weir_program_output(p, "z", weir_autoencoder_dc_build_encode(net, p, x));
 }
 
+static const struct weir_params *adapted_params(const void *opaque)
+{
+    const struct denoise_net *net = opaque;
+    return weir_sana_transformer_params(net->transformer);
+}
+
 static uint32_t slot_count(const void *opaque)
 {
     const struct denoise_net *net = opaque;
@@ -521,7 +529,8 @@ static uint32_t picture_channels(const struct weir_pipeline *pipeline)
     .tokens = tokens, .net_open = net_open, .net_close = net_close, .net_bytes = net_bytes, .build_text = build_text,  \
     .build_prepare = build_prepare, .build_step = build_step, .build_decode = build_decode,                            \
     .decode_bands = decode_bands, .build_decode_bands = build_decode_bands, .build_encode = build_encode,              \
-    .slot_count = slot_count, .slot_name = slot_name, .picture_channels = picture_channels
+    .adapted_params = adapted_params, .slot_count = slot_count, .slot_name = slot_name,                                \
+    .picture_channels = picture_channels
 
 const struct weir_pipeline_family weir_pipeline_sana = {
     .name = "sana", .class_name = "SanaPipeline", .components = components, SHARED

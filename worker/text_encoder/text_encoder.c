@@ -1,7 +1,9 @@
 /* text: the prompt, and the negative one when the item is guided, to one `embedding` [copies, rows, channels], the
- * negative first. */
+ * negative first. Each text is looked for in the tenant's cache; what is not there is computed and put there. A task all
+ * of whose texts are there is done without the network. */
 #include "worker/link/artefact.h"
 #include "worker/stage.h"
+#include "worker/text_encoder/cache.h"
 
 #include <stdlib.h>
 
@@ -11,9 +13,10 @@ struct text_encoder {
 };
 
 static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
-                                    const struct weir_item *item, struct weir_pipeline_memory *out,
+                                    const struct weir_item *item, uint32_t seats, struct weir_pipeline_memory *out,
                                     struct weir_error *error)
 {
+    (void)seats;
     return weir_pipeline_plan_memory(pipeline, device, WEIR_PIPELINE_TEXT, item, out, error);
 }
 
@@ -47,11 +50,29 @@ static bool fits(const struct weir_open_stage *stage, const struct weir_item *it
     return true; /* a window of tokens has one shape */
 }
 
-static enum weir_status run(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
+/* From the cache, else by the network. *found: it is there; without an encoder it may not be. */
+static enum weir_status embed(const struct weir_stage_ground *ground, struct text_encoder *encoder,
+                              struct weir_task *task, const char *words, bool is_negative, float *out, bool *found,
+                              struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    struct text_encoder *encoder = (struct text_encoder *)stage;
-    const struct weir_model_facts *facts = weir_pipeline_facts(stage->ground->pipeline);
+    char key[WEIR_KEY_BYTES];
+    WEIR_TRY(weir_embedding_key(ground, task->lease->tenant, words, is_negative, key, error));
+    *found = weir_embedding_find(ground, key, out);
+    if (*found || !encoder) return WEIR_OK;
+    WEIR_TRY(weir_text_run(encoder->text, words, is_negative, out, error));
+    weir_embedding_keep(ground, key, out);
+    task->steps_run++;
+    *found = true;
+cleanup:
+    return status;
+}
+
+static enum weir_status compose(const struct weir_stage_ground *ground, struct text_encoder *encoder,
+                                struct weir_task *task, bool *is_done, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_model_facts *facts = weir_pipeline_facts(ground->pipeline);
     const Weir__Pb__JobSpec *spec = task->lease->spec;
     const bool guided = weir_item_guided(facts, &task->item);
     const char *texts[2] = { guided ? spec->negative : spec->prompt, spec->prompt };
@@ -63,18 +84,33 @@ static enum weir_status run(struct weir_open_stage *stage, struct weir_task *tas
     struct weir_output *output;
 
     const uint32_t dims[] = { copies, facts->text_rows, facts->text_channels };
+    *is_done = true;
     WEIR_TRY(weir_artefact_create(3, dims, &bytes, &byte_count, &values, &count, error));
-    for (uint32_t i = 0; i < copies; i++) {
+    for (uint32_t i = 0; i < copies && *is_done; i++) {
         WEIR_TRY(weir_task_check(task, error));
-        WEIR_TRY(weir_text_run(encoder->text, texts[i] ? texts[i] : "", i + 1 < copies, values + i * one, error));
-        weir_task_progress(task, i + 1, copies);
+        WEIR_TRY(
+            embed(ground, encoder, task, texts[i] ? texts[i] : "", i + 1 < copies, values + i * one, is_done, error));
+        if (*is_done) weir_task_progress(task, i + 1, copies);
     }
+    if (!*is_done) goto cleanup;
     WEIR_TRY(weir_task_output(task, &output, error));
-    WEIR_TRY(weir_link_put(stage->ground->link, task->lease->tenant, &task->id, "embedding", WEIR_ARTEFACT_MEDIA_TYPE,
-                           bytes, byte_count, output, error));
+    WEIR_TRY(weir_link_put(ground->link, task->lease->tenant, &task->id, "embedding", WEIR_ARTEFACT_MEDIA_TYPE, bytes,
+                           byte_count, output, error));
 cleanup:
     free(bytes);
     return status;
+}
+
+static enum weir_status recall(const struct weir_stage_ground *ground, struct weir_task *task, bool *is_done,
+                               struct weir_error *error)
+{
+    return compose(ground, NULL, task, is_done, error);
+}
+
+static enum weir_status run(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
+{
+    bool is_done;
+    return compose(stage->ground, (struct text_encoder *)stage, task, &is_done, error);
 }
 
 const struct weir_stage_kind weir_stage_text_encoder = {
@@ -82,6 +118,7 @@ const struct weir_stage_kind weir_stage_text_encoder = {
     .plan_memory = plan_memory,
     .open = stage_open,
     .fits = fits,
+    .recall = recall,
     .run = run,
     .close = stage_close,
 };
