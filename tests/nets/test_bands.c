@@ -471,7 +471,8 @@ static void print_groups(const struct weir_bands *bands, double once, const doub
             const struct weir_band_group group = weir_bands_group(bands, groups, i);
             double own = 0;
             for (uint32_t k = 0; k < group.bands; k++) own += spent[group.begin + k];
-            printf("groups=%u group=%u bands=%u rows=%u seconds=%.1f\n", groups, i, group.bands, group.count, once + own);
+            printf("groups=%u group=%u bands=%u rows=%u seconds=%.1f\n", groups, i, group.bands, group.count,
+                   once + own);
             whole += own;
             if (once + own > longest) longest = once + own;
         }

@@ -29,7 +29,7 @@ static const struct weir_model_facts facts = { .family = "sana",
                                                .guidance = 4.5,
                                                .sampler = WEIR_ITEM_SAMPLER_FLOW_DPM_SOLVER,
                                                .samplers = 1u << WEIR_ITEM_SAMPLER_FLOW_DPM_SOLVER };
-static const struct weir_spec_model model = { "tiny", digest, "SanaPipeline", &facts, "f32" };
+static const struct weir_spec_model model = { "tiny", digest, "SanaPipeline", &facts, "f32", NULL, NULL };
 
 /* A wish with a list, its resolved spec, and what was said. */
 struct trial {

@@ -17,7 +17,8 @@ struct weir_bands weir_bands_cut(uint32_t height, uint32_t scale, uint32_t halo,
         const uint32_t least = pieces(height, (uint32_t)own), shared = pieces(least, groups) * groups;
         const uint32_t even = pieces(height, shared) > own_min ? pieces(height, shared) : own_min;
         const uint32_t count = pieces(height, even);
-        return (struct weir_bands){ height, scale, halo, even + 2 * halo, even, count, groups < count ? groups : count };
+        return (
+            struct weir_bands){ height, scale, halo, even + 2 * halo, even, count, groups < count ? groups : count };
     }
     return (struct weir_bands){ height, scale, halo, height, height, 1, 1 };
 }

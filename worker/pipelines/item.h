@@ -103,6 +103,7 @@ struct weir_item {
     uint8_t control[WEIR_SHA256_BYTES]; /* of the file with the picture that the network looks at; 0 without one */
     uint8_t start[WEIR_SHA256_BYTES];   /* of the one it begins at */
     double control_scale, strength;     /* 0 without one; strength is over 0, to 1: the share of the way to be gone */
+    uint32_t bands; /* decode tasks that share a picture, of which no pixel depends on it; 0 and 1: none is shared */
 };
 
 enum weir_status weir_item_resolve(const struct weir_model_facts *facts, const struct weir_item_wish *wish,
