@@ -371,6 +371,63 @@ static struct decoded decode(const struct bench *b, const struct weir_item *item
     return out;
 }
 
+/* The same picture from `bands` tasks, each as if it were of another worker, laid together; then all in one worker. */
+static void see_shared(const struct bench *b, const struct weir_item *whole, uint32_t bands, const float *latents,
+                       const struct decoded *wanted)
+{
+    struct weir_item item = *whole;
+    struct weir_decoder *decoder = NULL;
+    struct weir_pipeline_rows rows;
+    struct weir_pipeline_memory planned;
+    uint32_t next = 0;
+    item.bands = bands;
+    const struct weir_sana_size size = weir_item_made(weir_pipeline_facts(b->pipeline), &item);
+    const size_t row = (size_t)size.width * 3, rgb_bytes = weir_item_frame_bytes(&item);
+    float *made = malloc(size.height * row * sizeof *made), *again = malloc(size.height * row * sizeof *made);
+    uint8_t *rgb = malloc(rgb_bytes);
+    OK(weir_pipeline_plan_memory(b->pipeline, b->pipeline->device, WEIR_PIPELINE_DECODE, &item, &planned, &error));
+    for (uint32_t band = 0; band < bands; band++) {
+        OK(weir_pipeline_band_rows(b->pipeline, &item, band, &rows, &error));
+        assert_int_equal(rows.first, next);
+        assert_int_equal(rows.width * rows.channels, row);
+        next += rows.count;
+        OK(weir_decoder_create(b->pipeline, &item, 0, &decoder, &error));
+        assert_int_equal(planned.arena + planned.host, weir_decoder_bytes(decoder));
+        OK(weir_decoder_run_band(decoder, &item, latents, band, made + rows.first * row, &error));
+        weir_decoder_destroy(&decoder);
+    }
+    assert_int_equal(next, size.height);
+    OK(weir_pipeline_finish_picture(b->pipeline, &item, made, rgb, &error));
+    assert_memory_equal(rgb, wanted->rgb, rgb_bytes);
+
+    float *others = malloc(weir_item_latent_count(weir_pipeline_facts(b->pipeline), &item) * sizeof *others);
+    for (size_t i = 0; i < weir_item_latent_count(weir_pipeline_facts(b->pipeline), &item); i++) others[i] = 0.1f;
+    OK(weir_decoder_create(b->pipeline, &item, 0, &decoder, &error));
+    assert_false(weir_decoder_fits(decoder, whole)); /* whose memory is planned otherwise */
+    for (uint32_t i = 0; i < bands; i++) { /* from the last one up, with another picture's band between two of them */
+        const uint32_t band = bands - 1 - i;
+        OK(weir_pipeline_band_rows(b->pipeline, &item, band, &rows, &error));
+        if (i == 1) OK(weir_decoder_run_band(decoder, &item, others, 0, again, &error));
+        OK(weir_decoder_run_band(decoder, &item, latents, band, again + rows.first * row, &error));
+    }
+    assert_memory_equal(again, made, size.height * row * sizeof *made);
+    weir_decoder_destroy(&decoder);
+    free(made), free(again), free(rgb), free(others);
+}
+
+static void see_no_such_bands(const struct bench *b, const struct weir_item *whole, uint32_t count)
+{
+    struct weir_item item = *whole;
+    struct weir_pipeline_rows rows;
+    struct weir_error fault;
+    assert_int_equal(weir_pipeline_band_rows(b->pipeline, &item, 0, &rows, &fault), WEIR_BAD_ARGUMENT);
+    item.bands = count + 1;
+    assert_int_equal(weir_pipeline_band_rows(b->pipeline, &item, 0, &rows, &fault), WEIR_BAD_ARGUMENT);
+    item.bands = 2;
+    assert_int_equal(weir_pipeline_band_rows(b->pipeline, &item, 2, &rows, &fault), WEIR_BAD_ARGUMENT);
+    assert_non_null(strstr(fault.words, "band 2 of 2"));
+}
+
 static void check_decoder(const char *device_name, struct bench *b, uint32_t width, uint32_t height)
 {
     struct weir_device *device = device_open(device_name);
@@ -388,6 +445,10 @@ static void check_decoder(const char *device_name, struct bench *b, uint32_t wid
     const struct weir_bands bands = b->pipeline->family->decode_bands(b->pipeline, &item);
     assert_true(bands.count > 1);
     struct decoded banded = decode(b, &item, latents);
+    assert_int_equal(weir_pipeline_bands(b->pipeline, &item), 2);
+    for (uint32_t shared = 2; shared <= 4; shared++) see_shared(b, &item, shared, latents, &whole);
+    see_shared(b, &item, bands.count, latents, &whole);
+    see_no_such_bands(b, &item, bands.count);
     struct weir_pipeline_memory planned;
     OK(weir_pipeline_plan_memory(b->pipeline, device, WEIR_PIPELINE_DECODE, &item, &planned, &error));
     b->pipeline->whole_max = whole_max;
@@ -443,6 +504,7 @@ static void sanas_decoder_at_2048_and_4096_is_planned_in_what_its_attention_take
                    devices[d], sides[i], sides[i], bands.count, bands.window, bands.own, bands.halo,
                    (double)planned.arena / (1 << 20), whole / (1 << 20));
             assert_int_equal(bands.count > 1, sides[i] > 1024);
+            assert_int_equal(weir_pipeline_bands(b.pipeline, &item), sides[i] / 1024); /* 1, 2, 4 */
             if (sides[i] == 1024) continue;
             assert_true((double)planned.arena < (d == 0 ? 1.15 : 1.35) * attention);
             assert_true((double)planned.arena < 0.4 * whole);
