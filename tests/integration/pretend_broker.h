@@ -76,6 +76,7 @@ struct ticketed { /* one lease */
 struct lease_options {
     enum weir_stage stage;
     uint32_t index, item, frame_first, frame_count;
+    uint32_t band; /* plus 1; 0: none is said */
     const Weir__Pb__Done *inputs[8]; /* whose artefacts, in order; NULL ends */
 };
 void lease(struct broker *b, struct ticketed *t, const struct lease_options *options);

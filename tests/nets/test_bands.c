@@ -113,7 +113,16 @@ static double seconds(void)
     return (double)weir_clock_now_ms() / 1e3;
 }
 
-/* The steps from `cut->step` on in `bands`; free() it. `spent`: the seconds of each band, or NULL. */
+/* Of all threads: what a busy machine leaves comparable. */
+static double processor_seconds(void)
+{
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+           1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+}
+
+/* The steps from `cut->step` on in `bands`; free() it. `spent`: the processor's seconds of each band, or NULL. */
 static float *run_bands(const struct dc *dc, const struct weir_autoencoder_dc_cut *cut, const struct weir_bands *bands,
                         const float *x, size_t *arena_bytes, double *spent)
 {
@@ -126,10 +135,10 @@ static float *run_bands(const struct dc *dc, const struct weir_autoencoder_dc_cu
     assert_non_null(made);
     for (uint32_t i = 0; i < bands->count; i++) {
         const struct weir_band band = weir_bands_at(bands, i);
-        const double begin = seconds();
+        const double begin = processor_seconds();
         run_steps(dc, p, x + (size_t)band.from * cut->width * cut->channels, made);
         memcpy(y + band.first * row, made + (band.first - band.from) * row, band.count * row * sizeof *y);
-        if (spent) spent[i] = seconds() - begin;
+        if (spent) spent[i] = processor_seconds() - begin;
     }
     if (arena_bytes) *arena_bytes = weir_program_arena_bytes(p);
     weir_program_destroy(&p);
@@ -524,7 +533,7 @@ static double peak_gib(void)
     return (double)used.ru_maxrss / (1 << 20);
 }
 
-/* What a task of each group takes, and what then so many workers would. */
+/* What a task of each group takes, and what then so many workers would; in processor's seconds. */
 static void print_groups(const struct weir_bands *bands, double once, const double *spent)
 {
     for (uint32_t groups = 2; groups <= bands->count && groups <= 4; groups *= 2) {
@@ -533,12 +542,11 @@ static void print_groups(const struct weir_bands *bands, double once, const doub
             const struct weir_band_group group = weir_bands_group(bands, groups, i);
             double own = 0;
             for (uint32_t k = 0; k < group.bands; k++) own += spent[group.begin + k];
-            printf("groups=%u group=%u bands=%u rows=%u seconds=%.1f\n", groups, i, group.bands, group.count,
-                   once + own);
+            printf("groups=%u group=%u bands=%u rows=%u cpu_s=%.1f\n", groups, i, group.bands, group.count, once + own);
             whole += own;
             if (once + own > longest) longest = once + own;
         }
-        printf("groups=%u whole=%.1f longest=%.1f times=%.2f\n", groups, whole, longest, whole / longest);
+        printf("groups=%u whole_cpu_s=%.1f longest=%.1f times=%.2f\n", groups, whole, longest, whole / longest);
     }
 }
 
@@ -555,12 +563,13 @@ static int by_hand(char **words, int more)
     struct dc dc = dc_open(device, words[0]);
     const struct weir_autoencoder_dc_cut cut = weir_autoencoder_dc_cut_decode(&dc.config, height, width, UINT64_MAX);
     const size_t bytes = picture_bytes(&dc, &cut);
-    const double begin_once = seconds();
+    const double begin_once = seconds(), begin_once_cpu = processor_seconds();
     float *x = run_once(&dc, &cut, height, width), *made[WEIR_COUNT(counts)];
-    const double once = seconds() - begin_once;
+    const double once = processor_seconds() - begin_once_cpu;
     int differing = 0;
-    printf("class=%s rows=%u columns=%u halo=%u scale=%u once_seconds=%.1f peak_gib=%.2f\n", device->numerics_class,
-           cut.bands.height, cut.width, cut.bands.halo, cut.bands.scale, once, peak_gib());
+    printf("class=%s rows=%u columns=%u halo=%u scale=%u once_seconds=%.1f once_cpu_s=%.1f peak_gib=%.2f\n",
+           device->numerics_class, cut.bands.height, cut.width, cut.bands.halo, cut.bands.scale, seconds() - begin_once,
+           once, peak_gib());
     fflush(stdout);
     for (size_t i = 0; i < runs; i++) {
         if (counts[i] == 0 || counts[i] > cut.bands.height) return 2;

@@ -17,6 +17,7 @@ enum { SEGMENTS_MAX = 4096, CPU_SECONDS = 300, MEMORY_MIB = 4096, FILE_MIB_BASE 
 
 struct assembler {
     struct weir_open_stage stage;
+    struct weir_item shared; /* the last picture in bands, for which memory was planned; bands 0 before */
 };
 
 static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
@@ -61,8 +62,9 @@ static enum weir_status stage_open(const struct weir_stage_ground *ground, struc
 
 static bool fits(const struct weir_open_stage *stage, const struct weir_item *item)
 {
-    (void)stage, (void)item;
-    return true;
+    const struct weir_item *shared = &((const struct assembler *)stage)->shared;
+    return item->bands <= 1 ||
+           (item->bands == shared->bands && item->width == shared->width && item->height == shared->height);
 }
 
 /* Input after input under the task's own keys, with the names that the decoder gave. */
@@ -241,6 +243,7 @@ static enum weir_status lay_together(struct weir_open_stage *stage, struct weir_
     const size_t rgb_bytes = weir_item_frame_bytes(&task->item);
     float *made = NULL;
     uint8_t *rgb = malloc(rgb_bytes);
+    ((struct assembler *)stage)->shared = task->item;
     if (!rgb) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for a picture of %zu bytes", rgb_bytes));
     if (task->lease->n_inputs != task->item.bands) {
         WEIR_TRY(weir_fail(error, WEIR_PROTOCOL, "a lease of assemble with %zu inputs, of a picture in %u bands",
