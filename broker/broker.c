@@ -207,6 +207,8 @@ static void send_lease_with(const struct lease_work *work, const struct weir_led
         if (task->stage == WEIR_STAGE_DECODE) {
             body.has_frame_first = body.has_frame_count = true;
             weir_plan_frames(plan, task->stage, task->index, &body.frame_first, &body.frame_count);
+            body.has_band = weir_plan_in_bands(plan);
+            if (body.has_band) body.band = task->index % plan->segments;
         }
         weir_broker_send_worker(broker, work->now_ms, work->action->worker, WEIR_MESSAGE_LEASE, &body.base);
     }

@@ -1,6 +1,7 @@
 #include "broker/plan.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- prompts ---- */
@@ -72,6 +73,10 @@ static enum weir_status check(const Weir__Pb__JobSpec *spec, bool is_image, stru
     if (is_image && spec->frames != 1) {
         return weir_fail(error, WEIR_BAD_ARGUMENT, "an image of %u frames; it has one", spec->frames);
     }
+    if (spec->has_bands && (spec->bands == 0 || spec->bands > WEIR_JOB_BANDS_MAX || (!is_image && spec->bands > 1))) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "%s in %u bands; an image has 1 to %d, a film none",
+                         is_image ? "an image" : "a film", spec->bands, WEIR_JOB_BANDS_MAX);
+    }
     if (spec->n_prompts > 0 && (uint64_t)spec->n_prompts * spec->n > WEIR_JOB_PROMPTS_MAX) {
         return weir_fail(error, WEIR_TOO_LARGE, "n = %u of %zu prompts make %llu items; one job may have %d", spec->n,
                          spec->n_prompts, (unsigned long long)spec->n_prompts * spec->n, WEIR_JOB_PROMPTS_MAX);
@@ -88,8 +93,8 @@ enum weir_status weir_plan_make(const Weir__Pb__JobSpec *spec, struct weir_plan 
     enum weir_status status = check(spec, is_image, error);
     if (status != WEIR_OK) return status;
     const bool joined = !is_image && (strcmp(spec->format, "mp4") == 0 || strcmp(spec->format, "webm") == 0);
-    const uint64_t segments =
-        joined ? ((uint64_t)spec->frames + WEIR_PLAN_SEGMENT_FRAMES - 1) / WEIR_PLAN_SEGMENT_FRAMES : 1;
+    uint64_t segments = spec->has_bands ? spec->bands : 1;
+    if (joined) segments = ((uint64_t)spec->frames + WEIR_PLAN_SEGMENT_FRAMES - 1) / WEIR_PLAN_SEGMENT_FRAMES;
     struct weir_plan plan = { .items = spec->n, .frames = spec->frames, .is_image = is_image };
     if (spec->n_prompts > 0) {
         plan.items = spec->n * (uint32_t)spec->n_prompts;
@@ -98,26 +103,39 @@ enum weir_status weir_plan_make(const Weir__Pb__JobSpec *spec, struct weir_plan 
     }
     const uint64_t texts = plan.each > 0 ? plan.texts : 1;
     const uint64_t tasks =
-        texts + (uint64_t)plan.items * (is_image ? 2 : 2 + segments); /* at most 2^32 * 2^28: no overflow */
+        texts + (uint64_t)plan.items * (is_image && segments == 1 ? 2 : 2 + segments); /* 2^32 * 2^28: no overflow */
     if (tasks > WEIR_PLAN_TASKS_MAX) {
-        return weir_fail(error, WEIR_TOO_LARGE, "%s%u %s of %u frame%s make %llu tasks; one job may have %d",
+        char each[32] = "";
+        if (is_image && segments > 1) snprintf(each, sizeof each, " in %u bands", spec->bands);
+        return weir_fail(error, WEIR_TOO_LARGE, "%s%u %s of %u frame%s%s make %llu tasks; one job may have %d",
                          plan.each > 0 ? "" : "n = ", plan.items, is_image ? "images" : "films", spec->frames,
-                         spec->frames == 1 ? "" : "s", (unsigned long long)tasks, WEIR_PLAN_TASKS_MAX);
+                         spec->frames == 1 ? "" : "s", each, (unsigned long long)tasks, WEIR_PLAN_TASKS_MAX);
     }
     plan.segments = (uint32_t)segments;
     *out = plan;
     return WEIR_OK;
 }
 
+bool weir_plan_in_bands(const struct weir_plan *plan)
+{
+    return plan->is_image && plan->segments > 1;
+}
+
+static bool assembles(const struct weir_plan *plan)
+{
+    return !plan->is_image || plan->segments > 1;
+}
+
 uint32_t weir_plan_version(const struct weir_plan *plan)
 {
+    if (weir_plan_in_bands(plan)) return WEIR_PLAN_BANDS;
     if (plan->each > 0) return WEIR_PLAN_PROMPTS;
     return plan->is_image ? WEIR_PLAN_IMAGE : WEIR_PLAN_FILM;
 }
 
 enum weir_stage weir_plan_last(const struct weir_plan *plan)
 {
-    return plan->is_image ? WEIR_STAGE_DECODE : WEIR_STAGE_ASSEMBLE;
+    return assembles(plan) ? WEIR_STAGE_ASSEMBLE : WEIR_STAGE_DECODE;
 }
 
 uint32_t weir_plan_count(const struct weir_plan *plan, enum weir_stage stage)
@@ -130,7 +148,7 @@ uint32_t weir_plan_count(const struct weir_plan *plan, enum weir_stage stage)
     case WEIR_STAGE_DECODE:
         return plan->items * plan->segments;
     case WEIR_STAGE_ASSEMBLE:
-        return plan->is_image ? 0 : plan->items;
+        return assembles(plan) ? plan->items : 0;
     case WEIR_STAGE_COUNT:
         break;
     }
@@ -139,7 +157,7 @@ uint32_t weir_plan_count(const struct weir_plan *plan, enum weir_stage stage)
 
 uint32_t weir_plan_tasks(const struct weir_plan *plan)
 {
-    return weir_plan_count(plan, WEIR_STAGE_TEXT) + plan->items * (plan->is_image ? 2 : 2 + plan->segments);
+    return weir_plan_count(plan, WEIR_STAGE_TEXT) + plan->items * (assembles(plan) ? 2 + plan->segments : 2);
 }
 
 bool weir_plan_has(const struct weir_plan *plan, enum weir_stage stage, uint32_t index)
@@ -192,7 +210,7 @@ struct weir_plan_range weir_plan_consumers(const struct weir_plan *plan, enum we
     case WEIR_STAGE_DENOISE:
         return (struct weir_plan_range){ WEIR_STAGE_DECODE, index * plan->segments, plan->segments };
     case WEIR_STAGE_DECODE:
-        return (struct weir_plan_range){ WEIR_STAGE_ASSEMBLE, index / plan->segments, plan->is_image ? 0 : 1 };
+        return (struct weir_plan_range){ WEIR_STAGE_ASSEMBLE, index / plan->segments, assembles(plan) ? 1 : 0 };
     case WEIR_STAGE_ASSEMBLE:
     case WEIR_STAGE_COUNT:
         break;
@@ -219,7 +237,7 @@ struct weir_plan_range weir_plan_of_items(const struct weir_plan *plan, enum wei
     assert(stage != WEIR_STAGE_TEXT);
     if (stage == WEIR_STAGE_DECODE)
         return (struct weir_plan_range){ stage, first * plan->segments, count * plan->segments };
-    return (struct weir_plan_range){ stage, first, stage == WEIR_STAGE_ASSEMBLE && plan->is_image ? 0 : count };
+    return (struct weir_plan_range){ stage, first, stage == WEIR_STAGE_ASSEMBLE && !assembles(plan) ? 0 : count };
 }
 
 void weir_plan_frames(const struct weir_plan *plan, enum weir_stage stage, uint32_t index, uint32_t *first,
@@ -227,7 +245,7 @@ void weir_plan_frames(const struct weir_plan *plan, enum weir_stage stage, uint3
 {
     *first = 0;
     *count = plan->frames;
-    if (stage != WEIR_STAGE_DECODE || plan->segments == 1) return;
+    if (stage != WEIR_STAGE_DECODE || plan->segments == 1 || plan->is_image) return;
     *first = index % plan->segments * WEIR_PLAN_SEGMENT_FRAMES;
     const uint32_t left = plan->frames - *first;
     *count = left < WEIR_PLAN_SEGMENT_FRAMES ? left : WEIR_PLAN_SEGMENT_FRAMES;

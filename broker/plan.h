@@ -1,5 +1,5 @@
 /* plan: a resolved spec -> its tasks and what they wait for. PROTOCOL.md section 7: version 1 of films, 2 of images, 3 of
- * lists of prompts.
+ * lists of prompts, 4 of images in bands.
  *
  * A pure function of the spec: the same job plans to the same tasks on every broker, so that a replay after a crash
  * gives the same task ids. Inputs and consumers of a task are always one run of neighbours in one stage, so the plan
@@ -21,8 +21,8 @@
 struct weir_plan {
     uint32_t items;
     uint32_t frames;   /* of one item */
-    uint32_t segments; /* decode tasks of one item */
-    bool is_image;     /* an item is one picture, and nothing is assembled */
+    uint32_t segments; /* decode tasks of one item: of a film's frames, or of a picture's bands */
+    bool is_image;     /* an item is one picture; nothing is assembled unless it has bands */
     /* Of a list of prompts; all 0 where there is none, and one text for all items. */
     uint32_t each;                              /* items of one prompt */
     uint32_t texts;                             /* text tasks, each of a run of neighbouring prompts */
@@ -36,11 +36,11 @@ struct weir_plan_range {
     uint32_t count;
 };
 
-/* Errors   BAD_ARGUMENT (a field is missing, nothing is asked for, an image of several frames), TOO_LARGE (over
- *          WEIR_PLAN_TASKS_MAX; a list of over WEIR_JOB_PROMPTS_MAX items) */
+/* Errors   BAD_ARGUMENT (a field is missing, nothing is asked for, an image of several frames, a film in bands),
+ *          TOO_LARGE (over WEIR_PLAN_TASKS_MAX; a list of over WEIR_JOB_PROMPTS_MAX items) */
 enum weir_status weir_plan_make(const Weir__Pb__JobSpec *spec, struct weir_plan *out, struct weir_error *error);
 
-/* WEIR_PLAN_FILM, _IMAGE or _PROMPTS: what the job's row keeps. */
+/* WEIR_PLAN_FILM, _IMAGE, _PROMPTS or _BANDS: what the job's row keeps. */
 uint32_t weir_plan_version(const struct weir_plan *plan);
 /* The stage whose tasks' artefacts are the manifest, one task an item; the job has succeeded when all are DONE. */
 enum weir_stage weir_plan_last(const struct weir_plan *plan);
@@ -64,5 +64,7 @@ struct weir_plan_range weir_plan_of_items(const struct weir_plan *plan, enum wei
 /* The frames of a decode task; all of them for other stages. */
 void weir_plan_frames(const struct weir_plan *plan, enum weir_stage stage, uint32_t index, uint32_t *first,
                       uint32_t *count);
+/* Whether a picture is shared by several decode tasks; index % segments is then a decode task's band. */
+bool weir_plan_in_bands(const struct weir_plan *plan);
 
 #endif

@@ -16,15 +16,17 @@ static bool is_image(const Weir__Pb__JobView *view)
 }
 
 /* The item that a manifest's object belongs to: the index of the task of the last stage that made it, from the key. */
-static uint32_t item_of(const char *key, bool image)
+static uint32_t item_of(const char *key, const char *last_stage)
 {
-    const char *stage = image ? "/decode-" : "/assemble-", *found = key ? strstr(key, stage) : NULL;
+    char stage[32];
+    snprintf(stage, sizeof stage, "/%s-", last_stage);
+    const char *found = key ? strstr(key, stage) : NULL;
     return found ? (uint32_t)strtoul(found + strlen(stage), NULL, 10) : 0;
 }
 
-static void fill_object(struct weir_object_report *out, const Weir__Pb__Artefact *from, bool image)
+static void fill_object(struct weir_object_report *out, const Weir__Pb__Artefact *from, const char *last_stage)
 {
-    *out = (struct weir_object_report){ .item = from->has_item ? from->item : item_of(from->key, image),
+    *out = (struct weir_object_report){ .item = from->has_item ? from->item : item_of(from->key, last_stage),
                                         .name = text_or_empty(from->name),
                                         .media_type = text_or_empty(from->media_type),
                                         .key = text_or_empty(from->key),
@@ -103,6 +105,7 @@ static void fill_report(struct weir_client_report *r, const Weir__Pb__JobView *v
                                       .part = view->part,
                                       .parts = view->parts,
                                       .image = is_image(view),
+                                      .last_stage = weir_stage_name(weir_spec_last_stage(spec)),
                                       .guidance = r->prompts[0].guidance,
                                       .seed = r->prompts[0].seed,
                                       .created_ms = view->created_ms,
@@ -115,7 +118,7 @@ static void fill_report(struct weir_client_report *r, const Weir__Pb__JobView *v
                                       .task_count = view->n_tasks };
     weir_hex_write(view->job.data, view->job.len, r->report.job);
     if (view->has_batch) weir_hex_write(view->batch.data, view->batch.len, r->report.batch);
-    for (size_t i = 0; i < view->n_manifest; i++) fill_object(&r->objects[i], view->manifest[i], r->report.image);
+    for (size_t i = 0; i < view->n_manifest; i++) fill_object(&r->objects[i], view->manifest[i], r->report.last_stage);
     for (size_t i = 0; i < view->n_tasks; i++) fill_task(&r->tasks[i], view->tasks[i]);
 }
 
@@ -164,10 +167,10 @@ void weir_report_destroy(struct weir_report **report_p)
 const char *weir_report_receipt(const struct weir_report *report, uint32_t item)
 {
     const Weir__Pb__JobView *view = weir_client_report_view(report);
-    const enum weir_stage last = report->image ? WEIR_STAGE_DECODE : WEIR_STAGE_ASSEMBLE;
     for (size_t i = 0; i < view->n_tasks; i++) {
         const Weir__Pb__TaskView *task = view->tasks[i];
-        if (task->stage == last && task->index == item && task->facts) return task->facts->note;
+        if (task->index != item || strcmp(weir_stage_name(task->stage), report->last_stage) != 0) continue;
+        if (task->facts) return task->facts->note;
     }
     return NULL;
 }

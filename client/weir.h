@@ -119,7 +119,8 @@ struct weir_report {
     size_t prompt_count;
     char batch[WEIR_JOB_BYTES]; /* "": of none */
     uint32_t part, parts;
-    bool image; /* every item is one picture in one file, none a film or a folder of frames */
+    bool image;             /* every item is one picture in one file, none a film or a folder of frames */
+    const char *last_stage; /* whose tasks make the files: task i is item i's */
     double guidance;
     uint64_t seed;
     uint64_t created_ms, finished_ms; /* wall clock */

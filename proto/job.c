@@ -215,6 +215,7 @@ void weir_spec_fingerprint(const Weir__Pb__JobSpec *s, uint8_t out[WEIR_SHA256_B
     hash_number(&sha, 24, s->has_control_scale, "%a", s->control_scale);
     hash_file(&sha, 25, s->start_image);
     hash_number(&sha, 26, s->has_strength, "%a", s->strength);
+    hash_number(&sha, 27, s->has_bands, "%u", s->bands);
     weir_sha256_final(&sha, out);
 }
 
@@ -243,6 +244,21 @@ void weir_spec_of_item(const Weir__Pb__JobSpec *spec, uint32_t item, Weir__Pb__J
     out->seed += index;
     out->has_n = 1;
     out->n = 1;
+}
+
+static bool is_image(const Weir__Pb__JobSpec *spec)
+{
+    return spec->has_image && spec->image;
+}
+
+uint32_t weir_spec_bands(const Weir__Pb__JobSpec *spec)
+{
+    return is_image(spec) && spec->has_bands && spec->bands > 1 ? spec->bands : 1;
+}
+
+enum weir_stage weir_spec_last_stage(const Weir__Pb__JobSpec *spec)
+{
+    return is_image(spec) && weir_spec_bands(spec) == 1 ? WEIR_STAGE_DECODE : WEIR_STAGE_ASSEMBLE;
 }
 
 static void set_text(json_t *object, const char *name, const char *text)
@@ -333,6 +349,7 @@ char *weir_spec_json(const Weir__Pb__JobSpec *s)
     set_real(object, "control_scale", s->has_control_scale, s->control_scale);
     set_file(object, "start_image", s->start_image);
     set_real(object, "strength", s->has_strength, s->strength);
+    set_number(object, "bands", s->has_bands, s->bands);
     char *text = json_dumps(object, JSON_SORT_KEYS | JSON_COMPACT);
     json_decref(object);
     return text;

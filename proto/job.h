@@ -16,10 +16,12 @@
 #define WEIR_PLAN_FILM 1 /* versions of the plan; the job's row has its own */
 #define WEIR_PLAN_IMAGE 2
 #define WEIR_PLAN_PROMPTS 3
+#define WEIR_PLAN_BANDS 4
 #define WEIR_JOB_PROMPTS_MAX 512        /* of one job; also its items when it has a list of prompts */
 #define WEIR_JOB_LORAS_MAX 8            /* of one item */
 #define WEIR_JOB_SHAPES_MAX 32          /* different sizes, guided or not, of one job */
 #define WEIR_SPEC_BYTES_MAX (512 << 10) /* packed and resolved */
+#define WEIR_JOB_BANDS_MAX 64           /* decode tasks of one image */
 
 /* X(name, number, what people see) */
 #define WEIR_STAGE_TABLE(X)                                                                                            \
@@ -100,6 +102,11 @@ void weir_spec_fingerprint(const Weir__Pb__JobSpec *spec, uint8_t out[WEIR_SHA25
 /* The resolved spec of one item: of its prompt where there is a list of them, with its own seed and n = 1; what a LEASE
  * carries and a receipt says. `out` shares the texts of `spec`. `item` is below n, or prompts * n. */
 void weir_spec_of_item(const Weir__Pb__JobSpec *spec, uint32_t item, Weir__Pb__JobSpec *out);
+
+/* Of a resolved spec: the decode tasks that share one picture, 1 where nothing is shared; and the stage whose tasks'
+ * artefacts are the manifest. */
+uint32_t weir_spec_bands(const Weir__Pb__JobSpec *spec);
+enum weir_stage weir_spec_last_stage(const Weir__Pb__JobSpec *spec);
 
 /* The resolved spec as one JSON object with sorted keys, for receipts and for people; free() it. */
 char *weir_spec_json(const Weir__Pb__JobSpec *spec);

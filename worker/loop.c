@@ -166,8 +166,7 @@ static bool say_done(struct loop *loop, const struct weir_held *held)
     Weir__Pb__TaskFacts facts = WEIR__PB__TASK_FACTS__INIT;
     Weir__Pb__Artefact *artefacts = calloc(task->output_count + 1, sizeof *artefacts);
     Weir__Pb__Artefact **list = calloc(task->output_count + 1, sizeof *list);
-    const enum weir_stage last = weir_spec_is_image(held->lease->spec) ? WEIR_STAGE_DECODE : WEIR_STAGE_ASSEMBLE;
-    const bool is_last = task->id.stage == last; /* the manifest will name them */
+    const bool is_last = task->id.stage == weir_spec_last_stage(held->lease->spec); /* the manifest will name them */
     if (artefacts && list) {
         for (size_t i = 0; i < task->output_count; i++) {
             const struct weir_output *output = &task->outputs[i];

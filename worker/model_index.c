@@ -178,8 +178,8 @@ void weir_weights_index_each(const struct weir_weights_index *index,
 static enum weir_status refuse_unknown_keys(const struct weir_config *config, const char *label,
                                             struct weir_error *error)
 {
-    static const char *const known[] = { "steps",  "guidance", "width",   "height",
-                                         "frames", "fps",      "sampler", "instruction" };
+    static const char *const known[] = { "steps", "guidance", "width",       "height",          "frames",
+                                         "fps",   "sampler",  "instruction", "decode_whole_mib" };
     const char *key;
     json_t *value;
     json_object_foreach(weir_config_root(config), key, value)
@@ -189,7 +189,7 @@ static enum weir_status refuse_unknown_keys(const struct weir_config *config, co
         if (!found) {
             return weir_fail(error, WEIR_BAD_MODEL,
                              "%s: unknown key %.64s, wanted steps, guidance, width, height, "
-                             "frames, fps, sampler or instruction",
+                             "frames, fps, sampler, instruction or decode_whole_mib",
                              label, key);
         }
     }
@@ -211,6 +211,7 @@ enum weir_status weir_defaults_init(struct weir_defaults *defaults, const char *
     WEIR_TRY(weir_config_int(config, "height", 0, 8, 16384, &defaults->height, error));
     WEIR_TRY(weir_config_int(config, "frames", 0, 1, 100000, &defaults->frames, error));
     WEIR_TRY(weir_config_int(config, "fps", 0, 1, 240, &defaults->fps, error));
+    WEIR_TRY(weir_config_int(config, "decode_whole_mib", 0, 1, 1 << 20, &defaults->decode_whole_mib, error));
     if (weir_config_has(config, "guidance")) {
         WEIR_TRY(weir_config_real(config, "guidance", 0, 0, 100, &defaults->guidance, error));
     }

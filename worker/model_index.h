@@ -56,6 +56,8 @@ struct weir_defaults {
     double guidance;                           /* NaN: absent */
     const char *sampler;                       /* NULL: absent; "ddim", "dpm++", ... */
     const char *instruction;                   /* NULL: absent */
+    int64_t
+        decode_whole_mib; /* 0: absent; a picture whose decode takes more memory is decoded in bands, where it can */
     struct weir_config *config;
 };
 

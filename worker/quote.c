@@ -127,6 +127,11 @@ cleanup:
     return status;
 }
 
+static uint32_t bands_of(const void *pipeline, const struct weir_item *item)
+{
+    return weir_pipeline_bands(pipeline, item);
+}
+
 static enum weir_status answer(struct weir_quoter *quoter, struct weir_quote *quote, struct weir_error *error)
 {
     const Weir__Pb__JobSpec *wish = quote->message.body.quote->spec;
@@ -138,9 +143,13 @@ static enum weir_status answer(struct weir_quoter *quoter, struct weir_quote *qu
     if (!model)
         return weir_fail(error, WEIR_UNAVAILABLE, "--model %s: this worker does not have it",
                          wish->model ? wish->model : "");
-    const struct weir_spec_model asked = { model->name, model->digest, weir_model_dir_class_name(model->dir),
+    const struct weir_spec_model asked = { model->name,
+                                           model->digest,
+                                           weir_model_dir_class_name(model->dir),
                                            weir_pipeline_facts(model->quotes),
-                                           weir_precision_name(quoter->device->precision) };
+                                           weir_precision_name(quoter->device->precision),
+                                           bands_of,
+                                           model->quotes };
     WEIR_TRY(weir_spec_resolve_all(wish, &asked, quoter->encoders, &quote->spec, &quote->list, error));
     if (quote->spec.n_prompts == 0) {
         weir_spec_of_item(&quote->spec, 0, &one);
@@ -190,7 +199,9 @@ void weir_quoter_learn(struct weir_quoter *quoter, const struct weir_task *task)
         if (task->item.has_start) return; /* a few steps, and encoding is not known apart from them */
         teach(&speed->denoise_ns, denoise_units(facts, &task->item, task->steps_run), task->milliseconds);
     } else if (task->id.stage == WEIR_STAGE_DECODE && task->lease->frame_count) {
-        teach(&speed->decode_ns, decode_units(facts, &task->item, task->lease->frame_count), task->milliseconds);
+        const uint32_t shared = task->item.bands > 1 ? task->item.bands : 1; /* each takes about its share */
+        teach(&speed->decode_ns, decode_units(facts, &task->item, task->lease->frame_count) / shared,
+              task->milliseconds);
     }
 }
 

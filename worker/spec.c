@@ -99,7 +99,8 @@ enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, struct weir_item 
                                .sampler = (enum weir_item_sampler)sampler,
                                .noise = (enum weir_item_noise)noise,
                                .has_control = spec->control != NULL,
-                               .has_start = spec->start_image != NULL };
+                               .has_start = spec->start_image != NULL,
+                               .bands = weir_spec_bands(spec) };
     if (spec->control) {
         memcpy(out->control, spec->control->digest.data, sizeof out->control);
         out->control_scale = spec->control_scale;
@@ -281,6 +282,8 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
         out->loras[i]->has_weight = 1;
         out->loras[i]->weight = item.loras[i].weight;
     }
+    out->bands = is_image && model->bands ? model->bands(model->bands_context, &item) : 1;
+    out->has_bands = out->bands > 1;
 cleanup:
     return status;
 }
@@ -289,7 +292,9 @@ char *weir_spec_receipt(const Weir__Pb__JobSpec *spec, const char *numerics_clas
 {
     char digest[WEIR_SHA256_HEX_BYTES];
     weir_hex_write(spec->model_digest.data, WEIR_SHA256_BYTES, digest);
-    char *resolved = weir_spec_json(spec), *text = NULL;
+    Weir__Pb__JobSpec bytes = *spec;
+    bytes.has_bands = 0;
+    char *resolved = weir_spec_json(&bytes), *text = NULL;
     json_t *object = resolved ? json_loads(resolved, 0, NULL) : NULL;
     json_t *receipt = json_pack("{s:i, s:o, s:s, s:s, s:s}", "weir", 1, "spec", object, "model_digest", digest,
                                 "numerics_class", numerics_class, "encoder", encoder);

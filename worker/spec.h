@@ -20,10 +20,13 @@ struct weir_spec_model {
     const char *pipeline;  /* class name */
     const struct weir_model_facts *facts;
     const char *precision; /* what this worker computes in; another one asked for is UNSUPPORTED */
+    uint32_t (*bands)(const void *context, const struct weir_item *item); /* of an image; NULL: 1 of any */
+    const void *bands_context;
 };
 /* One prompt; a list in `wish` is not looked at. What is made, a film or images, is decided as PROTOCOL.md section 7 says.
  * `out` shares the texts of `wish` and of the model, and the adapters of `wish`, in which a weight that was left out becomes
- * 1; every field is set, `image` where it is true. A seed that nobody asked for is random.
+ * 1; every field is set, `image` where it is true, `bands` where they are several. A seed that nobody
+ * asked for is random.
  * Errors   BAD_ARGUMENT, TOO_LARGE, UNSUPPORTED: the words name the flag, the value and the limit */
 enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct weir_spec_model *model,
                                    struct weir_encoders *encoders, Weir__Pb__JobSpec *out, struct weir_error *error);
@@ -35,7 +38,7 @@ struct weir_spec_list {
 };
 /* The same of a wish that may have a list of prompts, each of which is resolved as if it were the only one; what it does
  * not say the job says. A prompt without a seed gets the job's (random where nobody gave one) plus n for each prompt
- * before it, so that no two items are alike. Fields of the job that a prompt has, too, are those of its first prompt.
+ * before it, so that no two items are alike. `bands` are set where they are the same of all prompts. Fields of the job that a prompt has, too, are those of its first prompt.
  * list   deinit it when `out` is no longer needed, also after an error
  * Errors   as above, behind "line 17: " of the prompt; TOO_LARGE for over WEIR_JOB_PROMPTS_MAX items or
  *          WEIR_SPEC_BYTES_MAX; NO_MEMORY */
@@ -48,8 +51,8 @@ enum weir_status weir_spec_blame(const Weir__Pb__Prompt *prompt, enum weir_statu
 
 /* Whether a resolved spec is that of an image job. */
 bool weir_spec_is_image(const Weir__Pb__JobSpec *spec);
-/* What determines the bytes of one film or image (PROTOCOL.md section 10), as JSON with sorted keys; free() it. NULL:
- * no memory. spec: of one item */
+/* What determines the bytes of one film or image (PROTOCOL.md section 10), as JSON with sorted keys, so without bands;
+ * free() it. NULL: no memory. spec: of one item */
 char *weir_spec_receipt(const Weir__Pb__JobSpec *spec, const char *numerics_class, const char *encoder);
 
 #endif

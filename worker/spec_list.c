@@ -75,6 +75,7 @@ static enum weir_status resolve_list(const Weir__Pb__JobSpec *wish, const struct
     const size_t count = wish->n_prompts;
     enum weir_status status = WEIR_OK;
     uint64_t seed = wish->seed;
+    bool shared = true;
 
     if (n == 0) return weir_fail(error, WEIR_BAD_ARGUMENT, "--n 0: each prompt is made at least once");
     if ((uint64_t)count * n > WEIR_JOB_PROMPTS_MAX) {
@@ -104,7 +105,9 @@ static enum weir_status resolve_list(const Weir__Pb__JobSpec *wish, const struct
         if (status != WEIR_OK) return weir_spec_blame(prompt, status, error);
         fill(&resolved, prompt);
         if (k == 0) *out = resolved;
+        if (resolved.bands != out->bands) shared = false;
     }
+    if (!shared) out->has_bands = 0;
     group(list, count);
     out->prompt = out->negative = NULL;
     out->n_loras = 0;

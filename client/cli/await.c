@@ -62,14 +62,13 @@ struct waiting {
 /* Items of which every byte is there: of an ended job those of its manifest, else those whose last task is done. */
 static uint32_t made_of(const struct weir_report *report)
 {
-    const char *last = report->image ? "decode" : "assemble";
     uint32_t made = 0, item = UINT32_MAX;
     for (size_t i = 0; report->terminal && i < report->object_count; i++) {
         made += report->objects[i].item != item;
         item = report->objects[i].item;
     }
     for (size_t i = 0; !report->terminal && i < report->task_count; i++) {
-        made += strcmp(report->tasks[i].stage, last) == 0 && strcmp(report->tasks[i].state, "done") == 0;
+        made += strcmp(report->tasks[i].stage, report->last_stage) == 0 && strcmp(report->tasks[i].state, "done") == 0;
     }
     return made;
 }

@@ -308,6 +308,8 @@ static void say_quoted(struct world *w, uint8_t peer)
     if (kind >= 3 && kind < 64) {
         spec.has_image = spec.image = true;
         if (kind < 60) spec.frames = 1;
+        spec.has_bands = kind >= 32; /* also of what has several frames, which is refused */
+        spec.bands = kind % 4;       /* also 0 */
     }
     if (kind >= 64 && kind < 128) { /* a list, in which bits of `kind` say who has which text */
         spec.n_prompts = 1 + kind / 16u % 4;
@@ -321,6 +323,8 @@ static void say_quoted(struct world *w, uint8_t peer)
             prompts[k].has_seed = kind != 65;
         }
         spec.has_image = spec.image = spec.frames == 1;
+        spec.has_bands = kind >= 96;
+        spec.bands = 1 + kind % 3; /* also of films, which is refused */
     }
     quoted.has_number = quoted.has_status = true;
     quoted.number = w->quote;

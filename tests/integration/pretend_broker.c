@@ -370,6 +370,8 @@ void lease(struct broker *b, struct ticketed *t, const struct lease_options *o)
     body.item = o->item;
     body.frame_first = o->frame_first;
     body.frame_count = o->frame_count;
+    body.has_band = o->band > 0;
+    body.band = body.has_band ? o->band - 1 : 0;
     for (size_t i = 0; o->inputs[i]; i++) {
         for (size_t j = 0; j < o->inputs[i]->n_artefacts; j++) {
             assert_true(body.n_inputs < 64);

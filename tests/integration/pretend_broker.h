@@ -84,6 +84,7 @@ struct lease_options {
     uint32_t index, item, frame_first, frame_count;
     const char *tenant;              /* NULL: local */
     const Weir__Pb__JobSpec *spec;   /* NULL: b->spec */
+    uint32_t band;                   /* plus 1; 0: none is said */
     const Weir__Pb__Done *inputs[8]; /* whose artefacts, in order; NULL ends */
 };
 void lease(struct broker *b, struct ticketed *t, const struct lease_options *options);

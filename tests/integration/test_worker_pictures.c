@@ -74,10 +74,11 @@ static void start(struct broker *b, const char *const *flags)
     see_credit(b, 2);
 }
 
-static void see_picture_fail(struct broker *b, Weir__Pb__Done *embedding, enum weir_status status, const char *words)
+static void see_failed(struct broker *b, const struct lease_options *options, enum weir_status status,
+                       const char *words)
 {
     struct ticketed t;
-    lease(b, &t, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } });
+    lease(b, &t, options);
     struct weir_message m = see(b, WEIR_MESSAGE_FAIL);
     if (m.body.fail->status != status || !strstr(m.body.fail->words, words))
         fail_msg("FAIL %s: %s", weir_status_name((enum weir_status)m.body.fail->status), m.body.fail->words);
@@ -89,6 +90,11 @@ static void see_picture_fail(struct broker *b, Weir__Pb__Done *embedding, enum w
     say(b, WEIR_MESSAGE_FAIL_ACK, &ack.base);
     weir_message_release(&m);
     see_credit(b, 2);
+}
+
+static void see_picture_fail(struct broker *b, Weir__Pb__Done *embedding, enum weir_status status, const char *words)
+{
+    see_failed(b, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } }, status, words);
 }
 
 /* The digest of an item's latents. */
@@ -242,6 +248,32 @@ static void a_picture_is_made_from_a_control_image_with_its_receipt(void **state
     done_free(embedding);
 }
 
+/* The model's pictures are small, and decoded undivided; what no broker would say of them is refused in words. */
+static void a_lease_and_its_spec_agree_about_bands(void **state)
+{
+    struct broker *b = *state;
+    Weir__Pb__JobSpec wish;
+    picture_wish(&wish, "tiny-sana-b");
+    start(b, sprinting);
+    quote(b, &wish);
+    assert_false(b->spec->has_bands);
+    Weir__Pb__Done *embedding = run_task(b, &text);
+    Weir__Pb__Done *latents =
+        run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } });
+    struct lease_options decode = { .stage = WEIR_STAGE_DECODE, .frame_count = 1, .band = 1, .inputs = { latents } };
+    const struct lease_options assemble = { .stage = WEIR_STAGE_ASSEMBLE, .inputs = { latents } };
+    see_failed(b, &decode, WEIR_PROTOCOL, "a lease of a band, of a picture in 1");
+    see_failed(b, &assemble, WEIR_PROTOCOL, "of an image that is one decode task's");
+    b->spec->has_bands = 1;
+    b->spec->bands = 2;
+    see_failed(b, &decode, WEIR_BAD_ARGUMENT, "in 2 bands; it is decoded in 1");
+    decode.band = 0;
+    see_failed(b, &decode, WEIR_BAD_ARGUMENT, "in 2 bands; it is decoded in 1");
+    see_failed(b, &assemble, WEIR_BAD_ARGUMENT, "in 2 bands; it is decoded in 1");
+    done_free(latents);
+    done_free(embedding);
+}
+
 /* A worker that goes on has the picture to look at again, but none to begin at. */
 static void resumed(struct broker *b, const char *const *flags, const char *model, bool is_start)
 {
@@ -297,6 +329,7 @@ int main(void)
         CASE(a_file_that_is_no_picture_fails_its_task_for_good),
         CASE(latents_depend_on_the_picture_and_not_on_what_was_before),
         CASE(a_picture_is_made_from_a_control_image_with_its_receipt),
+        CASE(a_lease_and_its_spec_agree_about_bands),
         CASE(a_killed_worker_that_looked_at_a_picture_costs_no_byte),
         CASE(a_killed_worker_that_began_at_a_picture_costs_no_byte),
     };

@@ -1,6 +1,7 @@
 /* A decode in bands gives the bytes of the undivided one, on every device of this build, in the memory that was planned.
  *
- *   test_bands FOLDER DEVICE HEIGHT WIDTH    by hand: of vae/config.json and weights in FOLDER, latents of that size
+ *   test_bands FOLDER DEVICE HEIGHT WIDTH [COUNT...]    by hand: of vae/config.json and weights in FOLDER, latents of
+ *                                                      that size, in so many bands (5, 2 and 1)
  */
 #include "tests/nets/golden.h"
 #include "tests/unit/scratch.h"
@@ -107,9 +108,23 @@ static float *run_once(const struct dc *dc, const struct weir_autoencoder_dc_cut
     return x;
 }
 
-/* The steps from `cut->step` on in `bands`; free() it. */
+static double seconds(void)
+{
+    return (double)weir_clock_now_ms() / 1e3;
+}
+
+/* Of all threads: what a busy machine leaves comparable. */
+static double processor_seconds(void)
+{
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+           1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+}
+
+/* The steps from `cut->step` on in `bands`; free() it. `spent`: the processor's seconds of each band, or NULL. */
 static float *run_bands(const struct dc *dc, const struct weir_autoencoder_dc_cut *cut, const struct weir_bands *bands,
-                        const float *x, size_t *arena_bytes)
+                        const float *x, size_t *arena_bytes, double *spent)
 {
     const struct weir_dims window = { 1, 1, bands->window, cut->width, cut->channels };
     struct weir_program *p = plan_steps(dc, &window, cut->step, dc->config.stages + 1);
@@ -120,8 +135,10 @@ static float *run_bands(const struct dc *dc, const struct weir_autoencoder_dc_cu
     assert_non_null(made);
     for (uint32_t i = 0; i < bands->count; i++) {
         const struct weir_band band = weir_bands_at(bands, i);
+        const double begin = processor_seconds();
         run_steps(dc, p, x + (size_t)band.from * cut->width * cut->channels, made);
         memcpy(y + band.first * row, made + (band.first - band.from) * row, band.count * row * sizeof *y);
+        if (spent) spent[i] = processor_seconds() - begin;
     }
     if (arena_bytes) *arena_bytes = weir_program_arena_bytes(p);
     weir_program_destroy(&p);
@@ -132,7 +149,7 @@ static float *run_bands(const struct dc *dc, const struct weir_autoencoder_dc_cu
 static struct weir_bands bands_of(const struct weir_autoencoder_dc_cut *cut, uint32_t halo, uint32_t own)
 {
     const uint32_t height = cut->bands.height;
-    return (struct weir_bands){ height, cut->bands.scale, halo, own + 2 * halo, own, (height + own - 1) / own };
+    return (struct weir_bands){ height, cut->bands.scale, halo, own + 2 * halo, own, (height + own - 1) / own, 1 };
 }
 
 static size_t picture_bytes(const struct dc *dc, const struct weir_autoencoder_dc_cut *cut)
@@ -153,11 +170,11 @@ static void bands_of_any_height_give_the_bytes_of_the_whole(void **state)
                 weir_autoencoder_dc_cut_decode(&dc.config, height, width, UINT64_MAX);
             const uint32_t halo = cut.bands.halo;
             assert_int_equal(cut.bands.count, 1);
-            float *x = run_once(&dc, &cut, height, width), *whole = run_bands(&dc, &cut, &cut.bands, x, NULL);
+            float *x = run_once(&dc, &cut, height, width), *whole = run_bands(&dc, &cut, &cut.bands, x, NULL, NULL);
             uint32_t tried = 0;
             for (uint32_t own = 1; own + 2 * halo < cut.bands.height; own++, tried++) {
                 const struct weir_bands bands = bands_of(&cut, halo, own);
-                float *y = run_bands(&dc, &cut, &bands, x, NULL);
+                float *y = run_bands(&dc, &cut, &bands, x, NULL, NULL);
                 if (memcmp(y, whole, picture_bytes(&dc, &cut)) != 0) {
                     const struct closeness c = compare(y, whole, picture_bytes(&dc, &cut) / sizeof *y);
                     fail_msg("%s on %s: bands of %u rows: norm %.3g max %.3g", dc_names[i], devices[d], own, c.norm,
@@ -182,9 +199,9 @@ static void with_one_row_less_around_them_they_do_not(void **state)
     for (size_t i = 0; i < WEIR_COUNT(dc_names); i++) {
         struct dc dc = tiny_dc_open(device, dc_names[i]);
         const struct weir_autoencoder_dc_cut cut = weir_autoencoder_dc_cut_decode(&dc.config, 5, 3, UINT64_MAX);
-        float *x = run_once(&dc, &cut, 5, 3), *whole = run_bands(&dc, &cut, &cut.bands, x, NULL);
+        float *x = run_once(&dc, &cut, 5, 3), *whole = run_bands(&dc, &cut, &cut.bands, x, NULL, NULL);
         const struct weir_bands bands = bands_of(&cut, cut.bands.halo - 1, 2);
-        float *y = run_bands(&dc, &cut, &bands, x, NULL);
+        float *y = run_bands(&dc, &cut, &bands, x, NULL, NULL);
         assert_memory_not_equal(y, whole, picture_bytes(&dc, &cut));
         free(x), free(y), free(whole);
         dc_close(&dc);
@@ -194,6 +211,26 @@ static void with_one_row_less_around_them_they_do_not(void **state)
 
 /* ---- where it is cut ---- */
 
+/* All rows are of one group, whatever the number of groups; and those that a cut wishes for are as large as can be. */
+static void see_groups(const struct weir_bands *b)
+{
+    assert_in_range(b->groups, 1, b->count);
+    for (uint32_t groups = 1; groups <= b->count; groups++) {
+        uint32_t next = 0, bands = 0;
+        for (uint32_t i = 0; i < groups; i++) {
+            const struct weir_band_group group = weir_bands_group(b, groups, i);
+            assert_int_equal(group.begin, bands);
+            assert_int_equal(group.first, next);
+            assert_true(group.bands >= b->count / groups && group.bands <= b->count / groups + 1);
+            assert_true(group.count > 0 && group.count <= group.bands * b->own);
+            next += group.count;
+            bands += group.bands;
+        }
+        assert_int_equal(next, b->height);
+        assert_int_equal(bands, b->count);
+    }
+}
+
 static void every_row_is_of_one_band_and_its_window_holds_all_that_it_looks_at(void **state)
 {
     (void)state;
@@ -201,7 +238,7 @@ static void every_row_is_of_one_band_and_its_window_holds_all_that_it_looks_at(v
     for (uint32_t height = 1; height < 70; height++) {
         for (uint32_t halo = 0; halo < 9; halo++) {
             for (uint32_t most = 0; most < 75; most++) {
-                const struct weir_bands b = weir_bands_cut(height, 4, halo, most);
+                const struct weir_bands b = weir_bands_cut(height, 4, halo, most, 1 + (height + most) % 4);
                 uint32_t next = 0;
                 assert_int_equal(b.height, height);
                 assert_int_equal(b.scale, 4);
@@ -218,6 +255,7 @@ static void every_row_is_of_one_band_and_its_window_holds_all_that_it_looks_at(v
                     next = end;
                 }
                 assert_int_equal(next, height);
+                see_groups(&b);
                 cuts += b.count > 1;
             }
         }
@@ -342,6 +380,63 @@ static struct decoded decode(const struct bench *b, const struct weir_item *item
     return out;
 }
 
+/* The same picture from `bands` tasks, each as if it were of another worker, laid together; then all in one worker. */
+static void see_shared(const struct bench *b, const struct weir_item *whole, uint32_t bands, const float *latents,
+                       const struct decoded *wanted)
+{
+    struct weir_item item = *whole;
+    struct weir_decoder *decoder = NULL;
+    struct weir_pipeline_rows rows;
+    struct weir_pipeline_memory planned;
+    uint32_t next = 0;
+    item.bands = bands;
+    const struct weir_sana_size size = weir_item_made(weir_pipeline_facts(b->pipeline), &item);
+    const size_t row = (size_t)size.width * 3, rgb_bytes = weir_item_frame_bytes(&item);
+    float *made = malloc(size.height * row * sizeof *made), *again = malloc(size.height * row * sizeof *made);
+    uint8_t *rgb = malloc(rgb_bytes);
+    OK(weir_pipeline_plan_memory(b->pipeline, b->pipeline->device, WEIR_PIPELINE_DECODE, &item, &planned, &error));
+    for (uint32_t band = 0; band < bands; band++) {
+        OK(weir_pipeline_band_rows(b->pipeline, &item, band, &rows, &error));
+        assert_int_equal(rows.first, next);
+        assert_int_equal(rows.width * rows.channels, row);
+        next += rows.count;
+        OK(weir_decoder_create(b->pipeline, &item, 0, &decoder, &error));
+        assert_int_equal(planned.arena + planned.host, weir_decoder_bytes(decoder));
+        OK(weir_decoder_run_band(decoder, &item, latents, band, made + rows.first * row, &error));
+        weir_decoder_destroy(&decoder);
+    }
+    assert_int_equal(next, size.height);
+    OK(weir_pipeline_finish_picture(b->pipeline, &item, made, rgb, &error));
+    assert_memory_equal(rgb, wanted->rgb, rgb_bytes);
+
+    float *others = malloc(weir_item_latent_count(weir_pipeline_facts(b->pipeline), &item) * sizeof *others);
+    for (size_t i = 0; i < weir_item_latent_count(weir_pipeline_facts(b->pipeline), &item); i++) others[i] = 0.1f;
+    OK(weir_decoder_create(b->pipeline, &item, 0, &decoder, &error));
+    assert_false(weir_decoder_fits(decoder, whole)); /* whose memory is planned otherwise */
+    for (uint32_t i = 0; i < bands; i++) { /* from the last one up, with another picture's band between two of them */
+        const uint32_t band = bands - 1 - i;
+        OK(weir_pipeline_band_rows(b->pipeline, &item, band, &rows, &error));
+        if (i == 1) OK(weir_decoder_run_band(decoder, &item, others, 0, again, &error));
+        OK(weir_decoder_run_band(decoder, &item, latents, band, again + rows.first * row, &error));
+    }
+    assert_memory_equal(again, made, size.height * row * sizeof *made);
+    weir_decoder_destroy(&decoder);
+    free(made), free(again), free(rgb), free(others);
+}
+
+static void see_no_such_bands(const struct bench *b, const struct weir_item *whole, uint32_t count)
+{
+    struct weir_item item = *whole;
+    struct weir_pipeline_rows rows;
+    struct weir_error fault;
+    assert_int_equal(weir_pipeline_band_rows(b->pipeline, &item, 0, &rows, &fault), WEIR_BAD_ARGUMENT);
+    item.bands = count + 1;
+    assert_int_equal(weir_pipeline_band_rows(b->pipeline, &item, 0, &rows, &fault), WEIR_BAD_ARGUMENT);
+    item.bands = 2;
+    assert_int_equal(weir_pipeline_band_rows(b->pipeline, &item, 2, &rows, &fault), WEIR_BAD_ARGUMENT);
+    assert_non_null(strstr(fault.words, "band 2 of 2"));
+}
+
 static void check_decoder(const char *device_name, struct bench *b, uint32_t width, uint32_t height)
 {
     struct weir_device *device = device_open(device_name);
@@ -359,6 +454,10 @@ static void check_decoder(const char *device_name, struct bench *b, uint32_t wid
     const struct weir_bands bands = b->pipeline->family->decode_bands(b->pipeline, &item);
     assert_true(bands.count > 1);
     struct decoded banded = decode(b, &item, latents);
+    assert_int_equal(weir_pipeline_bands(b->pipeline, &item), 2);
+    for (uint32_t shared = 2; shared <= 4; shared++) see_shared(b, &item, shared, latents, &whole);
+    see_shared(b, &item, bands.count, latents, &whole);
+    see_no_such_bands(b, &item, bands.count);
     struct weir_pipeline_memory planned;
     OK(weir_pipeline_plan_memory(b->pipeline, device, WEIR_PIPELINE_DECODE, &item, &planned, &error));
     b->pipeline->whole_max = whole_max;
@@ -414,6 +513,7 @@ static void sanas_decoder_at_2048_and_4096_is_planned_in_what_its_attention_take
                    devices[d], sides[i], sides[i], bands.count, bands.window, bands.own, bands.halo,
                    (double)planned.arena / (1 << 20), whole / (1 << 20));
             assert_int_equal(bands.count > 1, sides[i] > 1024);
+            assert_int_equal(weir_pipeline_bands(b.pipeline, &item), sides[i] / 1024); /* 1, 2, 4 */
             if (sides[i] == 1024) continue;
             assert_true((double)planned.arena < (d == 0 ? 1.15 : 1.35) * attention);
             assert_true((double)planned.arena < 0.4 * whole);
@@ -426,11 +526,6 @@ static void sanas_decoder_at_2048_and_4096_is_planned_in_what_its_attention_take
 
 /* ---- by hand ---- */
 
-static double seconds(void)
-{
-    return (double)weir_clock_now_ms() / 1e3;
-}
-
 static double peak_gib(void)
 {
     struct rusage used;
@@ -438,41 +533,67 @@ static double peak_gib(void)
     return (double)used.ru_maxrss / (1 << 20);
 }
 
-/* The undivided one runs last, so that the peaks before it are the bands' own. */
-static int by_hand(char **words)
+/* What a task of each group takes, and what then so many workers would; in processor's seconds. */
+static void print_groups(const struct weir_bands *bands, double once, const double *spent)
 {
-    static const uint32_t counts[] = { 5, 2, 1 };
-    enum { RUNS = WEIR_COUNT(counts) };
+    for (uint32_t groups = 2; groups <= bands->count && groups <= 4; groups *= 2) {
+        double whole = once, longest = 0;
+        for (uint32_t i = 0; i < groups; i++) {
+            const struct weir_band_group group = weir_bands_group(bands, groups, i);
+            double own = 0;
+            for (uint32_t k = 0; k < group.bands; k++) own += spent[group.begin + k];
+            printf("groups=%u group=%u bands=%u rows=%u cpu_s=%.1f\n", groups, i, group.bands, group.count, once + own);
+            whole += own;
+            if (once + own > longest) longest = once + own;
+        }
+        printf("groups=%u whole_cpu_s=%.1f longest=%.1f times=%.2f\n", groups, whole, longest, whole / longest);
+    }
+}
+
+/* Fewer bands later, so that the peaks are their own. */
+static int by_hand(char **words, int more)
+{
+    uint32_t counts[8] = { 5, 2, 1 };
+    const size_t runs = more == 0 ? 3 : (size_t)more;
+    if (runs > WEIR_COUNT(counts)) return 2;
+    for (int i = 0; i < more; i++) counts[i] = (uint32_t)atoi(words[4 + i]);
     const uint32_t height = (uint32_t)atoi(words[2]), width = (uint32_t)atoi(words[3]);
     struct weir_device *device = device_open(words[1]);
     if (!device || !height || !width) return 2;
     struct dc dc = dc_open(device, words[0]);
     const struct weir_autoencoder_dc_cut cut = weir_autoencoder_dc_cut_decode(&dc.config, height, width, UINT64_MAX);
     const size_t bytes = picture_bytes(&dc, &cut);
-    const double begin_once = seconds();
-    float *x = run_once(&dc, &cut, height, width), *made[RUNS];
+    const double begin_once = seconds(), begin_once_cpu = processor_seconds();
+    float *x = run_once(&dc, &cut, height, width), *made[WEIR_COUNT(counts)];
+    const double once = processor_seconds() - begin_once_cpu;
     int differing = 0;
-    printf("class=%s rows=%u columns=%u halo=%u scale=%u once_seconds=%.1f peak_gib=%.2f\n", device->numerics_class,
-           cut.bands.height, cut.width, cut.bands.halo, cut.bands.scale, seconds() - begin_once, peak_gib());
-    for (size_t i = 0; i < RUNS; i++) {
+    printf("class=%s rows=%u columns=%u halo=%u scale=%u once_seconds=%.1f once_cpu_s=%.1f peak_gib=%.2f\n",
+           device->numerics_class, cut.bands.height, cut.width, cut.bands.halo, cut.bands.scale, seconds() - begin_once,
+           once, peak_gib());
+    fflush(stdout);
+    for (size_t i = 0; i < runs; i++) {
+        if (counts[i] == 0 || counts[i] > cut.bands.height) return 2;
         const uint32_t own = (cut.bands.height + counts[i] - 1) / counts[i];
         const struct weir_bands bands = counts[i] > 1 ? bands_of(&cut, cut.bands.halo, own) : cut.bands;
         size_t arena;
+        double *spent = calloc(bands.count, sizeof *spent);
         const double begin = seconds();
         if (bands.window > bands.height) return 2; /* latents too low to be cut */
-        made[i] = run_bands(&dc, &cut, &bands, x, &arena);
+        made[i] = run_bands(&dc, &cut, &bands, x, &arena, spent);
         printf("bands=%u own=%u window=%u arena_mib=%.0f seconds=%.1f peak_gib=%.2f\n", bands.count, bands.own,
                bands.window, (double)arena / (1 << 20), seconds() - begin, peak_gib());
+        print_groups(&bands, once, spent);
         fflush(stdout);
+        free(spent);
     }
-    for (size_t i = 0; i + 1 < RUNS; i++) {
-        const struct closeness c = compare(made[i], made[RUNS - 1], bytes / sizeof(float));
-        const bool same = memcmp(made[i], made[RUNS - 1], bytes) == 0;
+    for (size_t i = 0; i + 1 < runs; i++) {
+        const struct closeness c = compare(made[i], made[runs - 1], bytes / sizeof(float));
+        const bool same = memcmp(made[i], made[runs - 1], bytes) == 0;
         printf("bands=%u %s norm=%.2e max=%.2e\n", counts[i], same ? "same bits" : "differ", c.norm, c.max);
         differing += !same;
         free(made[i]);
     }
-    free(made[RUNS - 1]), free(x);
+    free(made[runs - 1]), free(x);
     dc_close(&dc);
     weir_device_close(&device);
     return differing != 0;
@@ -488,6 +609,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_picture_that_is_resized_afterwards_too),
         cmocka_unit_test(sanas_decoder_at_2048_and_4096_is_planned_in_what_its_attention_takes),
     };
-    if (argc == 5) return by_hand(argv + 1);
+    if (argc >= 5) return by_hand(argv + 1, argc - 5);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,7 +18,9 @@ void sim_client_start(struct sim *sim, uint32_t number)
                                    .frames = 1 + sim_below(sim, 40),
                                    .items = 1 + sim_below(sim, 3),
                                    .image = sim_below(sim, 4) == 0 };
+    client->width = 64;
     if (client->image) client->frames = 1;
+    if (client->image && sim_below(sim, 2) == 0) client->width += 64 * sim_below(sim, 3);
     if (sim_below(sim, 3) == 0) {
         client->items = 1 + sim_below(sim, 2);
         client->prompt_count = 1 + sim_below(sim, SIM_PROMPTS_MAX);
@@ -55,6 +57,8 @@ static void submit(struct sim *sim, uint32_t number)
     body->spec.prompts = body->list;
     body->spec.has_frames = body->spec.has_n = true;
     body->spec.frames = client->frames;
+    body->spec.has_width = true;
+    body->spec.width = client->width;
     body->spec.n = client->items;
     body->spec.has_image = body->spec.image = client->image;
     body->submit.has_number = true;

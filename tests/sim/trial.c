@@ -234,7 +234,7 @@ void trial_begin(struct trial *t, uint64_t number)
         const bool image = trial_below(t, 4) == 0;
         t->plans[k] = (struct weir_plan){ .items = 1 + trial_below(t, ITEMS_MAX),
                                           .frames = image ? 1 : 16,
-                                          .segments = image ? 1 : 1 + trial_below(t, SEGMENTS_MAX),
+                                          .segments = 1 + trial_below(t, SEGMENTS_MAX),
                                           .is_image = image };
         for (size_t at = 0; at < WEIR_ID_BYTES; at += 8) {
             const uint64_t value = trial_next(t);

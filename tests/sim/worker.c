@@ -379,7 +379,10 @@ static void quoted(struct sim *sim, uint32_t number, const struct packet *packet
     body->spec.spec_version = 1;
     body->spec.model = (char *)(uintptr_t) "tiny";
     body->spec.model_digest = binary(sim_model_digest, WEIR_SHA256_BYTES);
-    body->spec.width = body->spec.height = 64;
+    body->spec.width = packet->width;
+    body->spec.height = 64;
+    body->spec.bands = packet->image ? packet->width / 64 : 1; /* by the size alone, as a real one */
+    body->spec.has_bands = body->spec.bands > 1;
     body->spec.steps = SIM_STEPS;
     body->spec.frames = packet->frames;
     body->spec.n = packet->items;
@@ -391,7 +394,8 @@ static void quoted(struct sim *sim, uint32_t number, const struct packet *packet
         prompt->text = (char *)(uintptr_t)packet->prompts[k];
         prompt->negative = (char *)(uintptr_t) "";
         prompt->has_width = prompt->has_height = prompt->has_steps = prompt->has_guidance = prompt->has_seed = true;
-        prompt->width = prompt->height = 64;
+        prompt->width = packet->width;
+        prompt->height = 64;
         prompt->steps = SIM_STEPS;
         prompt->guidance = 7;
     }

@@ -194,6 +194,25 @@ static void read_task(struct packet *packet, const Weir__Pb__TaskId *task, const
     memcpy(packet->token, token->data, WEIR_TOKEN_BYTES);
 }
 
+/* What a lease says of bands: which one its task is, and all of them, in order, to who joins them. */
+static void check_bands(struct sim *sim, const Weir__Pb__Lease *lease)
+{
+    const Weir__Pb__JobSpec *spec = lease->spec;
+    const uint32_t bands = spec->has_bands ? spec->bands : 1, index = lease->task->index;
+    const bool shared = spec->image && bands > 1;
+    if (lease->task->stage == WEIR_STAGE_DECODE && spec->image) {
+        if (lease->has_band != shared || (shared && lease->band != index % bands) || lease->item != index / bands ||
+            lease->frame_first != 0 || lease->frame_count != 1) {
+            check_fail(&sim->check, "a lease of decode/%u in %u bands names band %u of item %u", index, bands,
+                       lease->band, lease->item);
+        }
+    }
+    if (lease->task->stage != WEIR_STAGE_ASSEMBLE || !spec->image) return;
+    bool ordered = shared && lease->n_inputs == bands;
+    for (uint32_t k = 0; ordered && k < bands; k++) ordered = lease->inputs[k]->from->index == index * bands + k;
+    if (!ordered) check_fail(&sim->check, "assemble/%u of %u bands has other inputs", index, bands);
+}
+
 static void read_lease(struct sim *sim, struct packet *packet, const Weir__Pb__Lease *lease)
 {
     read_task(packet, lease->task, &lease->token);
@@ -206,6 +225,7 @@ static void read_lease(struct sim *sim, struct packet *packet, const Weir__Pb__L
         if (k == 0) packet->input_stage = (enum weir_stage)lease->inputs[k]->from->stage;
         if (k == 0) packet->input_first = lease->inputs[k]->from->index;
     }
+    check_bands(sim, lease);
     check_lease_sent(&sim->check, &packet->task, packet->token);
 }
 
@@ -275,6 +295,7 @@ static void read_body(struct sim *sim, struct packet *packet, const ProtobufCMes
         packet->number = (uint32_t)body.quote->number;
         packet->frames = body.quote->spec->frames;
         packet->items = body.quote->spec->n;
+        packet->width = body.quote->spec->width;
         packet->image = body.quote->spec->image;
         for (size_t k = 0; k < body.quote->spec->n_prompts; k++) {
             const char *text = body.quote->spec->prompts[k]->text;

@@ -43,7 +43,7 @@ struct packet {
     uint32_t input_first;
     const char *input_keys[SIM_INPUTS_MAX];
     bool cancel, running, existed;
-    uint32_t step, frames, items;
+    uint32_t step, frames, items, width;
     bool image;
     uint32_t prompt_count; /* of a list; 0: none */
     const char *prompts[SIM_PROMPTS_MAX];
@@ -89,7 +89,7 @@ struct sim_client { /* one job each */
     bool submitted, accepted, refused, done, cancels, cancel_answered, watched;
     uint32_t connection, stamp;
     uint64_t submit_ms, cancel_ms, deadline_ms, said_ms;
-    uint32_t frames, items;
+    uint32_t frames, items, width; /* of an image: as many bands as 64 go into it */
     bool image;
     uint32_t prompt_count, texts[SIM_PROMPTS_MAX]; /* of a list; equal numbers: equal texts */
     struct weir_job_id job;

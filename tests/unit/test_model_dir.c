@@ -219,7 +219,7 @@ static void weir_json_says_what_a_request_leaves_open(void **state)
     make_model(&w, "m");
     scratch_text(&w.scratch, "m/weir.json",
                  "{\"steps\": 25, \"guidance\": 5, \"width\": 128, \"height\": 64, \"frames\": 16, \"fps\": 8,"
-                 " \"sampler\": \"dpm++\", \"instruction\": \"Say more.\"}");
+                 " \"sampler\": \"dpm++\", \"instruction\": \"Say more.\", \"decode_whole_mib\": 3}");
     see_open(&w, at(&w, "m"), NULL);
     const struct weir_defaults *d = weir_model_dir_defaults(w.model);
     assert_int_equal(d->steps, 25);
@@ -230,6 +230,7 @@ static void weir_json_says_what_a_request_leaves_open(void **state)
     assert_int_equal(d->fps, 8);
     assert_string_equal(d->sampler, "dpm++");
     assert_string_equal(d->instruction, "Say more.");
+    assert_int_equal(d->decode_whole_mib, 3);
 
     static const struct {
         const char *json, *words;
@@ -247,6 +248,7 @@ static void weir_json_says_what_a_request_leaves_open(void **state)
         { "{\"sampler\": \"no such!\"}", "sampler is \"no such!\"" },
         { "{\"sampler\": 1}", "sampler is 1" },
         { "{\"instruction\": [\"a\"]}", "instruction is [\"a\"]" },
+        { "{\"decode_whole_mib\": 0}", "decode_whole_mib is 0, wanted an integer from 1 to 1048576" },
         { "[]", "m/weir.json: it is a list" },
     };
     for (size_t i = 0; i < WEIR_COUNT(bad); i++) {

@@ -10,15 +10,23 @@
 
 #include <cmocka.h>
 
-static enum weir_status make_of(const char *format, bool image, uint32_t n, uint32_t frames, struct weir_plan *out)
+static enum weir_status make_in(const char *format, bool image, uint32_t n, uint32_t frames, uint32_t bands,
+                                struct weir_plan *out)
 {
     Weir__Pb__JobSpec spec = WEIR__PB__JOB_SPEC__INIT;
+    spec.has_bands = bands != 1;
+    spec.bands = bands;
     spec.has_image = spec.image = image;
     spec.has_n = spec.has_frames = true;
     spec.n = n;
     spec.frames = frames;
     spec.format = (char *)(uintptr_t)format;
     return weir_plan_make(&spec, out, NULL);
+}
+
+static enum weir_status make_of(const char *format, bool image, uint32_t n, uint32_t frames, struct weir_plan *out)
+{
+    return make_in(format, image, n, frames, 1, out);
 }
 
 static enum weir_status make(const char *format, uint32_t n, uint32_t frames, struct weir_plan *out)
@@ -83,15 +91,48 @@ static void a_film_keeps_its_plan_and_an_image_has_another_version(void **state)
     assert_int_equal(make_of("webp", true, 1, 2, &plan), WEIR_BAD_ARGUMENT);
 }
 
+static void an_image_in_bands_is_assembled_of_them(void **state)
+{
+    (void)state;
+    struct weir_plan plan;
+    uint32_t first, count;
+    assert_int_equal(make_in("png", true, 2, 1, 4, &plan), WEIR_OK);
+    assert_int_equal(weir_plan_version(&plan), 4);
+    assert_true(weir_plan_in_bands(&plan));
+    assert_int_equal(weir_plan_tasks(&plan), 1 + 2 * 6);
+    assert_int_equal(weir_plan_count(&plan, WEIR_STAGE_DECODE), 8);
+    assert_int_equal(weir_plan_count(&plan, WEIR_STAGE_ASSEMBLE), 2);
+    assert_int_equal(weir_plan_last(&plan), WEIR_STAGE_ASSEMBLE);
+    const struct weir_plan_range bands = weir_plan_inputs(&plan, WEIR_STAGE_ASSEMBLE, 1);
+    assert_int_equal(bands.stage, WEIR_STAGE_DECODE);
+    assert_int_equal(bands.first, 4);
+    assert_int_equal(bands.count, 4);
+    assert_int_equal(weir_plan_item(&plan, WEIR_STAGE_DECODE, 3), 0);
+    weir_plan_frames(&plan, WEIR_STAGE_DECODE, 7, &first, &count);
+    assert_int_equal(first, 0);
+    assert_int_equal(count, 1);
+    assert_int_equal(make_in("jpeg", true, 682, 1, 4, &plan), WEIR_OK); /* 1 + 682 * 6 = 4093 */
+    assert_int_equal(make_in("jpeg", true, 683, 1, 4, &plan), WEIR_TOO_LARGE);
+    assert_int_equal(make_in("png", true, 1, 1, 0, &plan), WEIR_BAD_ARGUMENT);
+    assert_int_equal(make_in("png", true, 1, 1, WEIR_JOB_BANDS_MAX + 1, &plan), WEIR_BAD_ARGUMENT);
+    assert_int_equal(make_in("png", true, 1, 1, WEIR_JOB_BANDS_MAX, &plan), WEIR_OK);
+    assert_int_equal(make_in("mp4", false, 1, 16, 2, &plan), WEIR_BAD_ARGUMENT);
+    assert_int_equal(make_in("png", true, 2, 1, 1, &plan), WEIR_OK); /* one band is none */
+    assert_int_equal(weir_plan_version(&plan), 2);
+    assert_false(weir_plan_in_bands(&plan));
+}
+
 /* For every task of every small job: places go there and back, frames of an item are covered once, and a task is among
  * the consumers of exactly those tasks that are its inputs. */
 static void every_small_plan_fits_together(void **state)
 {
     (void)state;
     for (uint32_t n = 1; n <= 4; n++) {
-        for (uint32_t frames = 0; frames <= 50; frames++) { /* 0: a job of images */
+        for (uint32_t k = 0; k <= 55; k++) { /* films of so many frames; 0 and over 50: images in so many bands */
+            const uint32_t frames = k > 50 ? 0 : k, bands = k > 50 ? k - 49 : 1;
             struct weir_plan plan;
-            assert_int_equal(make_of(frames ? "mp4" : "png", frames == 0, n, frames ? frames : 1, &plan), WEIR_OK);
+            assert_int_equal(make_in(frames ? "mp4" : "png", frames == 0, n, frames ? frames : 1, bands, &plan),
+                             WEIR_OK);
             uint32_t covered = 0;
             for (uint32_t place = 0; place < weir_plan_tasks(&plan); place++) {
                 enum weir_stage stage, from;
@@ -112,7 +153,7 @@ static void every_small_plan_fits_together(void **state)
                     assert_int_equal(is_input, consumes);
                 }
             }
-            assert_int_equal(covered, n * (frames ? frames : 1));
+            assert_int_equal(covered, n * (frames ? frames : bands));
         }
     }
 }
@@ -195,6 +236,8 @@ static void every_list_fits_together(void **state)
         }
         const uint32_t n = 1 + (uint32_t)rand_r(&seed) % 2;
         struct list_spec *s = list_of(wishes, count, n, image, image ? 1 : 1 + (uint32_t)rand_r(&seed) % 40);
+        s->spec.has_bands = image;
+        s->spec.bands = 1 + (uint32_t)rand_r(&seed) % 4;
         struct weir_plan plan;
         assert_int_equal(weir_plan_make(&s->spec, &plan, NULL), WEIR_OK);
         uint32_t next = 0;
@@ -298,6 +341,7 @@ int main(void)
         cmocka_unit_test(films_are_cut_into_segments_of_16_frames_and_pictures_are_not),
         cmocka_unit_test(the_limit_of_tasks_holds_from_both_sides_and_numbers_do_not_overflow),
         cmocka_unit_test(a_film_keeps_its_plan_and_an_image_has_another_version),
+        cmocka_unit_test(an_image_in_bands_is_assembled_of_them),
         cmocka_unit_test(every_small_plan_fits_together),
         cmocka_unit_test(neighbours_of_one_text_share_its_task),
         cmocka_unit_test(every_list_fits_together),

@@ -104,6 +104,70 @@ static enum weir_status decode_prompt(const char *prompt, struct weir_error *err
     return status;
 }
 
+static enum weir_status decode_lease(uint32_t bands, uint32_t band, struct weir_error *error)
+{
+    Weir__Pb__JobSpec spec = WEIR__PB__JOB_SPEC__INIT;
+    Weir__Pb__TaskId task = task_id();
+    Weir__Pb__Lease lease = WEIR__PB__LEASE__INIT;
+    spec.has_bands = lease.has_band = lease.has_token = lease.has_lease_ms = 1;
+    spec.bands = bands;
+    lease.band = band;
+    lease.token = (ProtobufCBinaryData){ 16, id };
+    lease.lease_ms = 1000;
+    lease.tenant = (char *)"local";
+    lease.task = &task;
+    lease.spec = &spec;
+    struct frames f = pack(WEIR_MESSAGE_LEASE, &lease.base);
+    struct weir_message message;
+    const enum weir_status status = decode(&f, WEIR_DIRECTION_B, &message, error);
+    if (status == WEIR_OK) {
+        assert_int_equal(message.body.lease->spec->bands, bands);
+        assert_int_equal(message.body.lease->band, band);
+        weir_message_release(&message);
+    }
+    free(f.body);
+    return status;
+}
+
+static void bands_are_bounded(void **state)
+{
+    (void)state;
+    struct weir_error error;
+    assert_int_equal(decode_lease(1, 0, &error), WEIR_OK);
+    assert_int_equal(decode_lease(64, 63, &error), WEIR_OK);
+    assert_int_equal(decode_lease(0, 0, &error), WEIR_PROTOCOL);
+    assert_non_null(strstr(error.words, "JobSpec.bands"));
+    assert_int_equal(decode_lease(65, 0, &error), WEIR_PROTOCOL);
+    assert_int_equal(decode_lease(2, 64, &error), WEIR_PROTOCOL);
+    assert_non_null(strstr(error.words, "Lease.band"));
+}
+
+static void bands_decide_the_last_stage_of_an_image_alone(void **state)
+{
+    (void)state;
+    Weir__Pb__JobSpec spec = WEIR__PB__JOB_SPEC__INIT, own;
+    uint8_t x[WEIR_SHA256_BYTES], y[WEIR_SHA256_BYTES];
+    assert_int_equal(weir_spec_last_stage(&spec), WEIR_STAGE_ASSEMBLE);
+    spec.has_image = spec.image = 1;
+    assert_int_equal(weir_spec_last_stage(&spec), WEIR_STAGE_DECODE);
+    assert_int_equal(weir_spec_bands(&spec), 1);
+    weir_spec_fingerprint(&spec, x);
+    spec.bands = 2; /* not said */
+    assert_int_equal(weir_spec_bands(&spec), 1);
+    weir_spec_fingerprint(&spec, y);
+    assert_memory_equal(x, y, sizeof x);
+    spec.has_bands = 1;
+    weir_spec_fingerprint(&spec, y);
+    assert_memory_not_equal(x, y, sizeof x);
+    assert_int_equal(weir_spec_bands(&spec), 2);
+    assert_int_equal(weir_spec_last_stage(&spec), WEIR_STAGE_ASSEMBLE);
+    weir_spec_of_item(&spec, 0, &own);
+    assert_int_equal(weir_spec_bands(&own), 2);
+    char *json = weir_spec_json(&spec);
+    assert_non_null(strstr(json, "\"bands\":2"));
+    free(json);
+}
+
 static void texts_are_utf8_of_bounded_length(void **state)
 {
     (void)state;
@@ -448,6 +512,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_message_goes_through_unchanged),
         cmocka_unit_test(a_field_of_another_size_or_missing_is_named),
+        cmocka_unit_test(bands_are_bounded),
+        cmocka_unit_test(bands_decide_the_last_stage_of_an_image_alone),
         cmocka_unit_test(texts_are_utf8_of_bounded_length),
         cmocka_unit_test(a_damaged_header_is_refused_before_the_body_is_read),
         cmocka_unit_test(a_message_for_another_socket_is_unsupported_and_named),

@@ -30,7 +30,7 @@ static const struct weir_model_facts facts = { .family = "sana",
                                                .sampler = WEIR_ITEM_SAMPLER_FLOW_DPM_SOLVER,
                                                .samplers = 1u << WEIR_ITEM_SAMPLER_FLOW_DPM_SOLVER,
                                                .loras = true };
-static const struct weir_spec_model model = { "tiny", digest, "SanaPipeline", &facts, "f32" };
+static const struct weir_spec_model model = { "tiny", digest, "SanaPipeline", &facts, "f32", NULL, NULL };
 
 /* A wish with a list, its resolved spec, and what was said. */
 struct trial {
@@ -262,6 +262,59 @@ static void a_full_list_fits_a_message_and_a_longer_one_is_refused(void **state)
     end(t);
 }
 
+/* A picture over 256 pixels wide is decoded in two bands, over 512 in four. */
+static uint32_t bands_by_width(const void *context, const struct weir_item *item)
+{
+    assert_ptr_equal(context, &facts);
+    return item->width > 512 ? 4 : item->width > 256 ? 2 : 1;
+}
+
+static void bands_are_those_of_every_prompt_or_none(void **state)
+{
+    (void)state;
+    static const char *const texts[] = { "a", "b" };
+    struct weir_spec_model cut = model;
+    struct trial *t = begin(texts, 2);
+    struct weir_item item;
+    Weir__Pb__JobSpec one;
+    cut.bands = bands_by_width;
+    cut.bands_context = &facts;
+    assert_int_equal(weir_spec_resolve_all(&t->wish, &cut, NULL, &t->spec, &t->resolved, &t->error), WEIR_OK);
+    assert_true(t->spec.has_bands);
+    assert_int_equal(t->spec.bands, 2);
+    weir_spec_of_item(&t->spec, 1, &one);
+    assert_int_equal(weir_spec_item(&one, &item, NULL), WEIR_OK);
+    assert_int_equal(item.bands, 2);
+    char *shared = weir_spec_receipt(&one, "class", "encoder");
+    weir_spec_list_deinit(&t->resolved);
+
+    t->prompts[0].has_width = t->prompts[0].has_seed = t->prompts[1].has_seed = 1;
+    t->prompts[0].width = 256; /* the other one is made alone, too */
+    t->prompts[1].seed = one.seed;
+    assert_int_equal(weir_spec_resolve_all(&t->wish, &cut, NULL, &t->spec, &t->resolved, &t->error), WEIR_OK);
+    assert_false(t->spec.has_bands);
+    weir_spec_of_item(&t->spec, 1, &one);
+    assert_int_equal(weir_spec_item(&one, &item, NULL), WEIR_OK);
+    assert_int_equal(item.bands, 1);
+    char *alone = weir_spec_receipt(&one, "class", "encoder");
+    assert_null(strstr(shared, "bands"));
+    assert_string_equal(shared, alone);
+    free(shared), free(alone);
+
+    t->wish.n_prompts = 0; /* of one prompt; what it wishes for is not looked at */
+    t->wish.prompt = (char *)(uintptr_t) "a";
+    t->wish.has_width = t->wish.has_bands = 1;
+    t->wish.width = 1024;
+    t->wish.bands = 7;
+    weir_spec_list_deinit(&t->resolved);
+    assert_int_equal(weir_spec_resolve_all(&t->wish, &cut, NULL, &t->spec, &t->resolved, &t->error), WEIR_OK);
+    assert_int_equal(t->spec.bands, 4);
+    t->wish.width = 256;
+    assert_int_equal(weir_spec_resolve_all(&t->wish, &cut, NULL, &t->spec, &t->resolved, &t->error), WEIR_OK);
+    assert_false(t->spec.has_bands);
+    end(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -271,6 +324,7 @@ int main(void)
         cmocka_unit_test(what_is_wrong_names_its_line),
         cmocka_unit_test(a_prompt_has_its_own_loras_or_those_of_the_job),
         cmocka_unit_test(a_full_list_fits_a_message_and_a_longer_one_is_refused),
+        cmocka_unit_test(bands_are_those_of_every_prompt_or_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

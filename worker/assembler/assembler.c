@@ -1,6 +1,9 @@
 /* assemble: an item's segments joined by stream copy to one film that carries the receipt; a GIF or pictures are taken
- * over as they are. The films of a job are then all under its assemble tasks. */
+ * over as they are; the bands of a picture are laid together, resized, rounded and encoded as an undivided decode does
+ * it. What a job made is then all under its assemble tasks. */
 #include "worker/encoder_child.h"
+#include "worker/image_file.h"
+#include "worker/link/artefact.h"
 #include "worker/scratch.h"
 #include "worker/spec.h"
 #include "worker/stage.h"
@@ -14,14 +17,28 @@ enum { SEGMENTS_MAX = 4096, CPU_SECONDS = 300, MEMORY_MIB = 4096, FILE_MIB_BASE 
 
 struct assembler {
     struct weir_open_stage stage;
+    struct weir_item shared; /* the last picture in bands, for which memory was planned; bands 0 before */
 };
 
 static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
                                     const struct weir_item *item, uint32_t seats, struct weir_pipeline_memory *out,
                                     struct weir_error *error)
 {
-    (void)seats;
-    (void)pipeline, (void)device, (void)error;
+    (void)device, (void)seats;
+    if (item->bands > 1) { /* the picture, what finishing it takes, and a band as it came */
+        struct weir_pipeline_rows rows;
+        uint64_t band_bytes = 0;
+        *out = (struct weir_pipeline_memory){ .host = weir_pipeline_finish_bytes(pipeline, item) +
+                                                      weir_item_frame_bytes(item) };
+        for (uint32_t band = 0; band < item->bands; band++) {
+            const enum weir_status status = weir_pipeline_band_rows(pipeline, item, band, &rows, error);
+            if (status != WEIR_OK) return status;
+            const uint64_t mine = sizeof(float) * (uint64_t)rows.count * rows.width * rows.channels;
+            if (mine > band_bytes) band_bytes = mine;
+        }
+        out->host += band_bytes + WEIR_ARTEFACT_HEADER_BYTES;
+        return WEIR_OK;
+    }
     /* one segment, or a whole GIF, at a time; encoded it is smaller than its frames */
     *out = (struct weir_pipeline_memory){ .host = weir_item_frame_bytes(item) * item->frames };
     return WEIR_OK;
@@ -45,8 +62,9 @@ static enum weir_status stage_open(const struct weir_stage_ground *ground, struc
 
 static bool fits(const struct weir_open_stage *stage, const struct weir_item *item)
 {
-    (void)stage, (void)item;
-    return true;
+    const struct weir_item *shared = &((const struct assembler *)stage)->shared;
+    return item->bands <= 1 ||
+           (item->bands == shared->bands && item->width == shared->width && item->height == shared->height);
 }
 
 /* Input after input under the task's own keys, with the names that the decoder gave. */
@@ -169,7 +187,79 @@ cleanup:
     return status;
 }
 
-static enum weir_status run(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
+/* ---- a picture in bands ---- */
+
+static size_t floats_of(const struct weir_pipeline_rows *rows)
+{
+    return (size_t)rows->count * rows->width * rows->channels;
+}
+
+/* Room for all bands; free(*out). */
+static enum weir_status make_room(const struct weir_pipeline *pipeline, const struct weir_item *item, float **out,
+                                  struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    size_t floats = 0;
+    *out = NULL;
+    for (uint32_t band = 0; band < item->bands; band++) {
+        struct weir_pipeline_rows rows;
+        WEIR_TRY(weir_pipeline_band_rows(pipeline, item, band, &rows, error));
+        floats += floats_of(&rows);
+    }
+    *out = malloc(floats * sizeof **out);
+    if (!*out) status = weir_fail(error, WEIR_NO_MEMORY, "no memory for a picture of %zu numbers", floats);
+cleanup:
+    return status;
+}
+
+static enum weir_status fetch_bands(struct weir_open_stage *stage, struct weir_task *task, float *made,
+                                    struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    void *bytes = NULL;
+    for (uint32_t band = 0; band < task->item.bands; band++) {
+        struct weir_pipeline_rows rows;
+        struct weir_artefact_tensor tensor;
+        size_t count;
+        WEIR_TRY(weir_task_check(task, error));
+        WEIR_TRY(weir_pipeline_band_rows(stage->ground->pipeline, &task->item, band, &rows, error));
+        WEIR_TRY(weir_task_input(task, stage->ground->link, band, &bytes, &count, error));
+        WEIR_TRY(weir_artefact_parse(bytes, count, &tensor, error));
+        const uint32_t dims[4] = { 1, rows.count, rows.width, rows.channels };
+        WEIR_TRY(weir_artefact_expect(&tensor, "a band", 4, dims, error));
+        memcpy(made + (size_t)rows.first * rows.width * rows.channels, tensor.values, tensor.count * sizeof *made);
+        free(bytes);
+        bytes = NULL;
+    }
+cleanup:
+    free(bytes);
+    return status;
+}
+
+static enum weir_status lay_together(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_stage_ground *ground = stage->ground;
+    const size_t rgb_bytes = weir_item_frame_bytes(&task->item);
+    float *made = NULL;
+    uint8_t *rgb = malloc(rgb_bytes);
+    ((struct assembler *)stage)->shared = task->item;
+    if (!rgb) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for a picture of %zu bytes", rgb_bytes));
+    if (task->lease->n_inputs != task->item.bands) {
+        WEIR_TRY(weir_fail(error, WEIR_PROTOCOL, "a lease of assemble with %zu inputs, of a picture in %u bands",
+                           task->lease->n_inputs, task->item.bands));
+    }
+    WEIR_TRY(make_room(ground->pipeline, &task->item, &made, error));
+    WEIR_TRY(fetch_bands(stage, task, made, error));
+    WEIR_TRY(weir_pipeline_finish_picture(ground->pipeline, &task->item, made, rgb, error));
+    WEIR_TRY(weir_image_file_put(ground, task, rgb, error));
+cleanup:
+    free(made);
+    free(rgb);
+    return status;
+}
+
+static enum weir_status run_film(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
 {
     const struct weir_film_format *format = weir_film_format(task->lease->spec->format);
     if (!format) return weir_fail(error, WEIR_BAD_ARGUMENT, "no format \"%s\"", task->lease->spec->format);
@@ -178,9 +268,20 @@ static enum weir_status run(struct weir_open_stage *stage, struct weir_task *tas
                          task->lease->n_inputs, SEGMENTS_MAX);
     }
     enum weir_status status = WEIR_OK;
-    weir_task_progress(task, 0, 1);
     WEIR_TRY(make_receipt(stage, task, error));
     WEIR_TRY(format->is_joined ? join_segments(stage, task, format, error) : take_over(stage, task, format, error));
+cleanup:
+    return status;
+}
+
+static enum weir_status run(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const bool is_image = weir_spec_is_image(task->lease->spec);
+    if (is_image && task->item.bands <= 1)
+        return weir_fail(error, WEIR_PROTOCOL, "a lease of assemble, of an image that is one decode task's");
+    weir_task_progress(task, 0, 1);
+    WEIR_TRY(is_image ? lay_together(stage, task, error) : run_film(stage, task, error));
     weir_task_progress(task, 1, 1);
 cleanup:
     return status;

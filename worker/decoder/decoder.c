@@ -1,8 +1,11 @@
-/* decode: a range of an item's latents to frames, and the frames to a film's segment, a GIF, pictures, or an image.
+/* decode: a range of an item's latents to frames, and the frames to a film's segment, a GIF, pictures, or an image; or
+ * its latents to one band of a picture that several tasks share.
  *
  * Frames go to weir-encode as they come; it writes into a scratch folder, and what it wrote is put in the store. A
- * segment carries no receipt (the joined film does); a GIF, every PNG and an image carry theirs here. */
+ * segment carries no receipt (the joined film does); a GIF, every PNG and an image carry theirs here. A band is a
+ * tensor, which the assembler makes an image of. */
 #include "worker/encoder_child.h"
+#include "worker/image_file.h"
 #include "worker/link/artefact.h"
 #include "worker/scratch.h"
 #include "worker/spec.h"
@@ -27,16 +30,35 @@ static uint32_t chunk_frames(const struct weir_item *item, uint32_t count)
     return fit == 0 ? 1 : fit < count ? (uint32_t)fit : count;
 }
 
+/* The largest band's artefact; 0 of an item that is not shared. */
+static enum weir_status plan_band(const struct weir_pipeline *pipeline, const struct weir_item *item, uint64_t *bytes,
+                                  struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    *bytes = 0;
+    for (uint32_t band = 0; item->bands > 1 && band < item->bands; band++) {
+        struct weir_pipeline_rows rows;
+        WEIR_TRY(weir_pipeline_band_rows(pipeline, item, band, &rows, error));
+        const uint64_t mine =
+            WEIR_ARTEFACT_HEADER_BYTES + sizeof(float) * (uint64_t)rows.count * rows.width * rows.channels;
+        if (mine > *bytes) *bytes = mine;
+    }
+cleanup:
+    return status;
+}
+
 static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
                                     const struct weir_item *item, uint32_t seats, struct weir_pipeline_memory *out,
                                     struct weir_error *error)
 {
+    enum weir_status status = WEIR_OK;
+    uint64_t band_bytes;
     (void)seats;
-    const enum weir_status status = weir_pipeline_plan_memory(pipeline, device, WEIR_PIPELINE_DECODE, item, out, error);
-    if (status == WEIR_OK) {
-        out->host += sizeof(float) * weir_item_latent_count(weir_pipeline_facts(pipeline), item) +
-                     chunk_frames(item, item->frames) * weir_item_frame_bytes(item);
-    }
+    WEIR_TRY(weir_pipeline_plan_memory(pipeline, device, WEIR_PIPELINE_DECODE, item, out, error));
+    WEIR_TRY(plan_band(pipeline, item, &band_bytes, error));
+    out->host += sizeof(float) * weir_item_latent_count(weir_pipeline_facts(pipeline), item) +
+                 (band_bytes ? band_bytes : chunk_frames(item, item->frames) * weir_item_frame_bytes(item));
+cleanup:
     return status;
 }
 
@@ -69,13 +91,14 @@ static bool fits(const struct weir_open_stage *stage, const struct weir_item *it
     return decoder->run && weir_decoder_fits(decoder->run, item);
 }
 
+/* ---- a film, or a folder of frames ---- */
+
 /* One task: its frames, and the encoder that takes them. */
 struct passage {
     struct decoder *decoder;
     struct weir_task *task;
     const struct weir_stage_ground *ground;
-    const struct weir_film_format *format; /* NULL of an image */
-    const struct weir_image_format *image; /* NULL of a film */
+    const struct weir_film_format *format;
     uint32_t first, count;
     struct weir_scratch scratch;
     char path[WEIR_SCRATCH_PATH_BYTES]; /* of what weir-encode makes */
@@ -87,18 +110,12 @@ static enum weir_status write_receipt(struct passage *p, char path[WEIR_SCRATCH_
     const Weir__Pb__JobSpec *spec = p->task->lease->spec;
     char build[WEIR_ENCODER_BUILD_BYTES];
     const enum weir_status status =
-        p->image ? weir_encoders_image_build(p->ground->encoders, spec->format, build, error)
-                 : weir_encoders_build(p->ground->encoders, spec->format, spec->codec ? spec->codec : "", build, error);
+        weir_encoders_build(p->ground->encoders, spec->format, spec->codec ? spec->codec : "", build, error);
     if (status != WEIR_OK) return status;
     p->task->note = weir_spec_receipt(spec, p->ground->device->numerics_class, build);
     if (!p->task->note) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the receipt");
     weir_scratch_name(&p->scratch, "receipt.json", path);
     return weir_scratch_write(path, p->task->note, strlen(p->task->note), error);
-}
-
-static bool is_joined(const struct passage *p)
-{
-    return p->format && p->format->is_joined;
 }
 
 static enum weir_status start_encoder(struct passage *p, struct weir_error *error)
@@ -114,26 +131,12 @@ static enum weir_status start_encoder(struct passage *p, struct weir_error *erro
     snprintf(fps, sizeof fps, "%" PRIu32, item->fps);
     snprintf(cpu, sizeof cpu, "%" PRIu64, CPU_SECONDS_BASE + 4 * film_mib);
     snprintf(memory, sizeof memory, "%" PRIu64,
-             MEMORY_MIB_BASE + 64 * (weir_item_frame_bytes(item) >> 20) + (is_joined(p) ? 0 : film_mib));
+             MEMORY_MIB_BASE + 64 * (weir_item_frame_bytes(item) >> 20) + (p->format->is_joined ? 0 : film_mib));
     snprintf(file, sizeof file, "%" PRIu64, FILE_MIB_BASE + 2 * film_mib);
-    const char *words[32] = { p->image ? "image" : "encode",
-                              "--width",
-                              width,
-                              "--height",
-                              height,
-                              "--format",
-                              spec->format,
-                              "--cpu-seconds",
-                              cpu,
-                              "--file-mib",
-                              file };
-    size_t at = 11;
-    if (!p->image) {
-        words[at++] = "--frames";
-        words[at++] = frames;
-        words[at++] = "--fps";
-        words[at++] = fps;
-    }
+    const char *words[32] = { "encode",   "--width",    width,           "--height", height,
+                              "--format", spec->format, "--cpu-seconds", cpu,        "--file-mib",
+                              file,       "--frames",   frames,          "--fps",    fps };
+    size_t at = 15;
     if (WEIR_ENCODER_LIMITS_MEMORY) {
         words[at++] = "--memory-mib";
         words[at++] = memory;
@@ -142,7 +145,7 @@ static enum weir_status start_encoder(struct passage *p, struct weir_error *erro
         words[at++] = "--codec";
         words[at++] = spec->codec;
     }
-    if (is_joined(p)) {
+    if (p->format->is_joined) {
         words[at++] = "--segment";
     } else {
         const enum weir_status status = write_receipt(p, receipt, error);
@@ -182,15 +185,14 @@ static enum weir_status publish_one(struct passage *p, const char *name, const c
     struct weir_output *output;
     const enum weir_status status = weir_task_output(p->task, &output, error);
     if (status != WEIR_OK) return status;
-    return weir_link_put_file(p->ground->link, p->task->lease->tenant, &p->task->id, name,
-                              p->image ? p->image->media_type : p->format->media_type, path, output, error);
+    return weir_link_put_file(p->ground->link, p->task->lease->tenant, &p->task->id, name, p->format->media_type, path,
+                              output, error);
 }
 
 static enum weir_status publish(struct passage *p, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    if (p->image) return publish_one(p, p->image->file, p->path, error);
-    if (is_joined(p)) return publish_one(p, "segment", p->path, error);
+    if (p->format->is_joined) return publish_one(p, "segment", p->path, error);
     if (strcmp(p->format->name, "png") != 0) return publish_one(p, "film.gif", p->path, error);
     for (uint32_t i = 0; i < p->count; i++) {
         char name[WORD_BYTES], path[WEIR_SCRATCH_PATH_BYTES + WORD_BYTES];
@@ -214,48 +216,116 @@ static enum weir_status range_of(struct passage *p, struct weir_error *error)
                      (unsigned long long)p->first + p->count - 1, p->task->item.frames);
 }
 
+static enum weir_status run_film(struct decoder *decoder, struct weir_task *task, const float *latents,
+                                 struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_stage_ground *ground = decoder->stage.ground;
+    struct passage p = {
+        .decoder = decoder, .task = task, .ground = ground, .format = weir_film_format(task->lease->spec->format)
+    };
+    if (!p.format) WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "no format \"%s\"", task->lease->spec->format));
+    WEIR_TRY(range_of(&p, error));
+    WEIR_TRY(weir_scratch_open(&p.scratch, ground->run_dir, error));
+    weir_scratch_name(&p.scratch, "out", p.path);
+    WEIR_TRY(start_encoder(&p, error));
+    WEIR_TRY(feed(&p, latents, error));
+    WEIR_TRY(publish(&p, error));
+cleanup:
+    weir_encoder_child_stop(&p.child);
+    weir_scratch_close(&p.scratch);
+    return status;
+}
+
+/* ---- an image, or a band of one ---- */
+
+static enum weir_status run_image(struct decoder *decoder, struct weir_task *task, const float *latents,
+                                  struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const size_t bytes = weir_item_frame_bytes(&task->item);
+    uint8_t *rgb = malloc(bytes);
+    if (!rgb) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for a picture of %zu bytes", bytes));
+    WEIR_TRY(weir_decoder_run(decoder->run, &task->item, latents, 0, 1, rgb, error));
+    WEIR_TRY(weir_task_check(task, error));
+    WEIR_TRY(weir_image_file_put(decoder->stage.ground, task, rgb, error));
+cleanup:
+    free(rgb);
+    return status;
+}
+
+static enum weir_status run_band(struct decoder *decoder, struct weir_task *task, const float *latents,
+                                 struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_stage_ground *ground = decoder->stage.ground;
+    const uint32_t band = task->lease->band;
+    struct weir_pipeline_rows rows;
+    struct weir_output *output;
+    void *bytes = NULL;
+    float *values;
+    size_t byte_count, count;
+    WEIR_TRY(weir_pipeline_band_rows(ground->pipeline, &task->item, band, &rows, error));
+    const uint32_t dims[4] = { 1, rows.count, rows.width, rows.channels };
+    WEIR_TRY(weir_artefact_create(4, dims, &bytes, &byte_count, &values, &count, error));
+    WEIR_TRY(weir_decoder_run_band(decoder->run, &task->item, latents, band, values, error));
+    WEIR_TRY(weir_task_check(task, error));
+    WEIR_TRY(weir_task_output(task, &output, error));
+    WEIR_TRY(weir_link_put(ground->link, task->lease->tenant, &task->id, "band", WEIR_ARTEFACT_MEDIA_TYPE, bytes,
+                           byte_count, output, error));
+cleanup:
+    free(bytes);
+    return status;
+}
+
+/* That an image's lease is of its one frame, and of a band exactly where the picture has some. */
+static enum weir_status check_image(const struct weir_task *task, struct weir_error *error)
+{
+    const Weir__Pb__Lease *lease = task->lease;
+    const uint32_t bands = task->item.bands;
+    if (task->item.frames != 1)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "an image of %u frames; it has one", task->item.frames);
+    if (!weir_image_format(lease->spec->format))
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "no format \"%s\" of images", lease->spec->format);
+    if (lease->frame_first != 0 || lease->frame_count > 1)
+        return weir_fail(error, WEIR_PROTOCOL, "a lease of frames %u to %llu of 1", lease->frame_first,
+                         (unsigned long long)lease->frame_first + lease->frame_count - 1);
+    if (lease->has_band != (bands > 1))
+        return weir_fail(error, WEIR_PROTOCOL, "a lease of %s band, of a picture in %u", lease->has_band ? "a" : "no",
+                         bands);
+    return WEIR_OK;
+}
+
 static enum weir_status run(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct decoder *decoder = (struct decoder *)stage;
     const struct weir_stage_ground *ground = stage->ground;
-    const struct weir_model_facts *facts = weir_pipeline_facts(ground->pipeline);
     const struct weir_item *item = &task->item;
-    const Weir__Pb__JobSpec *spec = task->lease->spec;
-    const bool is_image = weir_spec_is_image(spec);
-    struct passage p = { .decoder = decoder,
-                         .task = task,
-                         .ground = ground,
-                         .format = is_image ? NULL : weir_film_format(spec->format),
-                         .image = is_image ? weir_image_format(spec->format) : NULL };
+    const bool is_image = weir_spec_is_image(task->lease->spec);
     uint32_t dims[4];
     struct weir_artefact_tensor latents;
     void *bytes = NULL;
     size_t byte_count;
 
-    if (!p.format && !p.image) {
-        WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "no format \"%s\"%s", spec->format, is_image ? " of images" : ""));
-    }
-    if (is_image && item->frames != 1) {
-        WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "an image of %u frames; it has one", item->frames));
-    }
-    WEIR_TRY(range_of(&p, error));
+    if (is_image) WEIR_TRY(check_image(task, error));
     WEIR_TRY(weir_task_input(task, ground->link, 0, &bytes, &byte_count, error));
     WEIR_TRY(weir_artefact_parse(bytes, byte_count, &latents, error));
-    weir_item_latent_dims(facts, item, dims);
+    weir_item_latent_dims(weir_pipeline_facts(ground->pipeline), item, dims);
     WEIR_TRY(weir_artefact_expect(&latents, "the latents", 4, dims, error));
     if (!fits(stage, item)) {
         weir_decoder_destroy(&decoder->run);
         WEIR_TRY(weir_decoder_create(ground->pipeline, item, 0, &decoder->run, error));
     }
-    WEIR_TRY(weir_scratch_open(&p.scratch, ground->run_dir, error));
-    weir_scratch_name(&p.scratch, "out", p.path);
-    WEIR_TRY(start_encoder(&p, error));
-    WEIR_TRY(feed(&p, latents.values, error));
-    WEIR_TRY(publish(&p, error));
+    if (!is_image) {
+        WEIR_TRY(run_film(decoder, task, latents.values, error));
+    } else {
+        weir_task_progress(task, 0, 1);
+        WEIR_TRY(item->bands > 1 ? run_band(decoder, task, latents.values, error)
+                                 : run_image(decoder, task, latents.values, error));
+        weir_task_progress(task, 1, 1);
+    }
 cleanup:
-    weir_encoder_child_stop(&p.child);
-    weir_scratch_close(&p.scratch);
     free(bytes);
     return status;
 }

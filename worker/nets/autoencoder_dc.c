@@ -525,6 +525,19 @@ static bool attends(const struct weir_autoencoder_dc_config *c, uint32_t step)
 #define RES_BLOCK_VALUES 3
 #define GATED_CONV_VALUES (1 + 3 * EXPANSION)
 
+/* Groups that a picture's bands are shared out to. Each of them costs the steps that run once again, a fifth of a decode
+ * of f32c32, so there is one for 4 Mi pixels. Two are the least that help; with 4, a list of WEIR_JOB_PROMPTS_MAX prompts
+ * still has no more tasks than one plan holds. */
+#define GROUP_PIXELS_LOG2 22
+#define GROUPS_MIN 2
+#define GROUPS_MAX 4
+
+static uint32_t groups_of(uint64_t pixels)
+{
+    const uint64_t wanted = pixels >> GROUP_PIXELS_LOG2;
+    return wanted < GROUPS_MIN ? GROUPS_MIN : wanted > GROUPS_MAX ? GROUPS_MAX : (uint32_t)wanted;
+}
+
 struct weir_autoencoder_dc_cut weir_autoencoder_dc_cut_decode(const struct weir_autoencoder_dc_config *c,
                                                               uint32_t height, uint32_t width, uint64_t whole_max)
 {
@@ -554,7 +567,8 @@ struct weir_autoencoder_dc_cut weir_autoencoder_dc_cut_decode(const struct weir_
     const uint64_t whole = row * cut.bands.height > once ? row * cut.bands.height : once;
     const uint64_t least = whole_max / 2 / sizeof(float), band = once > least ? once : least;
     const uint64_t window_max = whole * sizeof(float) > whole_max ? band / row : cut.bands.height;
-    cut.bands = weir_bands_cut(cut.bands.height, scale, halo, window_max);
+    const uint64_t pixels = (uint64_t)cut.bands.height * scale * cut.width * scale;
+    cut.bands = weir_bands_cut(cut.bands.height, scale, halo, window_max, groups_of(pixels));
     return cut;
 }
 

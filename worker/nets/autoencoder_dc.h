@@ -81,7 +81,8 @@ struct weir_value weir_autoencoder_dc_build_steps(const struct weir_autoencoder_
  * are cut along the height of what `step` is given, [1, 1, bands.height, width, channels].
  * Undivided (bands.count 1) where its values take no more than `whole_max` bytes. Otherwise a band's values take as
  * much as the steps that run once take anyway, or half of `whole_max` where that is more: then the peak is theirs.
- * All by the config and the shape, so that every machine cuts alike. */
+ * Where it is cut, bands.groups are as many tasks as are worth their running those steps again: one for 4 Mi pixels, 2 to
+ * 4. All by the config and the shape, so that every machine cuts alike. */
 struct weir_autoencoder_dc_cut {
     uint32_t step;     /* at least 1: the first after the last that attends */
     uint32_t channels; /* of what it is given, */

@@ -19,6 +19,7 @@ struct weir_decoder {
     size_t z_count;               /* floats of one frame's latents */
     struct weir_run run;
     float *host;            /* frames * z_count; NULL before the first run */
+    bool has_cut;           /* what `once` gave of the latents in `host` lies in the arena */
     float *made;            /* one picture as it is made, and one as it is wanted behind it; where the sizes differ */
     struct weir_item shape; /* planned for */
 };
@@ -108,9 +109,14 @@ void weir_decoder_destroy(struct weir_decoder **decoder_p)
     *decoder_p = NULL;
 }
 
+static size_t floats_of(const struct weir_pipeline *pipeline, struct weir_sana_size size)
+{
+    return (size_t)size.width * size.height * pipeline->family->picture_channels(pipeline);
+}
+
 static size_t picture_floats(const struct weir_decoder *d, struct weir_sana_size size)
 {
-    return (size_t)size.width * size.height * d->pipeline->family->picture_channels(d->pipeline);
+    return floats_of(d->pipeline, size);
 }
 
 static struct weir_sana_size made_size(const struct weir_decoder *d)
@@ -123,10 +129,20 @@ static struct weir_sana_size wanted_size(const struct weir_decoder *d)
     return (struct weir_sana_size){ d->shape.width, d->shape.height };
 }
 
+static bool is_resized(const struct weir_pipeline *pipeline, const struct weir_item *item)
+{
+    const struct weir_sana_size made = weir_item_made(&pipeline->facts, item);
+    return made.width != item->width || made.height != item->height;
+}
+
 static bool resizes(const struct weir_decoder *d)
 {
-    const struct weir_sana_size made = made_size(d);
-    return made.width != d->shape.width || made.height != d->shape.height;
+    return is_resized(d->pipeline, &d->shape);
+}
+
+static bool is_shared(const struct weir_item *item)
+{
+    return item->bands > 1;
 }
 
 static size_t z_bytes(const struct weir_decoder *d)
@@ -141,7 +157,7 @@ static size_t made_bytes(const struct weir_decoder *d)
 
 uint64_t weir_decoder_host_bytes(const struct weir_decoder *decoder)
 {
-    return z_bytes(decoder) + made_bytes(decoder);
+    return z_bytes(decoder) + (is_shared(&decoder->shape) ? 0 : made_bytes(decoder)); /* who joins bands resizes */
 }
 
 uint64_t weir_decoder_bytes(const struct weir_decoder *decoder)
@@ -152,7 +168,8 @@ uint64_t weir_decoder_bytes(const struct weir_decoder *decoder)
 bool weir_decoder_fits(const struct weir_decoder *decoder, const struct weir_item *item)
 {
     const uint32_t frames = decoder->frames;
-    return decoder->shape.width == item->width && decoder->shape.height == item->height && frames <= item->frames;
+    return decoder->shape.width == item->width && decoder->shape.height == item->height && frames <= item->frames &&
+           is_shared(&decoder->shape) == is_shared(item);
 }
 
 /* Latents hold a channel's frames together, a run wants a frame's channels together. */
@@ -227,23 +244,34 @@ cleanup:
     return status;
 }
 
+/* `count` bands from `begin` on of what `once` gave; rows->to gets the picture's from row `first` (of those that were
+ * cut) on. */
+static enum weir_status run_windows(struct weir_decoder *d, const struct frame_rows *rows, uint32_t begin,
+                                    uint32_t count, uint32_t first, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const size_t made = d->band_offset + weir_program_offset(d->program, rows->output);
+    const size_t band_row = d->bands.scale * rows->row_bytes; /* of what becomes of one row */
+    uint8_t *cut = d->run.arena + weir_program_offset(d->once, "cut");
+    const size_t cut_row = weir_program_bytes(d->once, "cut") / d->bands.height;
+    for (uint32_t i = begin; i < begin + count; i++) {
+        const struct weir_band band = weir_bands_at(&d->bands, i);
+        const struct weir_binding x = { "x", cut + band.from * cut_row };
+        WEIR_TRY(weir_run_program(&d->run, d->program, d->band_offset, &x, 1, error));
+        WEIR_TRY(weir_run_read(&d->run, made + (band.first - band.from) * band_row,
+                               rows->to + (band.first - first) * band_row, band.count * band_row, error));
+    }
+cleanup:
+    return status;
+}
+
 /* The same of one frame, band by band. */
 static enum weir_status run_bands(struct weir_decoder *d, uint8_t *rgb, float *out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     const struct frame_rows rows = rows_of(d, rgb, out);
-    const size_t made = d->band_offset + weir_program_offset(d->program, rows.output);
-    const size_t band_row = d->bands.scale * rows.row_bytes; /* of what becomes of one row */
-    uint8_t *cut = d->run.arena + weir_program_offset(d->once, "cut");
-    const size_t cut_row = weir_program_bytes(d->once, "cut") / d->bands.height;
     WEIR_TRY(weir_run_program(&d->run, d->once, 0, NULL, 0, error));
-    for (uint32_t i = 0; i < d->bands.count; i++) {
-        const struct weir_band band = weir_bands_at(&d->bands, i);
-        const struct weir_binding x = { "x", cut + band.from * cut_row };
-        WEIR_TRY(weir_run_program(&d->run, d->program, d->band_offset, &x, 1, error));
-        WEIR_TRY(weir_run_read(&d->run, made + (band.first - band.from) * band_row, rows.to + band.first * band_row,
-                               band.count * band_row, error));
-    }
+    WEIR_TRY(run_windows(d, &rows, 0, d->bands.count, 0, error));
     if (resizes(d)) resize_frame(d, rgb, out);
 cleanup:
     return status;
@@ -260,6 +288,7 @@ static enum weir_status run(struct weir_decoder *d, const struct weir_item *item
     if (count == 0 || first >= item->frames || count > item->frames - first)
         return weir_fail(error, WEIR_BAD_ARGUMENT, "frames %u to %u of a clip of %u", first, first + count - 1,
                          item->frames);
+    d->has_cut = false;
     WEIR_TRY(weir_run_start(&d->run, d->device, arena_bytes(d), error));
     if (!d->host) d->host = malloc(z_bytes(d));
     if (!d->made && resizes(d)) d->made = malloc(made_bytes(d));
@@ -293,4 +322,98 @@ enum weir_status weir_decoder_run_f32(struct weir_decoder *decoder, const struct
                                       uint32_t first, uint32_t count, float *out, struct weir_error *error)
 {
     return run(decoder, item, latents, first, count, NULL, out, error);
+}
+
+/* ---- a picture that several tasks share ---- */
+
+uint32_t weir_pipeline_bands(const struct weir_pipeline *pipeline, const struct weir_item *item)
+{
+    return pipeline->family->decode_bands ? pipeline->family->decode_bands(pipeline, item).groups : 1;
+}
+
+static enum weir_status group_of(const struct weir_pipeline *pipeline, const struct weir_item *item, uint32_t band,
+                                 struct weir_band_group *out, struct weir_error *error)
+{
+    struct weir_bands bands = { .count = 1 };
+    if (pipeline->family->decode_bands) bands = pipeline->family->decode_bands(pipeline, item);
+    if (!is_shared(item) || item->bands > bands.count) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "a picture of %ux%u in %u bands; it is decoded in %u", item->width,
+                         item->height, item->bands, bands.count);
+    }
+    if (band >= item->bands) return weir_fail(error, WEIR_BAD_ARGUMENT, "band %u of %u", band, item->bands);
+    *out = weir_bands_group(&bands, item->bands, band);
+    return WEIR_OK;
+}
+
+enum weir_status weir_pipeline_band_rows(const struct weir_pipeline *pipeline, const struct weir_item *item,
+                                         uint32_t band, struct weir_pipeline_rows *out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_band_group group;
+    WEIR_TRY(group_of(pipeline, item, band, &group, error));
+    const uint32_t scale = pipeline->family->decode_bands(pipeline, item).scale;
+    *out = (struct weir_pipeline_rows){ group.first * scale, group.count * scale,
+                                        weir_item_made(&pipeline->facts, item).width,
+                                        pipeline->family->picture_channels(pipeline) };
+cleanup:
+    return status;
+}
+
+/* What comes before all bands, unless it lies there of these latents. */
+static enum weir_status run_once(struct weir_decoder *d, const struct weir_item *item, const float *latents,
+                                 struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    if (d->has_cut && memcmp(d->host, latents, z_bytes(d)) == 0) return WEIR_OK; /* one frame's lie as they are read */
+    d->has_cut = false;
+    gather(d, item, latents, 0, 1);
+    WEIR_TRY(weir_run_write(&d->run, weir_program_offset(d->once, "z"), d->host, z_bytes(d), error));
+    WEIR_TRY(weir_run_program(&d->run, d->once, 0, NULL, 0, error));
+    d->has_cut = true;
+cleanup:
+    return status;
+}
+
+enum weir_status weir_decoder_run_band(struct weir_decoder *d, const struct weir_item *item, const float *latents,
+                                       uint32_t band, float *out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_band_group group;
+    if (!weir_decoder_fits(d, item) || item->frames != 1)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "a decode run of a band of %ux%u was planned for %ux%u", item->width,
+                         item->height, d->shape.width, d->shape.height);
+    WEIR_TRY(group_of(d->pipeline, item, band, &group, error));
+    WEIR_TRY(weir_run_start(&d->run, d->device, arena_bytes(d), error));
+    if (!d->host) d->host = malloc(z_bytes(d));
+    if (!d->host) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu bytes of latents", z_bytes(d)));
+    WEIR_TRY(run_once(d, item, latents, error));
+    const struct frame_rows rows = { "picture", (uint8_t *)out,
+                                     picture_floats(d, made_size(d)) / made_size(d).height * sizeof(float) };
+    WEIR_TRY(run_windows(d, &rows, group.begin, group.bands, group.first, error));
+cleanup:
+    if (status != WEIR_OK) d->has_cut = false;
+    return status;
+}
+
+uint64_t weir_pipeline_finish_bytes(const struct weir_pipeline *pipeline, const struct weir_item *item)
+{
+    const struct weir_sana_size made = weir_item_made(&pipeline->facts, item), wanted = { item->width, item->height };
+    const size_t floats = floats_of(pipeline, made) + (is_resized(pipeline, item) ? floats_of(pipeline, wanted) : 0);
+    return floats * sizeof(float);
+}
+
+enum weir_status weir_pipeline_finish_picture(const struct weir_pipeline *pipeline, const struct weir_item *item,
+                                              const float *made, uint8_t *rgb, struct weir_error *error)
+{
+    const struct weir_sana_size size = weir_item_made(&pipeline->facts, item), wanted = { item->width, item->height };
+    const size_t pixels = (size_t)wanted.width * wanted.height, channels = pipeline->family->picture_channels(pipeline);
+    float *resized = NULL;
+    if (is_resized(pipeline, item)) {
+        resized = malloc(pixels * channels * sizeof *resized);
+        if (!resized) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a picture of %zu pixels", pixels);
+        weir_resize_and_crop(made, size, (uint32_t)channels, wanted, resized);
+    }
+    to_rgb8(resized ? resized : made, pixels, channels, rgb);
+    free(resized);
+    return WEIR_OK;
 }

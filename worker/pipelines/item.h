@@ -115,6 +115,7 @@ struct weir_item {
     double control_scale, strength;     /* 0 without one; strength is over 0, to 1: the share of the way to be gone */
     uint32_t lora_count;                /* none when resolved: the caller's to fill in */
     struct weir_item_lora loras[WEIR_ITEM_LORAS_MAX];
+    uint32_t bands; /* decode tasks that share a picture, of which no pixel depends on it; 0 and 1: none is shared */
 };
 
 /* Of the files of all its adapters. */

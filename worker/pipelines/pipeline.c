@@ -55,7 +55,8 @@ enum weir_status weir_pipeline_open(const struct weir_model_dir *model, struct w
     pipeline->family = family;
     pipeline->model = model;
     pipeline->guidance_factor = pipeline->time_factor = pipeline->latent_factor = 1;
-    pipeline->whole_max = WHOLE_BYTES_MAX;
+    const uint64_t whole_mib = (uint64_t)weir_model_dir_defaults(model)->decode_whole_mib;
+    pipeline->whole_max = whole_mib ? whole_mib << 20 : WHOLE_BYTES_MAX;
     WEIR_TRY(family->open(pipeline, &pipeline->state, error));
     *out = pipeline;
     pipeline = NULL;

@@ -232,11 +232,32 @@ enum weir_status weir_decoder_create(struct weir_pipeline *pipeline, const struc
 void weir_decoder_destroy(struct weir_decoder **decoder_p);
 uint64_t weir_decoder_bytes(const struct weir_decoder *decoder);
 bool weir_decoder_fits(const struct weir_decoder *decoder, const struct weir_item *item);
+
+/* The decode tasks that may share an item's picture: 1 where it is decoded undivided. By config and size alone. */
+uint32_t weir_pipeline_bands(const struct weir_pipeline *pipeline, const struct weir_item *item);
+/* What such a task makes: [1, count, width, channels] of the picture as it is made, from row `first` on. */
+struct weir_pipeline_rows {
+    uint32_t first, count;
+    uint32_t width, channels;
+};
+/* BAD_ARGUMENT: the picture is not decoded in item->bands bands, or there is no such one. */
+enum weir_status weir_pipeline_band_rows(const struct weir_pipeline *pipeline, const struct weir_item *item,
+                                         uint32_t band, struct weir_pipeline_rows *out, struct weir_error *error);
 /* Decodes frames first .. first + count - 1 of an item's whole latents into rgb [count, height, width, 3].
  * BAD_ARGUMENT: the item does not fit, or the range leaves the item's frames. Blocks until done. */
 enum weir_status weir_decoder_run(struct weir_decoder *decoder, const struct weir_item *item, const float *latents,
                                   uint32_t first, uint32_t count, uint8_t *rgb, struct weir_error *error);
-/* The same, before it becomes 8-bit: f32 [count, height, width, channels of the decoder], about -1..1. */
+/* Band `band` of an item with bands, f32, into `out` as weir_pipeline_band_rows says. What comes before all bands is not
+ * computed again where the run before this one was of the same latents. */
+enum weir_status weir_decoder_run_band(struct weir_decoder *decoder, const struct weir_item *item, const float *latents,
+                                       uint32_t band, float *out, struct weir_error *error);
+/* A picture as it is made, all its bands' rows, to rgb [height, width, 3] as weir_decoder_run gives it.
+ * Errors  NO_MEMORY */
+enum weir_status weir_pipeline_finish_picture(const struct weir_pipeline *pipeline, const struct weir_item *item,
+                                              const float *made, uint8_t *rgb, struct weir_error *error);
+/* Host bytes of the two: `made` whole, and what finishing it takes beside it. */
+uint64_t weir_pipeline_finish_bytes(const struct weir_pipeline *pipeline, const struct weir_item *item);
+/* The same as weir_decoder_run, before it becomes 8-bit: f32 [count, height, width, channels of the decoder], about -1..1. */
 enum weir_status weir_decoder_run_f32(struct weir_decoder *decoder, const struct weir_item *item, const float *latents,
                                       uint32_t first, uint32_t count, float *out, struct weir_error *error);
 

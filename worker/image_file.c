@@ -1,0 +1,77 @@
+#include "worker/image_file.h"
+
+#include "worker/encoder_child.h"
+#include "worker/scratch.h"
+#include "worker/spec.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { CPU_SECONDS_BASE = 60, MEMORY_MIB_BASE = 2048, FILE_MIB_BASE = 64, WORD_BYTES = 24 };
+
+static enum weir_status write_receipt(const struct weir_stage_ground *ground, struct weir_task *task, const char *path,
+                                      struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const Weir__Pb__JobSpec *spec = task->lease->spec;
+    char build[WEIR_ENCODER_BUILD_BYTES];
+    WEIR_TRY(weir_encoders_image_build(ground->encoders, spec->format, build, error));
+    task->note = weir_spec_receipt(spec, ground->device->numerics_class, build);
+    if (!task->note) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for the receipt"));
+    WEIR_TRY(weir_scratch_write(path, task->note, strlen(task->note), error));
+cleanup:
+    return status;
+}
+
+static enum weir_status encode(const struct weir_stage_ground *ground, struct weir_task *task, const char *receipt,
+                               const char *path, const uint8_t *rgb, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_encoder_child *child = NULL;
+    const size_t bytes = weir_item_frame_bytes(&task->item);
+    const uint64_t mib = (bytes >> 20) + 1;
+    char width[WORD_BYTES], height[WORD_BYTES], cpu[WORD_BYTES], memory[WORD_BYTES], file[WORD_BYTES];
+    snprintf(width, sizeof width, "%" PRIu32, task->item.width);
+    snprintf(height, sizeof height, "%" PRIu32, task->item.height);
+    snprintf(cpu, sizeof cpu, "%" PRIu64, CPU_SECONDS_BASE + 4 * mib);
+    snprintf(memory, sizeof memory, "%" PRIu64, MEMORY_MIB_BASE + 65 * mib);
+    snprintf(file, sizeof file, "%" PRIu64, FILE_MIB_BASE + 2 * mib);
+    const char *words[20] = {
+        "image",      "--width", width,           "--height", height,       "--format", task->lease->spec->format,
+        "--metadata", receipt,   "--cpu-seconds", cpu,        "--file-mib", file,       "-o",
+        path
+    };
+    if (WEIR_ENCODER_LIMITS_MEMORY) {
+        words[15] = "--memory-mib";
+        words[16] = memory;
+    }
+    WEIR_TRY(weir_encoder_child_start(weir_encoders_program(ground->encoders), words, &task->cancel, &child, error));
+    WEIR_TRY(weir_encoder_child_write(child, rgb, bytes, error));
+    WEIR_TRY(weir_encoder_child_finish(&child, NULL, error));
+cleanup:
+    weir_encoder_child_stop(&child);
+    return status;
+}
+
+enum weir_status weir_image_file_put(const struct weir_stage_ground *ground, struct weir_task *task, const uint8_t *rgb,
+                                     struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_image_format *format = weir_image_format(task->lease->spec->format);
+    struct weir_scratch scratch = { .path = "" };
+    char path[WEIR_SCRATCH_PATH_BYTES], receipt[WEIR_SCRATCH_PATH_BYTES];
+    struct weir_output *output;
+    if (!format) return weir_fail(error, WEIR_BAD_ARGUMENT, "no format \"%s\" of images", task->lease->spec->format);
+    WEIR_TRY(weir_scratch_open(&scratch, ground->run_dir, error));
+    weir_scratch_name(&scratch, "out", path);
+    weir_scratch_name(&scratch, "receipt.json", receipt);
+    WEIR_TRY(write_receipt(ground, task, receipt, error));
+    WEIR_TRY(encode(ground, task, receipt, path, rgb, error));
+    WEIR_TRY(weir_task_output(task, &output, error));
+    WEIR_TRY(weir_link_put_file(ground->link, task->lease->tenant, &task->id, format->file, format->media_type, path,
+                                output, error));
+cleanup:
+    weir_scratch_close(&scratch);
+    return status;
+}
