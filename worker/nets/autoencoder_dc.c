@@ -525,8 +525,8 @@ static bool attends(const struct weir_autoencoder_dc_config *c, uint32_t step)
 #define RES_BLOCK_VALUES 3
 #define GATED_CONV_VALUES (1 + 3 * EXPANSION)
 
-/* Groups that a picture's bands are shared out to. Each of them costs the steps that run once again, a fifth of a decode
- * of f32c32, so there is one for 4 Mi pixels. Two are the least that help; with 4, a list of WEIR_JOB_PROMPTS_MAX prompts
+/* Groups that a picture's bands are shared out to. Each of them may cost the steps that run once again, an eighth of a
+ * decode of f32c32, so there is one for 4 Mi pixels. Two are the least that help; with 4, a list of WEIR_JOB_PROMPTS_MAX prompts
  * still has no more tasks than one plan holds. */
 #define GROUP_PIXELS_LOG2 22
 #define GROUPS_MIN 2
