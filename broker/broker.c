@@ -196,9 +196,10 @@ static void send_lease_with(const struct lease_work *work, const struct weir_led
         }
         body.inputs = list;
         body.task = &id;
-        body.has_token = body.has_attempt = body.has_lease_ms = body.has_item = true;
+        body.has_token = body.has_attempt = body.has_crashes = body.has_lease_ms = body.has_item = true;
         body.token = (ProtobufCBinaryData){ WEIR_TOKEN_BYTES, (uint8_t *)(uintptr_t)work->action->u.send.token };
         body.attempt = work->action->u.send.attempt;
+        body.crashes = work->action->u.send.crashes;
         body.lease_ms = (uint32_t)broker->options.sched.lease_ms;
         body.tenant = (char *)(uintptr_t)job->tenant;
         body.item = weir_plan_item(plan, task->stage, task->index);

@@ -598,13 +598,13 @@ bool weir_sched_standing(const struct weir_sched *sched, const struct weir_job_i
         out->position++;
         if (job->model == mine->model) ahead_ms += remaining_ms(sched, job);
     }
-    uint32_t slots = 0;
+    uint32_t workers = 0; /* not their slots: what a task took was measured beside its mates */
     for (uint32_t slot = 0; slot < weir_roster_end(sched->roster); slot++) {
         const struct weir_worker *worker = weir_roster_at(sched->roster, slot);
         if (worker == NULL || !weir_worker_fits(worker, WEIR_STAGE_DENOISE, mine->model, mine->class_number)) continue;
-        slots += worker->facts.slots;
+        workers++;
     }
-    if (known && slots > 0) out->expected_ms = ahead_ms / slots;
+    if (known && workers > 0) out->expected_ms = ahead_ms / workers;
     return true;
 }
 

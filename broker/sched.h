@@ -92,7 +92,7 @@ struct weir_action {
             enum weir_lease_message message;
             struct weir_task_id task;
             uint8_t token[WEIR_TOKEN_BYTES];
-            uint32_t attempt;
+            uint32_t attempt, crashes;
             bool cancel;                   /* RENEW_ACK */
             struct weir_plan_range inputs; /* LEASE */
         } send;

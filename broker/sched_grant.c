@@ -89,7 +89,7 @@ static void lease(struct weir_sched *sched, uint64_t now_ms, struct weir_sched_t
     task->attempt++;
     task->step = task->steps = 0;
     memcpy(task->worker, worker->facts.id, sizeof task->worker);
-    task->running = worker->held_count < worker->facts.slots;
+    task->running = worker->held_count == 0; /* of others it is known when they say so */
     task->asked = false;
     task->inputs_seen = 0;
     const struct weir_plan_range inputs = weir_plan_inputs(&job->plan, (enum weir_stage)task->stage, task->index);
@@ -110,6 +110,7 @@ static void lease(struct weir_sched *sched, uint64_t now_ms, struct weir_sched_t
     send->u.send.message = WEIR_SEND_LEASE;
     send->u.send.task = task_id(task);
     send->u.send.attempt = task->attempt;
+    send->u.send.crashes = task->crash;
     send->u.send.inputs = inputs;
     memcpy(send->u.send.token, task->token, WEIR_TOKEN_BYTES);
     if (first) weir_sched_note_job(job, actions);

@@ -33,6 +33,7 @@ bool weir_shape_same(const struct weir_shape *a, const struct weir_shape *b)
 void weir_task_set_model(struct weir_task *task, size_t model_index, const struct weir_model_facts *facts)
 {
     task->model_index = model_index;
+    task->alone = task->lease->crashes > 0;
     task->joins = task->id.stage == WEIR_STAGE_DENOISE && weir_item_check(facts, &task->item, NULL) == WEIR_OK;
     if (!task->joins) return;
     task->shape.model = (uint32_t)model_index;
@@ -43,6 +44,7 @@ void weir_task_set_model(struct weir_task *task, size_t model_index, const struc
 bool weir_task_joins(const struct weir_task *a, const struct weir_task *b)
 {
     const struct weir_item *x = &a->item, *y = &b->item;
+    if (a->alone || b->alone) return false;
     if (!a->joins || !b->joins || !weir_shape_same(&a->shape, &b->shape)) return false;
     if (memcmp(x->control, y->control, sizeof x->control) != 0 || memcmp(x->start, y->start, sizeof x->start) != 0)
         return false;

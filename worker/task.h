@@ -31,6 +31,7 @@ struct weir_task {
     size_t model_index;
     struct weir_item item; /* of the spec, with this item's own seed */
     bool joins;            /* a denoise task of a sound item: others of its shape can run beside it */
+    bool alone;            /* its worker crashed over it, or beside it: what it does to a mate is not found out again */
     struct weir_shape shape;
 
     /* while it runs */

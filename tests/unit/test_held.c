@@ -188,6 +188,23 @@ static void another_shape_or_stage_waits_and_lets_nobody_past(void **state)
     assert_ptr_equal(weir_held_next(&w->table, BEGIN), last);
 }
 
+/* Else the mates of one that ends its worker every time would spend their budgets with it. */
+static void what_a_worker_crashed_over_has_no_mates(void **state)
+{
+    struct world *w = *state;
+    struct weir_held *sound = take_of(w, 0, 32), *suspect = take_of(w, 1, 32), *last = take_of(w, 2, 32);
+    suspect->task->alone = true;
+    w->table.slots = 4;
+    run(sound);
+    assert_null(weir_held_next(&w->table, BEGIN));
+    weir_held_drop(&w->table, sound);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), suspect);
+    run(suspect);
+    assert_null(weir_held_next(&w->table, BEGIN));
+    weir_held_drop(&w->table, suspect);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), last);
+}
+
 static void a_batch_that_shrinks_takes_nobody_until_it_has(void **state)
 {
     struct world *w = *state;
@@ -291,6 +308,7 @@ int main(void)
         CASE(credit_grows_with_a_queue_only),
         CASE(another_shape_or_stage_waits_and_lets_nobody_past),
         CASE(a_batch_that_shrinks_takes_nobody_until_it_has),
+        CASE(what_a_worker_crashed_over_has_no_mates),
         CASE(a_lease_is_found_by_task_and_token_together),
         CASE(the_oldest_begins_when_a_slot_is_free_and_the_lease_is_trusted),
         CASE(an_acknowledgement_counts_from_when_the_renewal_was_sent),
