@@ -185,7 +185,7 @@ static enum weir_status read_betas(const struct weir_config *config, struct weir
                                    struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    size_t word;
+    size_t word = 0;
     WEIR_TRY(weir_config_real(config, "beta_start", out->beta_start, 0, 1, &out->beta_start, error));
     WEIR_TRY(weir_config_real(config, "beta_end", out->beta_end, 0, 1, &out->beta_end, error));
     if (weir_config_has(config, "trained_betas"))
@@ -263,7 +263,7 @@ static enum weir_status read_dpm_solver(const struct weir_config *config, bool o
     static const char *const never[] = { "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas",
                                          "use_dynamic_shifting" };
     enum weir_status status = WEIR_OK;
-    size_t word;
+    size_t word = 0;
 
     WEIR_TRY(read_betas(config, out, error));
     WEIR_TRY(word_read(config, "algorithm_type", "dpmsolver++", algorithms, "dpmsolver++", &word, error));
