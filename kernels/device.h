@@ -50,10 +50,11 @@ struct weir_device {
 
 #define WEIR_DEVICE_THREADS_MAX 256
 
-/* Opens "ref", "cpu", "cuda", or "auto" = the best that is built and present.
+/* Opens "ref", "cpu", "cuda", or "auto" = the best that is built and present. "cuda" is the first GPU that this process
+ * sees, "cuda:1" the second, "cuda:GPU-0a1b2c3d-..." the one of that UUID.
  * threads  how many threads the device's own pool uses (ref: 1 always; cuda: ignored); 0 = one per core
  * Errors   BAD_ARGUMENT (threads not in 0..WEIR_DEVICE_THREADS_MAX), UNSUPPORTED (not built in; the words list what
- *          is), DEVICE, NO_MEMORY */
+ *          is), NOT_FOUND (no GPU, or not that one), DEVICE, NO_MEMORY */
 enum weir_status weir_device_open(const char *name, int threads, struct weir_device **out, struct weir_error *error);
 void weir_device_close(struct weir_device **device);
 

@@ -11,7 +11,10 @@
  *               fastest, no gaps. Weights are given as PyTorch stores them, f32
  * Types         `dtype` of a shape is that of its activations: WEIR_F32 on every device, WEIR_BF16 where said so. Sums,
  *               norms' statistics and softmax are f32
- * Same bytes    the values of one row depend on that row alone: not on R, its place, threads or batch-mates
+ * Same bytes    the values of one row depend on that row alone: not on R, its place, threads or batch-mates. On cpu work
+ *               is cut by shape alone and each library call runs on one thread. On cuda a library's algorithm is chosen
+ *               for the shape of one row, splits no sum between blocks, and runs for the rows as a strided batch or one
+ *               after the other; own kernels add the terms of a value in an order that the row's shape decides
  * Operands      run() takes an array of device pointers, one per name of the op's enum; "opt" ones may be NULL when the
  *               shape says that they are absent. y may be the same memory as an operand only where stated
  * Errors        pack, plan: BAD_SHAPE, UNSUPPORTED, NO_MEMORY, nothing made. run: DEVICE, y undefined
