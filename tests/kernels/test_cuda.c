@@ -1,0 +1,184 @@
+/* The cuda device computes what ref computes, and its bytes depend neither on the rows beside a row nor on where y lies.
+ * Without a GPU the tests are skipped, with a count. */
+#include "tests/kernels/cases.h"
+
+/* As for the cpu device: a product over K terms is summed in f32, see test_cpu.c. */
+#define TOLERANCE 2e-6
+#define TOLERANCE_TERMS 3000
+
+static struct weir_device *cuda; /* one for all tests: opening takes seconds */
+
+static double tolerance_of(const struct kernel_case *c)
+{
+    double terms = 0;
+    if (c->op == WEIR_OP_LINEAR) terms = c->shape.linear.in;
+    if (c->op == WEIR_OP_CONV2D) terms = (double)c->shape.conv2d.in * c->shape.conv2d.kernel * c->shape.conv2d.kernel;
+    if (c->op == WEIR_OP_CONV_TEMPORAL) terms = 3.0 * c->shape.conv_temporal.in;
+    return TOLERANCE * sqrt(terms > TOLERANCE_TERMS ? terms / TOLERANCE_TERMS : 1);
+}
+
+static void every_op_computes_what_ref_computes(void **state)
+{
+    (void)state;
+    struct weir_device *ref = open_device("ref", 0);
+    double worst[WEIR_OP_COUNT] = { 0 };
+    int faults = 0;
+    for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) {
+        struct running_case wanted = case_begin(&kernel_cases[i], 0, 2), got = case_begin(&kernel_cases[i], 0, 2);
+        case_run(&wanted, ref);
+        case_run(&got, cuda);
+        const size_t y = wanted.sizes.y, count = wanted.sizes.row[y] * 2;
+        if (wanted.sizes.y_bytes) {
+            if (memcmp(got.operands[y], wanted.operands[y], count) != 0) {
+                print_error("%s: other bytes\n", wanted.c.label);
+                faults++;
+            }
+        } else {
+            const double error = relative_error(got.operands[y], wanted.operands[y], count);
+            worst[wanted.c.op] = fmax(worst[wanted.c.op], error);
+            if (!(error <= tolerance_of(&wanted.c))) {
+                print_error("%s: relative error %.2e\n", wanted.c.label, error);
+                faults++;
+            }
+        }
+        case_end(&wanted);
+        case_end(&got);
+    }
+    for (int op = 0; op < WEIR_OP_COUNT; op++) {
+        print_message("parity device=cuda op=%s norm=%.2e\n", weir_op_name((enum weir_op)op), worst[op]);
+    }
+    assert_int_equal(faults, 0);
+    weir_device_close(&ref);
+}
+
+static void bytes_of_a_row_do_not_depend_on_the_rows_beside_it(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) bytes_of_row_one_are_its_own(cuda, &kernel_cases[i]);
+}
+
+static void y_may_lie_where_the_contract_allows_it(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) {
+        y_over_what_it_may_be_has_the_bytes_of_y_apart(cuda, &kernel_cases[i]);
+    }
+}
+
+static void a_layer_s_bytes_are_known_before_its_weights(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) {
+        struct running_case r = case_begin(&kernel_cases[i], 0, 1);
+        if (r.weight) {
+            struct weir_packed *whole = pack_layer(cuda, &r.parameters);
+            r.parameters.shape_only = true;
+            struct weir_packed *shape = pack_layer(cuda, &r.parameters);
+            assert_int_equal(cuda->ops->packed_bytes(shape), cuda->ops->packed_bytes(whole));
+            assert_true(cuda->ops->packed_bytes(whole) >= weir_weight_count(&r.parameters) * sizeof(float));
+            cuda->ops->packed_destroy(whole);
+            cuda->ops->packed_destroy(shape);
+        }
+        case_end(&r);
+    }
+}
+
+/* Where a row's keys end, anything may lie: NaN does no harm. */
+static void keys_beyond_a_row_s_length_are_not_read(void **state)
+{
+    (void)state;
+    size_t spoilt_keys = 0;
+    for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) {
+        const struct weir_attention *s = &kernel_cases[i].shape.attention;
+        if (kernel_cases[i].op != WEIR_OP_ATTENTION || !s->lengths) continue;
+        struct running_case whole = case_begin(&kernel_cases[i], 0, 2), spoilt = case_begin(&kernel_cases[i], 0, 2);
+        const int32_t *lengths = (const int32_t *)(const void *)spoilt.operands[WEIR_ATTENTION_LENGTHS];
+        for (uint32_t row = 0; row < 2; row++) {
+            for (uint32_t sequence = 0; sequence < s->sequences; sequence++) {
+                for (uint32_t j = (uint32_t)lengths[row]; j < s->key_length; j++, spoilt_keys++) {
+                    const size_t token = (size_t)row * s->key.row_tokens + sequence * s->key.outer_step + j;
+                    for (uint32_t c = 0; c < s->kv_heads * s->head_dim; c++) {
+                        spoilt.operands[WEIR_ATTENTION_K][token * s->k_stride + s->k_channel + c] = NAN;
+                        spoilt.operands[WEIR_ATTENTION_V][token * s->v_stride + s->v_channel + c] = NAN;
+                    }
+                }
+            }
+        }
+        case_run(&whole, cuda);
+        case_run(&spoilt, cuda);
+        assert_memory_equal(whole.operands[WEIR_ATTENTION_Y], spoilt.operands[WEIR_ATTENTION_Y], y_bytes(&whole, 2));
+        case_end(&whole);
+        case_end(&spoilt);
+    }
+    assert_true(spoilt_keys > 0);
+}
+
+static void group_norm_far_from_zero_keeps_its_accuracy(void **state)
+{
+    (void)state;
+    for (int whole = 0; whole < 2; whole++) {
+        const struct kernel_case c = { .label = "group_norm about 1000",
+                                       .op = WEIR_OP_GROUP_NORM,
+                                       .shape.group_norm = { .rows = 1,
+                                                             .batch = 1,
+                                                             .pixels = whole ? 256 : 9000,
+                                                             .channels = 48,
+                                                             .groups = 16,
+                                                             .eps = 1e-5f } };
+        struct weir_device *ref = open_device("ref", 0);
+        struct running_case wanted = case_begin(&c, 0, 1), got = case_begin(&c, 0, 1);
+        const size_t count = wanted.sizes.row[WEIR_GROUP_NORM_X];
+        for (size_t i = 0; i < count; i++) {
+            wanted.operands[WEIR_GROUP_NORM_X][i] += 1000;
+            got.operands[WEIR_GROUP_NORM_X][i] = wanted.operands[WEIR_GROUP_NORM_X][i];
+        }
+        case_run(&wanted, ref);
+        case_run(&got, cuda);
+        const double error = relative_error(got.operands[WEIR_GROUP_NORM_Y], wanted.operands[WEIR_GROUP_NORM_Y], count);
+        if (!(error <= TOLERANCE)) fail_msg("%u pixels: relative error %.2e", c.shape.group_norm.pixels, error);
+        case_end(&wanted);
+        case_end(&got);
+        weir_device_close(&ref);
+    }
+}
+
+static void gpus_are_named_by_number_or_uuid(void **state)
+{
+    (void)state;
+    struct weir_device *device = NULL;
+    struct weir_error error = { 0 };
+    assert_int_equal(weir_device_open("cuda:0", 0, &device, &error), WEIR_OK);
+    assert_string_equal(device->numerics_class, cuda->numerics_class);
+    weir_device_close(&device);
+    assert_int_equal(weir_device_open("cuda:99", 0, &device, &error), WEIR_NOT_FOUND);
+    assert_int_equal(weir_device_open("cuda:GPU-0", 0, &device, &error), WEIR_NOT_FOUND);
+    assert_int_equal(weir_device_open("cuda:first", 0, &device, &error), WEIR_BAD_ARGUMENT);
+    assert_int_equal(weir_device_open("cuda:", 0, &device, &error), WEIR_UNSUPPORTED);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_op_computes_what_ref_computes),
+        cmocka_unit_test(bytes_of_a_row_do_not_depend_on_the_rows_beside_it),
+        cmocka_unit_test(y_may_lie_where_the_contract_allows_it),
+        cmocka_unit_test(a_layer_s_bytes_are_known_before_its_weights),
+        cmocka_unit_test(keys_beyond_a_row_s_length_are_not_read),
+        cmocka_unit_test(group_norm_far_from_zero_keeps_its_accuracy),
+        cmocka_unit_test(gpus_are_named_by_number_or_uuid),
+    };
+    struct weir_error error = { 0 };
+    const enum weir_status status = weir_device_open("cuda", 0, &cuda, &error);
+    if (status == WEIR_NOT_FOUND) {
+        printf("skipped: %zu tests of the cuda device: %s\n", WEIR_COUNT(tests), error.words);
+        return 77;
+    }
+    if (status != WEIR_OK) {
+        fprintf(stderr, "%s\n", error.words);
+        return 1;
+    }
+    printf("numerics=%s memory_bytes=%llu\n", cuda->numerics_class, (unsigned long long)cuda->memory_bytes);
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    weir_device_close(&cuda);
+    return failed;
+}
