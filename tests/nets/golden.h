@@ -78,6 +78,48 @@ static inline struct weir_model_dir *tiny_open(const char *name)
     return model;
 }
 
+/* A device, or a skipped test where this build or this machine has none of it; the words of other failures matter. */
+static inline struct weir_device *device_or_skip(const char *name, int threads)
+{
+    struct weir_device *device = NULL;
+    struct weir_error error = { 0 };
+    const enum weir_status status = weir_device_open(name, threads, &device, &error);
+    if (status == WEIR_UNSUPPORTED || status == WEIR_NOT_FOUND) {
+        print_message("skipped: %s\n", error.words);
+        skip();
+    }
+    if (status != WEIR_OK) fail_msg("%s: %s", name, error.words);
+    return device;
+}
+
+/* Host values in the device's memory, and that memory filled with what shows when it is read. */
+static inline void to_device(struct weir_device *device, void *to, const void *host, size_t bytes)
+{
+    struct weir_stream *stream = NULL;
+    OK(device->table->stream_create(device, &stream, &error));
+    assert_int_equal(device->table->upload(stream, to, host, bytes), WEIR_OK);
+    OK(device->table->stream_sync(stream, &error));
+    device->table->stream_destroy(stream);
+}
+
+static inline void from_device(struct weir_device *device, void *host, const void *from, size_t bytes)
+{
+    struct weir_stream *stream = NULL;
+    OK(device->table->stream_create(device, &stream, &error));
+    assert_int_equal(device->table->download(stream, host, from, bytes), WEIR_OK);
+    OK(device->table->stream_sync(stream, &error));
+    device->table->stream_destroy(stream);
+}
+
+static inline void nan_to_device(struct weir_device *device, void *to, size_t bytes)
+{
+    void *nan = malloc(bytes);
+    assert_non_null(nan);
+    memset(nan, 0xff, bytes);
+    to_device(device, to, nan, bytes);
+    free(nan);
+}
+
 struct closeness {
     double norm, max; /* ||a - b|| / ||b||, max |a - b| / max |b| */
 };
@@ -128,7 +170,7 @@ static inline void run_program(struct weir_device *device, const struct weir_pro
     void *arena = NULL;
     OK(device->table->stream_create(device, &stream, &error));
     OK(device->table->memory_alloc(device, weir_program_arena_bytes(p), &arena, &error));
-    memset(arena, 0xff, weir_program_arena_bytes(p)); /* NaN: what is read before it is written shows */
+    nan_to_device(device, arena, weir_program_arena_bytes(p)); /* what is read before it is written shows */
     for (size_t i = 0; i < input_count; i++) {
         assert_int_equal(weir_program_bytes(p, inputs[i].name), inputs[i].bytes);
         assert_int_equal(device->table->upload(stream, (char *)arena + weir_program_offset(p, inputs[i].name),

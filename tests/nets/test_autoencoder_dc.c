@@ -103,11 +103,7 @@ static void check_half(struct weir_device *device, const char *name, enum weir_a
 
 static void every_tiny_on(const char *device_name, enum weir_autoencoder_dc_half half)
 {
-    struct weir_device *device = NULL;
-    struct weir_error error;
-    const enum weir_status status = weir_device_open(device_name, 2, &device, &error);
-    if (status == WEIR_UNSUPPORTED) skip(); /* not in this build; the words of other failures matter */
-    if (status != WEIR_OK) fail_msg("%s: %s", device_name, error.words);
+    struct weir_device *device = device_or_skip(device_name, 2);
     for (size_t i = 0; i < WEIR_COUNT(dc_names); i++) check_half(device, dc_names[i], half);
     weir_device_close(&device);
 }
@@ -125,6 +121,12 @@ static void the_decoder_gives_what_diffusers_gives_on_cpu(void **state)
     every_tiny_on("cpu", WEIR_AUTOENCODER_DC_DECODER);
 }
 
+static void the_decoder_gives_what_diffusers_gives_on_cuda(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda", WEIR_AUTOENCODER_DC_DECODER);
+}
+
 static void the_encoder_gives_what_diffusers_gives_on_ref(void **state)
 {
     (void)state;
@@ -135,6 +137,12 @@ static void the_encoder_gives_what_diffusers_gives_on_cpu(void **state)
 {
     (void)state;
     every_tiny_on("cpu", WEIR_AUTOENCODER_DC_ENCODER);
+}
+
+static void the_encoder_gives_what_diffusers_gives_on_cuda(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda", WEIR_AUTOENCODER_DC_ENCODER);
 }
 
 /* ---- halves and steps ---- */
@@ -276,12 +284,12 @@ static void the_class_defaults_and_sanas_config_have_the_parameters_that_diffuse
 static void a_picture_of_1024_pixels_a_side_is_planned_in_three_values_of_its_widest_stage(void **state)
 {
     (void)state;
-    static const char *const devices[] = { "ref", "cpu" };
+    static const char *const devices[] = { "ref", "cpu", "cuda" };
     const struct weir_autoencoder_dc_config c = config_parse(sana);
     const struct weir_dims dims[] = { { 1, 1, 32, 32, 32 }, { 1, 1, 1024, 1024, 3 } };
     for (size_t i = 0; i < WEIR_COUNT(devices); i++) {
         struct weir_device *device = NULL;
-        if (weir_device_open(devices[i], 2, &device, NULL) == WEIR_UNSUPPORTED) continue;
+        if (weir_device_open(devices[i], 2, &device, NULL) != WEIR_OK) continue; /* said by the tests above */
         for (int half = 0; half < 2; half++) {
             struct weir_autoencoder_dc *net = NULL;
             OK(weir_autoencoder_dc_open(device, &c, (enum weir_autoencoder_dc_half)half, NULL, WEIR_F32, &net, &error));
@@ -398,8 +406,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_decoder_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(the_decoder_gives_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(the_decoder_gives_what_diffusers_gives_on_cuda),
         cmocka_unit_test(the_encoder_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(the_encoder_gives_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(the_encoder_gives_what_diffusers_gives_on_cuda),
         cmocka_unit_test(the_two_halves_use_every_tensor_of_the_file_and_neither_uses_the_others),
         cmocka_unit_test(steps_built_by_themselves_give_the_bytes_of_the_whole),
         cmocka_unit_test(the_class_defaults_and_sanas_config_have_the_parameters_that_diffusers_counts),

@@ -99,7 +99,7 @@ static void check_unet3d_shape(struct weir_device *device, const struct weir_une
     for (uint32_t i = 0; i < slots.count; i++) {
         void *memory = NULL;
         OK(device->table->memory_alloc(device, slots.bytes[i], &memory, &error));
-        memcpy(memory, slots.values[i], slots.bytes[i]); /* every device here computes in host memory */
+        to_device(device, memory, slots.values[i], slots.bytes[i]);
         bindings[i] = (struct weir_binding){ slots.names[i], memory };
     }
     assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
@@ -207,11 +207,7 @@ static void check_autoencoder_kl(struct weir_device *device, const char *name)
 
 static void every_tiny_on(const char *device_name, void (*check)(struct weir_device *device, const char *name))
 {
-    struct weir_device *device = NULL;
-    struct weir_error error;
-    const enum weir_status status = weir_device_open(device_name, 2, &device, &error);
-    if (status == WEIR_UNSUPPORTED) skip(); /* not in this build; the words of other failures matter */
-    if (status != WEIR_OK) fail_msg("%s: %s", device_name, error.words);
+    struct weir_device *device = device_or_skip(device_name, 2);
     for (size_t i = 0; i < WEIR_COUNT(tiny_names); i++) check(device, tiny_names[i]);
     weir_device_close(&device);
 }
@@ -228,6 +224,12 @@ static void clip_text_gives_what_transformers_gives_on_cpu(void **state)
     every_tiny_on("cpu", check_clip_text);
 }
 
+static void clip_text_gives_what_transformers_gives_on_cuda(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda", check_clip_text);
+}
+
 static void unet3d_gives_what_diffusers_gives_on_ref(void **state)
 {
     (void)state;
@@ -238,6 +240,12 @@ static void unet3d_gives_what_diffusers_gives_on_cpu(void **state)
 {
     (void)state;
     every_tiny_on("cpu", check_unet3d);
+}
+
+static void unet3d_gives_what_diffusers_gives_on_cuda(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda", check_unet3d);
 }
 
 static void autoencoder_kl_gives_what_diffusers_gives_on_ref(void **state)
@@ -252,6 +260,12 @@ static void autoencoder_kl_gives_what_diffusers_gives_on_cpu(void **state)
     every_tiny_on("cpu", check_autoencoder_kl);
 }
 
+static void autoencoder_kl_gives_what_diffusers_gives_on_cuda(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda", check_autoencoder_kl);
+}
+
 /* ---- the sampler's step ---- */
 
 static void see_same_steps(struct weir_device *device, const struct weir_sampler *sampler)
@@ -260,7 +274,7 @@ static void see_same_steps(struct weir_device *device, const struct weir_sampler
     const struct weir_dims latents = { 1, 1, 1, N, 1 }, k_dims = { 1, 1, 1, 1, WEIR_SAMPLER_COEFFICIENTS };
     const struct weir_dims packed = { 1, 1, 1, N, 1 };
     struct weir_program *p = NULL;
-    float x[N], x0[N] = { 0 }, m[N], given[N];
+    float x[N], x0[N] = { 0 }, m[N], given[N], x_seen[N], previous_seen[N];
     void *x_there, *previous_there;
     assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
     const struct weir_value in = weir_program_extern(p, "x", WEIR_F32, &latents);
@@ -274,22 +288,24 @@ static void see_same_steps(struct weir_device *device, const struct weir_sampler
     OK(device->table->memory_alloc(device, sizeof x, &previous_there, &error));
 
     for (int i = 0; i < N; i++) x[i] = 3 * sinf((float)i);
-    memcpy(x_there, x, sizeof x);
-    memset(previous_there, 0xff, sizeof x); /* NaN: the first step must not read it */
+    to_device(device, x_there, x, sizeof x);
+    nan_to_device(device, previous_there, sizeof x); /* the first step must not read it */
     for (uint32_t step = 0; step < weir_sampler_step_count(sampler); step++) {
         struct weir_sampler_coefficients k = *weir_sampler_coefficients(sampler, step);
         for (int i = 0; i < N; i++) m[i] = 0.5f * x[i] + cosf((float)(i + (int)step));
         if (weir_sampler_draws(sampler, step)) {
             weir_noise_draw(3, false, step + 1, x0, N);
-            memcpy(previous_there, x0, sizeof x0);
+            to_device(device, previous_there, x0, sizeof x0);
         }
         run_program(device, p, (struct io[]){ { "m", m, sizeof m }, { "k", &k, sizeof k } }, 2,
                     (struct io[]){ { "in", given, sizeof given } }, 1,
                     (struct weir_binding[]){ { "x", x_there }, { "previous", previous_there } }, 2);
         for (int i = 0; i < N; i++) assert_true(given[i] == k.in_x * x[i]);
         weir_sampler_step(sampler, step, m, x, x0, N);
-        assert_memory_equal(x_there, x, sizeof x);
-        assert_memory_equal(previous_there, x0, sizeof x0);
+        from_device(device, x_seen, x_there, sizeof x);
+        from_device(device, previous_seen, previous_there, sizeof x0);
+        assert_memory_equal(x_seen, x, sizeof x);
+        assert_memory_equal(previous_seen, x0, sizeof x0);
     }
     device->table->memory_free(device, previous_there);
     device->table->memory_free(device, x_there);
@@ -300,10 +316,10 @@ static void see_same_steps(struct weir_device *device, const struct weir_sampler
 static void a_devices_sampler_step_has_the_bits_of_the_samplers_own(void **state)
 {
     (void)state;
-    static const char *const devices[] = { "ref", "cpu" };
+    static const char *const devices[] = { "ref", "cpu", "cuda" };
     for (size_t d = 0; d < WEIR_COUNT(devices); d++) {
         struct weir_device *device = NULL;
-        if (weir_device_open(devices[d], 2, &device, NULL) == WEIR_UNSUPPORTED) continue;
+        if (weir_device_open(devices[d], 2, &device, NULL) != WEIR_OK) continue; /* said by the tests above */
         for (int kind = 0; kind < WEIR_SAMPLER_KIND_COUNT; kind++) {
             for (int prediction = 0; prediction < WEIR_PREDICTION_COUNT; prediction++) {
                 struct weir_sampler_config config;
@@ -555,10 +571,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clip_text_gives_what_transformers_gives_on_ref),
         cmocka_unit_test(clip_text_gives_what_transformers_gives_on_cpu),
+        cmocka_unit_test(clip_text_gives_what_transformers_gives_on_cuda),
         cmocka_unit_test(unet3d_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(unet3d_gives_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(unet3d_gives_what_diffusers_gives_on_cuda),
         cmocka_unit_test(autoencoder_kl_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(autoencoder_kl_gives_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(autoencoder_kl_gives_what_diffusers_gives_on_cuda),
         cmocka_unit_test(a_devices_sampler_step_has_the_bits_of_the_samplers_own),
         cmocka_unit_test(old_names_of_a_decoders_attention_are_read),
         cmocka_unit_test(text_models_with_and_without_their_prefix_are_read),

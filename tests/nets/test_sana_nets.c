@@ -135,11 +135,17 @@ static void prepare(struct weir_device *device, const struct weir_sana_transform
     for (uint32_t i = 0; i < slots->count; i++) {
         weir_sana_transformer_slot_name(i, slots->names[i]);
         outputs[i] = (struct io){ slots->names[i], NULL, weir_program_bytes(p, slots->names[i]) };
-        OK(device->table->memory_alloc(device, outputs[i].bytes, &outputs[i].host, &error));
-        slots->bindings[i] = (struct weir_binding){ slots->names[i], outputs[i].host };
+        outputs[i].host = malloc(outputs[i].bytes);
+        assert_non_null(outputs[i].host);
     }
-    /* every device here computes in host memory: what is read goes where the step will look */
     run_program(device, p, &in, 1, outputs, slots->count, NULL, 0);
+    for (uint32_t i = 0; i < slots->count; i++) {
+        void *memory = NULL;
+        OK(device->table->memory_alloc(device, outputs[i].bytes, &memory, &error));
+        to_device(device, memory, outputs[i].host, outputs[i].bytes);
+        slots->bindings[i] = (struct weir_binding){ slots->names[i], memory };
+        free(outputs[i].host);
+    }
     free(in.host);
     weir_program_destroy(&p);
 }
@@ -235,11 +241,7 @@ static void check_transformer(struct weir_device *device, const char *name)
 
 static void every_tiny_on(const char *device_name, void (*check)(struct weir_device *device, const char *name))
 {
-    struct weir_device *device = NULL;
-    struct weir_error error;
-    const enum weir_status status = weir_device_open(device_name, 2, &device, &error);
-    if (status == WEIR_UNSUPPORTED) skip(); /* not in this build; the words of other failures matter */
-    if (status != WEIR_OK) fail_msg("%s: %s", device_name, error.words);
+    struct weir_device *device = device_or_skip(device_name, 2);
     for (size_t i = 0; i < WEIR_COUNT(sana_names); i++) check(device, sana_names[i]);
     weir_device_close(&device);
 }
@@ -256,6 +258,12 @@ static void gemma2_gives_what_transformers_gives_on_cpu(void **state)
     every_tiny_on("cpu", check_gemma2);
 }
 
+static void gemma2_gives_what_transformers_gives_on_cuda(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda", check_gemma2);
+}
+
 static void sana_transformer_gives_what_diffusers_gives_on_ref(void **state)
 {
     (void)state;
@@ -266,6 +274,12 @@ static void sana_transformer_gives_what_diffusers_gives_on_cpu(void **state)
 {
     (void)state;
     every_tiny_on("cpu", check_transformer);
+}
+
+static void sana_transformer_gives_what_diffusers_gives_on_cuda(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda", check_transformer);
 }
 
 /* ---- positions ---- */
@@ -529,8 +543,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gemma2_gives_what_transformers_gives_on_ref),
         cmocka_unit_test(gemma2_gives_what_transformers_gives_on_cpu),
+        cmocka_unit_test(gemma2_gives_what_transformers_gives_on_cuda),
         cmocka_unit_test(sana_transformer_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(sana_transformer_gives_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(sana_transformer_gives_what_diffusers_gives_on_cuda),
         cmocka_unit_test(a_size_leaves_one_table_of_positions_behind),
         cmocka_unit_test(settings_that_cannot_be_honoured_are_refused_by_key),
         cmocka_unit_test(an_empty_config_is_the_classes_own),

@@ -112,6 +112,12 @@ static void whole_runs_give_diffusers_pixels_on_cpu(void **state)
     every_picture_on("cpu");
 }
 
+static void whole_runs_give_diffusers_pixels_on_cuda(void **state)
+{
+    (void)state;
+    every_picture_on("cuda");
+}
+
 /* Stopped after any step, carried to another handle and taken up there; the noise of scm is drawn again. */
 static void a_resumed_run_ends_with_the_same_bytes(void **state)
 {
@@ -353,6 +359,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whole_runs_give_diffusers_pixels_on_ref),
         cmocka_unit_test(whole_runs_give_diffusers_pixels_on_cpu),
+        cmocka_unit_test(whole_runs_give_diffusers_pixels_on_cuda),
         cmocka_unit_test(a_resumed_run_ends_with_the_same_bytes),
         cmocka_unit_test(threads_do_not_change_a_byte),
         cmocka_unit_test(an_embedding_does_not_depend_on_texts_before_it),
