@@ -46,7 +46,7 @@ static const struct weir_option rows[] = {
       .help = "a model to serve; may be given several times" },
     { "stages", 0, WEIR_OPTION_TEXT, AT(stages), .value = "LIST",
       .help = "what it runs, of text,denoise,decode,assemble (default: all)" },
-    { "device", 0, WEIR_OPTION_CHOICE, AT(device), .value = "auto|cpu|ref|cuda",
+    { "device", 0, WEIR_OPTION_TEXT, AT(device), .value = "auto|cpu|ref|cuda[:GPU]",
       .help = "what it computes on (default: auto)" },
     { "threads", 0, WEIR_OPTION_INT, AT(threads), 0, WEIR_DEVICE_THREADS_MAX, "N",
       "threads of the device's own pool (default: 0, one a core)" },

@@ -16,7 +16,7 @@ static const struct weir_option rows[] = {
       "where ledger, store and sockets live; made when missing" },
     { "model", 'm', WEIR_OPTION_TEXT, offsetof(struct serve_options, model), 0, 4096, "DIR|NAME",
       "what the workers serve (default: shapes-modelscope)" },
-    { "device", 0, WEIR_OPTION_CHOICE, offsetof(struct serve_options, device), 0, 0, "auto|cpu|ref|cuda",
+    { "device", 0, WEIR_OPTION_TEXT, offsetof(struct serve_options, device), 0, 0, "auto|cpu|ref|cuda[:GPU]",
       "what computes (default: auto)" },
     { "workers", 0, WEIR_OPTION_TEXT, offsetof(struct serve_options, workers), 0, 200, "SPEC",
       "2: two that do all; text=1,denoise=2,decode=1: some for each stage (default: 1)" },

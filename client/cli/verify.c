@@ -26,7 +26,7 @@ struct verify_options {
 static const struct weir_option rows[] = {
     { "model", 'm', WEIR_OPTION_TEXT, AT(model), 0, 4096, "DIR|NAME",
       "where its model is (default: the name in the receipt)" },
-    { "device", 0, WEIR_OPTION_CHOICE, AT(device), 0, 0, "auto|cpu|ref|cuda",
+    { "device", 0, WEIR_OPTION_TEXT, AT(device), 0, 0, "auto|cpu|ref|cuda[:GPU]",
       "what computes (default: what the receipt says it was made on)" },
     { "threads", 0, WEIR_OPTION_INT, AT(threads), 1, 1024, "N",
       "threads of each worker (default: the cores shared out)" },
