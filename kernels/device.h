@@ -18,7 +18,8 @@ size_t weir_dtype_bytes(enum weir_dtype dtype);
 
 struct weir_device;
 struct weir_stream;
-struct weir_ops; /* ops.h */
+struct weir_ops;   /* ops.h */
+struct weir_graph; /* work that was queued once and may be done again */
 
 #define WEIR_NUMERICS_CLASS_MAX 128
 #define WEIR_ALIGNMENT 64 /* of every allocation, arena offset and packed weight, in bytes */
@@ -36,6 +37,14 @@ struct weir_device_table {
     void (*stream_destroy)(struct weir_stream *stream);
     /* Waits until all that was queued is done. DEVICE when any of it failed. */
     enum weir_status (*stream_sync)(struct weir_stream *stream, struct weir_error *error);
+
+    /* Graphs: NULL, all four, on a device that gains nothing by them. Ops that are run between begin and end are not done
+     * but kept, with the memory they name; launch queues them all at once, as often as wanted. A begin is followed by an
+     * end, whatever failed between; *out is NULL when that says anything but OK. */
+    enum weir_status (*graph_begin)(struct weir_stream *stream);
+    enum weir_status (*graph_end)(struct weir_stream *stream, struct weir_graph **out);
+    enum weir_status (*graph_launch)(struct weir_stream *stream, const struct weir_graph *graph);
+    void (*graph_destroy)(struct weir_graph *graph);
 };
 
 /* The head of every device's own struct. */

@@ -16,6 +16,7 @@
  * Errors   the first one sticks: later calls do nothing and return a void value, and finish() reports it. So builders
  *          need no check on every line
  * Memory   packed layers are borrowed and must outlive the program; inputs and outputs lie in the arena
+ * Graphs   on a device that has them the second run with the same arena and externs is captured, later ones replayed
  * Threads  build on one thread; run one stream at a time per arena
  */
 #ifndef WEIR_KERNELS_PROGRAM_H

@@ -1,5 +1,5 @@
-/* cuda: the device of NVIDIA's processors: cuBLASLt's products, cuDNN's and our own convolutions, own kernels for the
- * rest. Host code is C (.c), kernels and what launches them are CUDA C++ (.cu), one idea a file.
+/* cuda: the device of NVIDIA's processors: cuBLASLt's products, in bf16 cuDNN's convolutions, own kernels for the rest.
+ * Host code is C (.c), kernels and what launches them are CUDA C++ (.cu), one idea a file.
  *
  * Same bytes: every algorithm is chosen when a plan is made, from the shape of one row, and a run repeats it for each
  * row (as a strided batch or one after the other). Our own kernels sum the terms of one value in an order that the shape
@@ -26,9 +26,10 @@ struct weir_cuda {
     struct weir_device head;
     int index; /* as the runtime counts the GPUs that this process sees */
     cublasLtHandle_t blas;
-    cudnnHandle_t dnn;        /* plans alone, while `planning` is held; streams have their own */
-    pthread_mutex_t planning; /* held while libraries choose algorithms, and while weights travel */
-    cudaStream_t uploads;     /* of pack, while `planning` is held */
+    cudnnHandle_t dnn;                          /* plans alone, while `planning` is held; streams have their own */
+    pthread_mutex_t planning;                   /* held while libraries choose algorithms, and while weights travel */
+    cudaStream_t uploads;                       /* of pack, while `planning` is held */
+    struct weir_cuda_convolution *convolutions; /* that plans use, while `planning` is held */
 };
 
 struct weir_cuda_stream {
@@ -40,9 +41,16 @@ struct weir_cuda_stream {
 /* DEVICE or NO_MEMORY in words: "device cuda: WHAT failed: out of memory". OK when nothing failed. */
 enum weir_status weir_cuda_check(cudaError_t fault, const char *what, struct weir_error *error);
 size_t weir_cuda_aligned(size_t bytes);
+/* What every row begins at a multiple of when rows are `bytes` long: a power of two, WEIR_ALIGNMENT at most. */
+uint32_t weir_cuda_alignment(size_t bytes);
 
 /* The GPU meant by "", "1" or "GPU-0a1b..." as the runtime counts it. NOT_FOUND when there is none. */
 enum weir_status weir_cuda_find(const char *which, int *index, struct weir_error *error);
+
+enum weir_status weir_cuda_graph_begin(struct weir_stream *stream);
+enum weir_status weir_cuda_graph_end(struct weir_stream *stream, struct weir_graph **out);
+enum weir_status weir_cuda_graph_launch(struct weir_stream *stream, const struct weir_graph *graph);
+void weir_cuda_graph_destroy(struct weir_graph *graph);
 
 /* --- layers ------------------------------------------------------------------------------------------------------- */
 
@@ -51,7 +59,8 @@ enum weir_status weir_cuda_find(const char *which, int *index, struct weir_error
 struct weir_cuda_packed {
     struct weir_packed head;
     void *weight;
-    float *bias; /* or beta, positions; NULL when absent */
+    float *bias;     /* or beta, positions; NULL when absent */
+    void *bias_bf16; /* LINEAR in bf16, beside the other: what cuBLASLt adds must be of y's type */
     void *memory;
     size_t bytes;
 };
@@ -75,7 +84,7 @@ struct weir_cuda_plan {
     } shape;
     size_t workspace_bytes;
     struct weir_cuda_product *product;         /* LINEAR, GROUPED_LINEAR: cuBLASLt's choice, or NULL: our own kernel */
-    struct weir_cuda_convolution *convolution; /* CONV2D, CONV_TEMPORAL: cuDNN's plan, or NULL: our own kernel */
+    struct weir_cuda_convolution *convolution; /* CONV2D, CONV_TEMPORAL in bf16: cuDNN's plan */
 };
 
 struct weir_cuda_run {
@@ -115,8 +124,8 @@ struct weir_cuda_product_shape {
     size_t x_step, weight_step, y_step; /* 0 with one group */
     uint32_t rows;                      /* nothing is chosen by it */
     size_t x_row, y_row;
-    const float *bias; /* on the device, or NULL */
-    bool add;          /* what lies at `add` */
+    const void *bias; /* on the device, of y's dtype, or NULL */
+    bool add;         /* what lies at `add` */
     enum weir_dtype dtype, y_dtype;
 };
 /* NULL in `out` (and OK) when cuBLASLt has nothing for it. */
@@ -148,6 +157,23 @@ struct weir_cuda_window {
 };
 struct weir_cuda_window weir_cuda_window_of_conv2d(const struct weir_conv2d *shape);
 struct weir_cuda_window weir_cuda_window_of_conv_temporal(const struct weir_conv_temporal *shape);
+
+/* cuDNN's plan for one row: window->images are those of the row, x' is given, and y is without bias and residual. Plans of
+ * equal windows (compared as bytes) are one. `planning` is held by create and release. */
+enum weir_status weir_cuda_convolution_create(struct weir_cuda *cuda, const struct weir_cuda_window *window,
+                                              struct weir_cuda_convolution **out, struct weir_error *error);
+void weir_cuda_convolution_release(struct weir_cuda *cuda, struct weir_cuda_convolution *convolution);
+bool weir_cuda_convolution_exists(const struct weir_cuda_convolution *convolution); /* has cuDNN anything for it? */
+size_t weir_cuda_convolution_workspace(const struct weir_cuda_convolution *convolution);
+enum weir_status weir_cuda_convolution_run(const struct weir_cuda_convolution *convolution,
+                                           const struct weir_cuda_stream *stream, const void *x, const void *weight,
+                                           void *y, void *workspace);
+
+/* x' of `images` images, and what follows a convolution: y = sums + bias + row_bias + residual. `sums` may be y. */
+enum weir_status weir_cuda_resize(const struct weir_cuda_window *window, cudaStream_t stream, uint64_t images,
+                                  const void *x, void *to);
+enum weir_status weir_cuda_window_epilogue(const struct weir_cuda_window *window, cudaStream_t stream, const void *sums,
+                                           const float *bias, const void *row_bias, const void *residual, void *y);
 
 /* Our own, for every shape. Terms are added in the order ky, kx, i by one thread. */
 enum weir_status weir_cuda_window_run(const struct weir_cuda_window *window, cudaStream_t stream, const void *x,

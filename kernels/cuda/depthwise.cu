@@ -2,26 +2,45 @@
  * neighbours of one channel, so that a window's columns are read once for all of them. */
 #include "kernels/cuda/kernel.cuh"
 
-#define COLUMNS 4
+#define COLUMNS 8
 
-/* The sums of channel c at row v, columns u .. u + COLUMNS - 1; bias first, then taps in order. */
+/* The sums of channel c at row v, columns u .. u + COLUMNS - 1; bias first, then taps in order. With KERNEL 0 the size of
+ * the window is s.kernel, and nothing is kept. */
 template <int KERNEL, typename T>
 static __device__ __forceinline__ void sums_of(const struct weir_depthwise_conv &s, const T *image, const float *weight,
                                                const float *bias, uint32_t v, uint32_t u, uint32_t c,
                                                float sums[COLUMNS])
 {
     const int32_t kernel = KERNEL ? KERNEL : (int32_t)s.kernel, pad = kernel / 2;
+#pragma unroll
     for (int n = 0; n < COLUMNS; n++) sums[n] = bias ? bias[c] : 0.0f;
+#pragma unroll
     for (int32_t ky = 0; ky < kernel; ky++) {
         const int32_t row = (int32_t)v + ky - pad;
         if (row < 0 || row >= (int32_t)s.height) continue;
         const T *line = image + (uint64_t)row * s.width * s.channels + c;
+        float kept[KERNEL ? COLUMNS + KERNEL - 1 : 1];
+        if (KERNEL) {
+#pragma unroll
+            for (int n = 0; n < COLUMNS + KERNEL - 1; n++) {
+                const int32_t column = (int32_t)u + n - pad;
+                const bool inside = column >= 0 && column < (int32_t)s.width;
+                kept[n] = inside ? weir_read(line + (uint64_t)column * s.channels) : 0.0f;
+            }
+        }
+#pragma unroll
         for (int32_t kx = 0; kx < kernel; kx++) {
             const float w = weight[(uint64_t)(ky * kernel + kx) * s.channels + c];
+#pragma unroll
             for (int n = 0; n < COLUMNS; n++) {
-                const int32_t column = (int32_t)u + n + kx - pad;
-                const bool inside = column >= 0 && column < (int32_t)s.width;
-                const float value = inside ? weir_read(line + (uint64_t)column * s.channels) : 0.0f;
+                float value;
+                if (KERNEL) {
+                    value = kept[n + kx];
+                } else {
+                    const int32_t column = (int32_t)u + n + kx - pad;
+                    const bool inside = column >= 0 && column < (int32_t)s.width;
+                    value = inside ? weir_read(line + (uint64_t)column * s.channels) : 0.0f;
+                }
                 sums[n] = fmaf(w, value, sums[n]);
             }
         }
@@ -35,12 +54,10 @@ __global__ void depthwise(struct weir_depthwise_conv s, uint64_t count, uint32_t
     const uint32_t width = s.glu ? s.channels / 2 : s.channels; /* of y */
     WEIR_EACH(i, count)
     {
-        const uint32_t c = (uint32_t)(i % width);
-        uint64_t rest = i / width;
-        const uint32_t u = (uint32_t)(rest % steps) * COLUMNS;
-        rest /= steps;
-        const uint32_t v = (uint32_t)(rest % s.height);
-        const uint64_t image = rest / s.height, plane = (uint64_t)s.height * s.width;
+        const struct weir_split pixel = weir_split_by(i, width), line = weir_split_by(pixel.quotient, steps);
+        const struct weir_split whole = weir_split_by(line.quotient, s.height);
+        const uint32_t c = pixel.rest, u = line.rest * COLUMNS, v = whole.rest;
+        const uint64_t image = whole.quotient, plane = (uint64_t)s.height * s.width;
         float values[COLUMNS], gates[COLUMNS];
         sums_of<KERNEL>(s, x + image * plane * s.channels, weight, bias, v, u, c, values);
         if (s.glu) sums_of<KERNEL>(s, x + image * plane * s.channels, weight, bias, v, u, width + c, gates);

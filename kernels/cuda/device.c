@@ -12,6 +12,13 @@ size_t weir_cuda_aligned(size_t bytes)
     return (bytes + WEIR_ALIGNMENT - 1) / WEIR_ALIGNMENT * WEIR_ALIGNMENT;
 }
 
+uint32_t weir_cuda_alignment(size_t bytes)
+{
+    uint32_t alignment = WEIR_ALIGNMENT;
+    while (bytes % alignment != 0) alignment /= 2;
+    return alignment;
+}
+
 enum weir_status weir_cuda_check(cudaError_t fault, const char *what, struct weir_error *error)
 {
     if (fault == cudaSuccess) return WEIR_OK;
@@ -106,6 +113,12 @@ static void plan_destroy(struct weir_plan *head)
     struct weir_cuda_plan *plan = (struct weir_cuda_plan *)head;
     if (!plan) return;
     weir_cuda_product_destroy(plan->product);
+    if (plan->convolution) {
+        struct weir_cuda *cuda = (struct weir_cuda *)plan->head.device;
+        pthread_mutex_lock(&cuda->planning);
+        weir_cuda_convolution_release(cuda, plan->convolution);
+        pthread_mutex_unlock(&cuda->planning);
+    }
     free(plan);
 }
 
@@ -216,15 +229,19 @@ static const struct weir_device_table cuda_table = {
     .stream_create = stream_create,
     .stream_destroy = stream_destroy,
     .stream_sync = stream_sync,
+    .graph_begin = weir_cuda_graph_begin,
+    .graph_end = weir_cuda_graph_end,
+    .graph_launch = weir_cuda_graph_launch,
+    .graph_destroy = weir_cuda_graph_destroy,
 };
 
-/* "cuda-sm90x132-rt13.0-cublaslt130100-cudnn91900": the libraries choose algorithms by the generation and the number of
+/* "cuda-sm90x132-rt13.0-cublaslt130100-cudnn91900-f32": the libraries choose algorithms by the generation and the number of
  * multiprocessors, and each of their releases chooses anew. */
 static void name_class(struct weir_cuda *cuda, const struct cudaDeviceProp *facts)
 {
-    snprintf(cuda->head.numerics_class, sizeof cuda->head.numerics_class, "cuda-sm%d%dx%d-rt%d.%d-cublaslt%zu-cudnn%zu",
-             facts->major, facts->minor, facts->multiProcessorCount, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10,
-             cublasLtGetVersion(), cudnnGetVersion());
+    snprintf(cuda->head.numerics_class, sizeof cuda->head.numerics_class,
+             "cuda-sm%d%dx%d-rt%d.%d-cublaslt%zu-cudnn%zu-f32", facts->major, facts->minor, facts->multiProcessorCount,
+             CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, cublasLtGetVersion(), cudnnGetVersion());
 }
 
 enum weir_status weir_cuda_open(const char *which, struct weir_device **out, struct weir_error *error)

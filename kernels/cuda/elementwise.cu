@@ -22,8 +22,9 @@ template <typename T> __global__ void concat(struct weir_concat s, uint64_t coun
     const uint32_t channels = s.a_channels + s.b_channels;
     WEIR_EACH(i, count)
     {
-        const uint64_t token = i / channels;
-        const uint32_t c = (uint32_t)(i % channels);
+        const struct weir_split at = weir_split_by(i, channels);
+        const uint64_t token = at.quotient;
+        const uint32_t c = at.rest;
         y[i] = c < s.a_channels ? a[token * s.a_channels + c] : b[token * s.b_channels + (c - s.a_channels)];
     }
 }
@@ -66,8 +67,9 @@ template <typename T> __global__ void regroup(struct weir_regroup s, uint64_t co
     const uint32_t copies = s.out / s.in, together = s.in / s.out; /* one of them is 0 but when both are 1 */
     WEIR_EACH(i, count)
     {
-        const T *token = x + i / s.out * s.in;
-        const uint32_t c = (uint32_t)(i % s.out);
+        const struct weir_split at = weir_split_by(i, s.out);
+        const T *token = x + at.quotient * s.in;
+        const uint32_t c = at.rest;
         if (copies) {
             y[i] = token[c / copies];
         } else {
@@ -94,9 +96,10 @@ __global__ void embed(struct weir_embed s, uint64_t count, const int32_t *ids, c
 {
     WEIR_EACH(i, count)
     {
-        const uint64_t token = i / s.channels, c = i % s.channels;
-        float value = weir_read(table + (uint64_t)ids[token] * s.channels + c);
-        if (positions) value += positions[token % s.tokens * s.channels + c];
+        const struct weir_split at = weir_split_by(i, s.channels);
+        const uint64_t position = weir_split_by(at.quotient, s.tokens).rest;
+        float value = weir_read(table + (uint64_t)ids[at.quotient] * s.channels + at.rest);
+        if (positions) value += positions[position * s.channels + at.rest];
         weir_write(y + i, value);
     }
 }
@@ -122,8 +125,9 @@ __global__ void epilogue(struct weir_linear s, bool gated, uint64_t count, const
     const uint32_t width = gated ? s.out / 2 : s.out;
     WEIR_EACH(i, count)
     {
-        const uint64_t token = i / width;
-        const uint32_t c = (uint32_t)(i % width);
+        const struct weir_split at = weir_split_by(i, width);
+        const uint64_t token = at.quotient;
+        const uint32_t c = at.rest;
         const S *from = sums + token * s.out + c;
         float value = weir_read(from);
         if (gated) {
@@ -132,7 +136,8 @@ __global__ void epilogue(struct weir_linear s, bool gated, uint64_t count, const
             value = weir_act(s.activation, value);
         }
         if (s.gate_vectors) {
-            value *= weir_read(gate + (token / s.tokens * s.gate_vectors + s.gate_vector) * width + c);
+            const uint64_t row = weir_split_by(token, s.tokens).quotient;
+            value *= weir_read(gate + (row * s.gate_vectors + s.gate_vector) * width + c);
         }
         if (s.residual) value += weir_read(residual + i);
         weir_write(y + i, value);

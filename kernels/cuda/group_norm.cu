@@ -4,8 +4,9 @@
  */
 #include "kernels/cuda/kernel.cuh"
 
-#define WHOLE_VALUES_MAX 16384 /* of a group that one block takes */
-#define CHUNK_VALUES 32768     /* of all channels, about */
+#define WHOLE_VALUES_MAX 8192  /* of a group that one block takes */
+#define CHUNK_VALUES 8192      /* of all channels, about */
+#define CHANNELS_MAX 6144      /* whose sums fit in shared memory */
 #define CHUNKS_MAX 512
 
 static uint32_t chunk_pixels(const struct weir_group_norm *s)
@@ -28,7 +29,10 @@ enum weir_status weir_cuda_prepare_group_norm(struct weir_cuda *cuda, struct wei
     const uint64_t entries = (uint64_t)s->rows * s->batch * s->groups;
     const uint32_t pixels = chunk_pixels(s);
     (void)cuda;
-    (void)error;
+    if (s->channels > CHANNELS_MAX) {
+        return weir_fail(error, WEIR_UNSUPPORTED, "device cuda: group_norm takes up to %d channels, not %u", CHANNELS_MAX,
+                         s->channels);
+    }
     if (!is_whole(s)) plan->workspace_bytes = entries * (2 + (s->pixels + pixels - 1) / pixels) * sizeof(double);
     return WEIR_OK;
 }
@@ -109,18 +113,18 @@ __global__ void chunk_sums(struct weir_group_norm s, uint32_t chunk, uint32_t ch
     }
 }
 
-/* One thread a batch entry and group: the chunks' sums in order. */
+/* One warp a batch entry and group: lanes take every 32nd chunk, then their sums are added in a fixed order. */
 template <bool SQUARES>
 __global__ void gather(struct weir_group_norm s, uint32_t chunks, uint64_t entries, const double *sums, double *out)
 {
     const double count = (double)s.pixels * (s.channels / s.groups);
-    WEIR_EACH(i, entries)
-    {
-        const uint64_t entry = i / s.groups, g = i % s.groups;
-        double sum = 0;
-        for (uint32_t n = 0; n < chunks; n++) sum += sums[(entry * chunks + n) * s.groups + g];
-        out[i] = SQUARES ? 1 / sqrt(sum / count + (double)s.eps) : sum / count;
-    }
+    const uint64_t i = ((uint64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    if (i >= entries) return;
+    const double *from = sums + i / s.groups * chunks * s.groups + i % s.groups;
+    double sum = 0;
+    for (uint32_t n = threadIdx.x % 32; n < chunks; n += 32) sum += from[(uint64_t)n * s.groups];
+    sum = weir_warp_sum(sum);
+    if (threadIdx.x % 32 == 0) out[i] = SQUARES ? 1 / sqrt(sum / count + (double)s.eps) : sum / count;
 }
 
 template <typename T>
@@ -128,11 +132,11 @@ __global__ void normalise(struct weir_group_norm s, uint64_t count, const double
                           const float *gamma, const float *beta, const T *x, T *y)
 {
     const uint32_t per_group = s.channels / s.groups;
-    const uint64_t entry = (uint64_t)s.pixels * s.channels;
     WEIR_EACH(i, count)
     {
-        const uint32_t c = (uint32_t)(i % s.channels);
-        const uint64_t at = i / entry * s.groups + c / per_group;
+        const struct weir_split pixel = weir_split_by(i, s.channels);
+        const uint32_t c = pixel.rest;
+        const uint64_t at = weir_split_by(pixel.quotient, s.pixels).quotient * s.groups + c / per_group;
         const double centre = means[at];
         const float mean = (float)centre, rest = (float)(centre - (double)mean);
         weir_write(y + i,
@@ -155,7 +159,7 @@ template <typename T> static enum weir_status launch(const struct weir_cuda_run 
     const uint32_t chunk = chunk_pixels(s), chunks = (s->pixels + chunk - 1) / chunk;
     const size_t shared = (size_t)(s->channels < THREADS ? THREADS / s->channels : 1) * s->channels * sizeof(double);
     double *means = (double *)run->workspace, *scales = means + entries, *sums = scales + entries;
-    const unsigned small = weir_blocks(entries, THREADS), blocks = (unsigned)(batch * chunks);
+    const unsigned small = (unsigned)((entries * 32 + THREADS - 1) / THREADS), blocks = (unsigned)(batch * chunks);
     const uint64_t count = batch * s->pixels * s->channels;
     chunk_sums<false, T><<<blocks, THREADS, shared, stream>>>(*s, chunk, chunks, x, means, sums);
     gather<false><<<small, THREADS, 0, stream>>>(*s, chunks, entries, sums, means);

@@ -13,6 +13,25 @@ typedef __nv_bfloat16 bf16;
 
 #define THREADS 256
 
+/* n / d and n % d: most numbers fit in 32 bits, where a division takes a tenth of the time. */
+struct weir_split {
+    uint64_t quotient;
+    uint32_t rest;
+};
+static __device__ __forceinline__ struct weir_split weir_split_by(uint64_t n, uint32_t d)
+{
+    struct weir_split split;
+    if (n >> 32 == 0) {
+        const uint32_t small = (uint32_t)n, quotient = small / d;
+        split.quotient = quotient;
+        split.rest = small - quotient * d;
+    } else {
+        split.quotient = n / d;
+        split.rest = (uint32_t)(n - split.quotient * d);
+    }
+    return split;
+}
+
 static __device__ __forceinline__ float weir_read(const float *p)
 {
     return *p;

@@ -8,7 +8,9 @@ __global__ void latents_pack(struct weir_latents_pack s, uint64_t count, const f
     const uint64_t plane = (uint64_t)s.frames * s.pixels;
     WEIR_EACH(i, count)
     {
-        const uint64_t item = i / (plane * s.channels) / s.copies, at = i / s.channels % plane, c = i % s.channels;
+        const struct weir_split token = weir_split_by(i, s.channels);
+        const uint64_t row = token.quotient / plane, at = token.quotient - row * plane, c = token.rest;
+        const uint64_t item = weir_split_by(row, s.copies).quotient;
         const float scale = s.scaled ? k[item * WEIR_SAMPLER_COEFFICIENTS + 12] : 1.0f;
         weir_write(y + i, x[(item * s.channels + c) * plane + at] * s.factor * scale);
     }

@@ -33,6 +33,14 @@ static size_t apart_bytes(const struct weir_linear *s)
     return is_apart(s) ? weir_cuda_aligned(s->rows * row_values(s) * sizeof(float)) : 0;
 }
 
+/* As what the product makes. A layer of which only the shape is known has it somewhere, too: plans must be alike. */
+static const void *bias_of(const struct weir_cuda_packed *layer, const struct weir_linear *s)
+{
+    const void *bias = is_apart(s) || s->dtype == WEIR_F32 ? layer->bias : layer->bias_bf16;
+    const uintptr_t somewhere = 4096;
+    return layer->head.bias && !bias ? (const void *)somewhere : bias;
+}
+
 enum weir_status weir_cuda_prepare_linear(struct weir_cuda *cuda, struct weir_cuda_plan *plan, struct weir_error *error)
 {
     const struct weir_linear *s = &plan->shape.linear;
@@ -46,7 +54,7 @@ enum weir_status weir_cuda_prepare_linear(struct weir_cuda *cuda, struct weir_cu
                                                    .rows = s->rows,
                                                    .x_row = (size_t)s->tokens * s->in,
                                                    .y_row = row_values(s),
-                                                   .bias = layer->bias,
+                                                   .bias = bias_of(layer, s),
                                                    .add = s->residual && !has_epilogue(s),
                                                    .dtype = s->dtype,
                                                    .y_dtype = is_apart(s) ? WEIR_F32 : s->dtype };

@@ -79,7 +79,7 @@ static bool describe(struct weir_cuda_product *p)
     const struct weir_cuda_product_shape *s = &p->shape;
     const cublasOperation_t transposed = CUBLAS_OP_T;
     const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-    const cudaDataType_t bias_type = CUDA_R_32F;
+    const cudaDataType_t bias_type = type_of(s->y_dtype);
     /* f32 is f32, whatever the environment says of TF32 and of emulation. */
     const cublasComputeType_t compute = s->dtype == WEIR_F32 ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_32F;
     if (cublasLtMatmulDescCreate(&p->product, compute, CUDA_R_32F) != CUBLAS_STATUS_SUCCESS ||
@@ -102,22 +102,15 @@ static bool describe(struct weir_cuda_product *p)
                CUBLAS_STATUS_SUCCESS;
 }
 
-/* The largest power of two, up to the devices' alignment, that divides `bytes`: where a row may begin. */
-static uint32_t alignment_of(size_t bytes)
-{
-    uint32_t alignment = WEIR_ALIGNMENT;
-    while (bytes % alignment != 0) alignment /= 2;
-    return alignment;
-}
-
 static bool choose(struct weir_cuda_product *p)
 {
     const struct weir_cuda_product_shape *s = &p->shape;
     const size_t element = weir_dtype_bytes(s->dtype), y_element = weir_dtype_bytes(s->y_dtype);
     const size_t most = WORKSPACE_BYTES_MAX;
     const uint32_t whole = CUBLASLT_REDUCTION_SCHEME_NONE;
-    const uint32_t weight = alignment_of(s->weight_step * element), x = alignment_of((s->x_step | s->x_row) * element);
-    const uint32_t y = alignment_of((s->y_step | s->y_row) * y_element);
+    const uint32_t weight = weir_cuda_alignment(s->weight_step * element),
+                   x = weir_cuda_alignment((s->x_step | s->x_row) * element);
+    const uint32_t y = weir_cuda_alignment((s->y_step | s->y_row) * y_element);
     cublasLtMatmulPreference_t wish = NULL;
     cublasLtMatmulHeuristicResult_t found;
     int count = 0;

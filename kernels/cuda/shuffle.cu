@@ -7,12 +7,10 @@ __global__ void pixel_shuffle(struct weir_pixel_shuffle s, uint64_t count, const
     const uint32_t copies = 4 * s.out / s.in;
     WEIR_EACH(i, count)
     {
-        const uint32_t c = (uint32_t)(i % s.out);
-        uint64_t pixel = i / s.out;
-        const uint32_t u = (uint32_t)(pixel % (2 * (uint64_t)s.width));
-        pixel /= 2 * (uint64_t)s.width;
-        const uint32_t v = (uint32_t)(pixel % (2 * (uint64_t)s.height));
-        const uint64_t image = pixel / (2 * (uint64_t)s.height);
+        const struct weir_split pixel = weir_split_by(i, s.out), line = weir_split_by(pixel.quotient, 2 * s.width);
+        const struct weir_split whole = weir_split_by(line.quotient, 2 * s.height);
+        const uint32_t c = pixel.rest, u = line.rest, v = whole.rest;
+        const uint64_t image = whole.quotient;
         const T *from = x + ((image * s.height + v / 2) * s.width + u / 2) * s.in;
         float value = weir_read(from + (4 * c + 2 * (v % 2) + u % 2) / copies);
         if (s.residual) value += weir_read(residual + i);
@@ -38,12 +36,10 @@ __global__ void pixel_unshuffle(struct weir_pixel_unshuffle s, uint64_t count, c
     const uint32_t together = 4 * s.in / s.out, height = s.height / 2, width = s.width / 2;
     WEIR_EACH(i, count)
     {
-        const uint32_t o = (uint32_t)(i % s.out);
-        uint64_t pixel = i / s.out;
-        const uint32_t u = (uint32_t)(pixel % width);
-        pixel /= width;
-        const uint32_t v = (uint32_t)(pixel % height);
-        const T *image = x + pixel / height * s.height * s.width * s.in;
+        const struct weir_split pixel = weir_split_by(i, s.out), line = weir_split_by(pixel.quotient, width);
+        const struct weir_split whole = weir_split_by(line.quotient, height);
+        const uint32_t o = pixel.rest, u = line.rest, v = whole.rest;
+        const T *image = x + whole.quotient * s.height * s.width * s.in;
         float sum = 0;
         for (uint32_t n = 0; n < together; n++) {
             const uint32_t k = o * together + n;

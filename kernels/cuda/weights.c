@@ -24,6 +24,27 @@ static uint16_t bf16_of(float value)
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+static void to_bf16(const float *from, uint64_t count, char *to)
+{
+    uint16_t *values = (uint16_t *)(void *)to;
+    for (uint64_t i = 0; i < count; i++) values[i] = bf16_of(from[i]);
+}
+
+/* Where the parts of a layer lie in its memory. */
+struct places {
+    size_t bias, bias_bf16, end;
+    bool has_bf16;
+};
+
+static struct places places_of(const struct weir_parameters *q)
+{
+    struct places at = { .has_bf16 = q->op == WEIR_OP_LINEAR && q->dtype == WEIR_BF16 && q->bias };
+    at.bias = weir_cuda_aligned(weir_weight_count(q) * weir_dtype_bytes(weight_dtype(q)));
+    at.bias_bf16 = at.bias + weir_cuda_aligned(weir_bias_count(q) * sizeof(float));
+    at.end = at.bias_bf16 + (at.has_bf16 ? weir_cuda_aligned(weir_bias_count(q) * sizeof(uint16_t)) : 0);
+    return at;
+}
+
 /* The weight in the order that kernels read: [out, in, taps] -> [out, taps, in], or [C, taps] -> [taps, C]. */
 static void reorder(const struct weir_parameters *q, float *to)
 {
@@ -43,13 +64,13 @@ static void reorder(const struct weir_parameters *q, float *to)
     }
 }
 
-/* Weight, then bias, in host memory as they will lie on the device; NULL when there is no memory. */
-static char *arrange(const struct weir_parameters *q, size_t weight_bytes, size_t bytes)
+/* A layer in host memory as it will lie on the device; NULL when there is no memory. */
+static char *arrange(const struct weir_parameters *q, const struct places *at)
 {
     const uint64_t weight_count = weir_weight_count(q);
     const bool reordered = q->op == WEIR_OP_DEPTHWISE_CONV || q->op == WEIR_OP_CONV2D || q->op == WEIR_OP_CONV_TEMPORAL;
     float *ordered = reordered ? malloc(weight_count * sizeof *ordered) : NULL;
-    char *image = malloc(bytes);
+    char *image = malloc(at->end);
     if (!image || (reordered && !ordered)) {
         free(ordered);
         free(image);
@@ -58,12 +79,12 @@ static char *arrange(const struct weir_parameters *q, size_t weight_bytes, size_
     if (reordered) reorder(q, ordered);
     const float *weight = reordered ? ordered : q->weight;
     if (weight_dtype(q) == WEIR_BF16) {
-        uint16_t *to = (uint16_t *)(void *)image;
-        for (uint64_t i = 0; i < weight_count; i++) to[i] = bf16_of(weight[i]);
+        to_bf16(weight, weight_count, image);
     } else {
         memcpy(image, weight, weight_count * sizeof *weight);
     }
-    if (q->bias) memcpy(image + weight_bytes, q->bias, weir_bias_count(q) * sizeof(float));
+    if (q->bias) memcpy(image + at->bias, q->bias, weir_bias_count(q) * sizeof(float));
+    if (at->has_bf16) to_bf16(q->bias, weir_bias_count(q), image + at->bias_bf16);
     free(ordered);
     return image;
 }
@@ -77,26 +98,26 @@ enum weir_status weir_cuda_pack(struct weir_device *device, const struct weir_pa
     char *image = NULL;
 
     WEIR_TRY(weir_check_parameters(q, error));
-    const size_t weight_bytes = weir_cuda_aligned(weir_weight_count(q) * weir_dtype_bytes(weight_dtype(q)));
-    const size_t bytes = weight_bytes + weir_cuda_aligned(weir_bias_count(q) * sizeof(float));
+    const struct places at = places_of(q);
     packed = calloc(1, sizeof *packed);
     if (!packed) {
         status = weir_fail(error, WEIR_NO_MEMORY, "device cuda: no memory for a layer");
         goto cleanup;
     }
     weir_packed_head(&packed->head, device, q);
-    packed->bytes = bytes;
+    packed->bytes = at.end;
     if (!q->shape_only) {
-        image = arrange(q, weight_bytes, bytes);
+        image = arrange(q, &at);
         if (!image) {
-            status = weir_fail(error, WEIR_NO_MEMORY, "device cuda: no host memory for %zu bytes of weights", bytes);
+            status = weir_fail(error, WEIR_NO_MEMORY, "device cuda: no host memory for %zu bytes of weights", at.end);
             goto cleanup;
         }
-        WEIR_TRY(device->table->memory_alloc(device, bytes, &packed->memory, error));
+        WEIR_TRY(device->table->memory_alloc(device, at.end, &packed->memory, error));
         packed->weight = packed->memory;
-        if (q->bias) packed->bias = (float *)(void *)((char *)packed->memory + weight_bytes);
+        if (q->bias) packed->bias = (float *)(void *)((char *)packed->memory + at.bias);
+        if (at.has_bf16) packed->bias_bf16 = (char *)packed->memory + at.bias_bf16;
         pthread_mutex_lock(&cuda->planning);
-        cudaError_t fault = cudaMemcpyAsync(packed->memory, image, bytes, cudaMemcpyHostToDevice, cuda->uploads);
+        cudaError_t fault = cudaMemcpyAsync(packed->memory, image, at.end, cudaMemcpyHostToDevice, cuda->uploads);
         if (fault == cudaSuccess) fault = cudaStreamSynchronize(cuda->uploads);
         pthread_mutex_unlock(&cuda->planning);
         WEIR_TRY(weir_cuda_check(fault, "copying weights to the GPU", error));
