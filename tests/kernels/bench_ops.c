@@ -1,6 +1,6 @@
 /* bench_ops: each op of a device at the shapes of real networks, against what that device can do at best.
  *
- *   bench_ops [DEVICE [THREADS [FILTER]]]      defaults: cpu, 1 thread, all
+ *   bench_ops [DEVICE [THREADS [FILTER [bf16]]]]      defaults: cpu, 1 thread, all, f32
  *
  * One line a case: median and p90 of the samples; for products GFLOP/s and `of_product`, their share of a product of
  * 1024 x 1024 x 1024 by the same device in the same run; for ops that only move memory GB/s and `of_copy`, against a
@@ -124,6 +124,7 @@ struct bench {
     struct weir_stream *stream;
     clockid_t clock;
     unsigned queued; /* runs between two waits */
+    bool bf16;       /* what the numbers are then, nobody looks at */
     double product_gflops;
 };
 
@@ -206,6 +207,21 @@ static struct times time_copy(const struct bench *bench, size_t operand_bytes)
     return times;
 }
 
+static void set_bf16(struct running_case *r)
+{
+    r->parameters.dtype = WEIR_BF16;
+    switch (r->c.op) {
+#define X(op, OP)                                                                                                      \
+    case WEIR_OP_##OP:                                                                                                 \
+        r->c.shape.op.dtype = WEIR_BF16;                                                                               \
+        break;
+        WEIR_OP_TABLE(X)
+#undef X
+    default:
+        break;
+    }
+}
+
 static struct times time_case(const struct bench *bench, struct running_case *r)
 {
     const struct weir_ops *ops = bench->device->ops;
@@ -216,6 +232,7 @@ static struct times time_case(const struct bench *bench, struct running_case *r)
     size_t workspace_bytes = 0;
 
     for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) operands[i] = r->operands[i];
+    if (bench->bf16) set_bf16(r);
     const bool there = !memory_is_the_hosts(bench->device);
     if (there) operands_to(bench->device, bench->stream, r, operands);
     if ((r->weight && ops->pack(bench->device, &r->parameters, &packed, &error) != WEIR_OK) ||
@@ -246,6 +263,7 @@ static void bench_case(const struct bench *bench, const struct kernel_case *c)
     } else {
         size_t bytes = 0;
         for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) bytes += r.sizes.row[i] * rows * sizeof(float);
+        if (bench->bf16) bytes /= 2;
         printf(" gb_s=%.1f", (double)bytes / times.median_us / 1e3);
         if (memory_is_the_hosts(bench->device)) {
             printf(" of_copy=%.2f", time_copy(bench, bytes).median_us / times.median_us);
@@ -262,6 +280,7 @@ int main(int argc, char **argv)
     const int threads = argc > 2 ? atoi(argv[2]) : 1;
     struct weir_error error = { 0 };
     struct bench bench = { .clock = threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, .queued = 1 };
+    bench.bf16 = argc > 4 && strcmp(argv[4], "bf16") == 0;
 
     if (weir_device_open(name, threads, &bench.device, &error) != WEIR_OK ||
         bench.device->table->stream_create(bench.device, &bench.stream, &error) != WEIR_OK) {
@@ -278,7 +297,8 @@ int main(int argc, char **argv)
     struct running_case r = case_begin(&product, 0, 1);
     bench.product_gflops = flops_of(&product) / time_case(&bench, &r).median_us / 1e3;
     case_end(&r);
-    printf("device=%s threads=%d product_gflop_s=%.1f\n", bench.device->numerics_class, threads, bench.product_gflops);
+    printf("device=%s dtype=%s threads=%d product_gflop_s=%.1f\n", bench.device->numerics_class,
+           bench.bf16 ? "bf16" : "f32", threads, bench.product_gflops);
     for (size_t i = 0; i < WEIR_COUNT(bench_cases); i++) {
         if (strstr(bench_cases[i].label, filter)) bench_case(&bench, &bench_cases[i]);
     }

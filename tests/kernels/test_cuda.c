@@ -2,6 +2,8 @@
  * Without a GPU the tests are skipped, with a count. */
 #include "tests/kernels/cases.h"
 
+#include "kernels/program.h"
+
 /* As for the cpu device: a product over K terms is summed in f32, see test_cpu.c. */
 #define TOLERANCE 2e-6
 #define TOLERANCE_TERMS 3000
@@ -142,6 +144,94 @@ static void group_norm_far_from_zero_keeps_its_accuracy(void **state)
     }
 }
 
+/* --- graphs ------------------------------------------------------------------------------------------------------- */
+
+#define N 64 /* tokens of the program below, and channels */
+
+/* y = gelu(x W^T + b) + z, of an input and an extern; then normalised. */
+static struct weir_program *program_of(const struct weir_packed *linear, const struct weir_packed *norm)
+{
+    const struct weir_dims dims = { 2, 1, 1, N, N };
+    struct weir_program *p = NULL;
+    struct weir_error error = { 0 };
+    assert_int_equal(weir_program_create(cuda, WEIR_F32, &p), WEIR_OK);
+    const struct weir_value x = weir_program_input(p, "x", WEIR_F32, &dims);
+    const struct weir_value z = weir_program_extern(p, "z", WEIR_F32, &dims);
+    const struct weir_linear_call call = { .activation = WEIR_ACT_GELU, .residual = z };
+    const struct weir_value h = weir_program_linear(p, linear, x, &call);
+    weir_program_output(p, "y", weir_program_group_norm(p, norm, h, 4, 1e-5f, true, true));
+    if (weir_program_finish(p, &error) != WEIR_OK) fail_msg("%s", error.words);
+    return p;
+}
+
+struct run {
+    const struct weir_program *p;
+    struct weir_stream *stream;
+    char *arena;
+    void *z;
+};
+
+static void run_with(const struct run *run, const float *x, float *y)
+{
+    struct weir_error error = { 0 };
+    const size_t bytes = sizeof(float) * 2 * N * N;
+    const struct weir_binding z = { "z", run->z };
+    const struct weir_device_table *table = cuda->table;
+    assert_int_equal(table->upload(run->stream, run->arena + weir_program_offset(run->p, "x"), x, bytes), WEIR_OK);
+    assert_int_equal(weir_program_run(run->p, run->stream, run->arena, &z, 1), WEIR_OK);
+    assert_int_equal(table->download(run->stream, y, run->arena + weir_program_offset(run->p, "y"), bytes), WEIR_OK);
+    if (table->stream_sync(run->stream, &error) != WEIR_OK) fail_msg("%s", error.words);
+}
+
+static void a_replayed_program_gives_the_bytes_of_its_first_run(void **state)
+{
+    (void)state;
+    uint64_t seed = 21;
+    const size_t count = 2 * N * N, bytes = count * sizeof(float);
+    float *weight = random_floats(&seed, N * N, 0.1f), *vector = random_floats(&seed, N, 1);
+    float *x[2] = { random_floats(&seed, count, 1), random_floats(&seed, count, 1) };
+    float *z[2] = { random_floats(&seed, count, 1), random_floats(&seed, count, 1) };
+    float *first[2][2], *y = random_floats(&seed, count, 1);
+    const struct weir_parameters linear = { .op = WEIR_OP_LINEAR, .weight = weight, .bias = vector, .out = N, .in = N };
+    const struct weir_parameters norm = { .op = WEIR_OP_GROUP_NORM, .weight = vector, .bias = vector, .out = N };
+    struct weir_packed *layer = pack_layer(cuda, &linear), *groups = pack_layer(cuda, &norm);
+    struct weir_program *p = program_of(layer, groups);
+    struct run run = { .p = p };
+    struct weir_error error = { 0 };
+    void *arenas[2], *there[2];
+    assert_int_equal(cuda->table->stream_create(cuda, &run.stream, &error), WEIR_OK);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(cuda->table->memory_alloc(cuda, weir_program_arena_bytes(p), &arenas[i], &error), WEIR_OK);
+        assert_int_equal(cuda->table->memory_alloc(cuda, bytes, &there[i], &error), WEIR_OK);
+        assert_int_equal(cuda->table->upload(run.stream, there[i], z[i], bytes), WEIR_OK);
+    }
+    for (int i = 0; i < 4; i++) { /* each in an arena of its own, as far as the graphs know */
+        first[i / 2][i % 2] = random_floats(&seed, count, 1);
+        struct weir_program *fresh = program_of(layer, groups);
+        run_with(&(struct run){ fresh, run.stream, arenas[0], there[i / 2] }, x[i % 2], first[i / 2][i % 2]);
+        weir_program_destroy(&fresh);
+    }
+    assert_memory_not_equal(first[0][0], first[0][1], bytes);
+    assert_memory_not_equal(first[0][0], first[1][0], bytes);
+    for (int i = 0; i < 40; i++) { /* every arena with every z is run, captured and replayed */
+        const int of_z = i / 2 % 2, of_x = i % 3 % 2;
+        run.arena = arenas[i % 2];
+        run.z = there[of_z];
+        run_with(&run, x[of_x], y);
+        assert_memory_equal(y, first[of_z][of_x], bytes);
+    }
+    for (int i = 0; i < 2; i++) {
+        cuda->table->memory_free(cuda, arenas[i]);
+        cuda->table->memory_free(cuda, there[i]);
+        free(x[i]), free(z[i]), free(first[i][0]), free(first[i][1]);
+    }
+    free(weight), free(vector), free(y);
+    weir_program_destroy(&p);
+    cuda->ops->packed_destroy(layer);
+    cuda->ops->packed_destroy(groups);
+    cuda->table->stream_destroy(run.stream);
+}
+
 static void gpus_are_named_by_number_or_uuid(void **state)
 {
     (void)state;
@@ -165,6 +255,7 @@ int main(void)
         cmocka_unit_test(a_layer_s_bytes_are_known_before_its_weights),
         cmocka_unit_test(keys_beyond_a_row_s_length_are_not_read),
         cmocka_unit_test(group_norm_far_from_zero_keeps_its_accuracy),
+        cmocka_unit_test(a_replayed_program_gives_the_bytes_of_its_first_run),
         cmocka_unit_test(gpus_are_named_by_number_or_uuid),
     };
     struct weir_error error = { 0 };
