@@ -154,8 +154,11 @@ static void check_unet3d(struct weir_device *device, const char *name)
 
 /* ---- the decoder of AutoencoderKL ---- */
 
-static void check_decoder_shape(struct weir_device *device, const struct weir_autoencoder_kl *net, const char *name,
-                                const struct vectors *v, int number)
+/* Fifty roundings to 8 bits, one after the other. */
+#define BF16_TOLERANCE 3e-2
+
+static void check_decoder_shape(struct weir_device *device, const struct weir_autoencoder_kl *net,
+                                enum weir_dtype dtype, const char *name, const struct vectors *v, int number)
 {
     const struct weir_weight z = vector_find(v, "vae.%d.z", number), y = vector_find(v, "vae.%d.y", number);
     const uint32_t rows = (uint32_t)z.shape[0], height = (uint32_t)z.shape[2], width = (uint32_t)z.shape[3];
@@ -165,7 +168,7 @@ static void check_decoder_shape(struct weir_device *device, const struct weir_au
     struct weir_program *p = NULL;
     char what[96];
 
-    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
+    assert_int_equal(weir_program_create(device, dtype, &p), WEIR_OK);
     const struct weir_value in = weir_program_input(p, "z", WEIR_F32, &latents);
     const struct weir_value picture =
         weir_autoencoder_kl_build_decode(net, p, weir_program_latents_pack(p, in, 1, 1, &packed));
@@ -178,12 +181,18 @@ static void check_decoder_shape(struct weir_device *device, const struct weir_au
     run_program(device, p, &(struct io){ "z", zs, z.elements * sizeof *zs }, 1,
                 &(struct io){ "y", ys, y.elements * sizeof *ys }, 1, NULL, 0);
     snprintf(what, sizeof what, "net=autoencoder_kl folder=%s rows=%u size=%ux%u", name, rows, height, width);
-    see_close(device, what, ys, wanted, y.elements);
+    if (dtype == WEIR_F32) {
+        see_close(device, what, ys, wanted, y.elements);
+    } else {
+        const struct closeness c = compare(ys, wanted, y.elements);
+        printf("parity device=%s dtype=bf16 %s norm=%.2e max=%.2e\n", device->table->name, what, c.norm, c.max);
+        if (c.norm > BF16_TOLERANCE) fail_msg("%s in bf16: norm %.3g (at most %g)", what, c.norm, BF16_TOLERANCE);
+    }
     free(zs), free(wanted), free(ys);
     weir_program_destroy(&p);
 }
 
-static void check_autoencoder_kl(struct weir_device *device, const char *name)
+static void check_autoencoder_kl_in(struct weir_device *device, enum weir_dtype dtype, const char *name)
 {
     struct weir_model_dir *model = tiny_open(name);
     struct vectors v = vectors_open(name);
@@ -194,13 +203,23 @@ static void check_autoencoder_kl(struct weir_device *device, const char *name)
     OK(weir_model_dir_config(model, "vae", &config, &error));
     OK(weir_autoencoder_kl_config_read(config, &c, &error));
     OK(weir_model_dir_weights(model, "vae", &weights, &error));
-    OK(weir_autoencoder_kl_open(device, &c, weights, WEIR_F32, &net, &error));
-    for (int i = 0; i < 2; i++) check_decoder_shape(device, net, name, &v, i);
+    OK(weir_autoencoder_kl_open(device, &c, weights, dtype, &net, &error));
+    for (int i = 0; i < 2; i++) check_decoder_shape(device, net, dtype, name, &v, i);
     weir_autoencoder_kl_close(&net);
     weir_weights_close(&weights);
     weir_config_close(&config);
     vectors_close(&v);
     weir_model_dir_close(&model);
+}
+
+static void check_autoencoder_kl(struct weir_device *device, const char *name)
+{
+    check_autoencoder_kl_in(device, WEIR_F32, name);
+}
+
+static void check_autoencoder_kl_in_bf16(struct weir_device *device, const char *name)
+{
+    check_autoencoder_kl_in(device, WEIR_BF16, name);
 }
 
 /* ---- every device of this build ---- */
@@ -264,6 +283,12 @@ static void autoencoder_kl_gives_what_diffusers_gives_on_cuda(void **state)
 {
     (void)state;
     every_tiny_on("cuda", check_autoencoder_kl);
+}
+
+static void autoencoder_kl_in_bf16_is_near_on_cuda(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda", check_autoencoder_kl_in_bf16);
 }
 
 /* ---- the sampler's step ---- */
@@ -414,7 +439,7 @@ static void old_names_of_a_decoders_attention_are_read(void **state)
         OK(weir_model_dir_weights(model, "vae", &weights, &error));
         old = rename_all(weights, &r, &file);
         OK(weir_autoencoder_kl_open(device, &c, old, WEIR_F32, &net, &error));
-        check_decoder_shape(device, net, "tiny-a renamed", &v, 1);
+        check_decoder_shape(device, net, WEIR_F32, "tiny-a renamed", &v, 1);
         weir_autoencoder_kl_close(&net);
         weir_weights_close(&old);
         weir_weights_close(&weights);
@@ -578,6 +603,7 @@ int main(void)
         cmocka_unit_test(autoencoder_kl_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(autoencoder_kl_gives_what_diffusers_gives_on_cpu),
         cmocka_unit_test(autoencoder_kl_gives_what_diffusers_gives_on_cuda),
+        cmocka_unit_test(autoencoder_kl_in_bf16_is_near_on_cuda),
         cmocka_unit_test(a_devices_sampler_step_has_the_bits_of_the_samplers_own),
         cmocka_unit_test(old_names_of_a_decoders_attention_are_read),
         cmocka_unit_test(text_models_with_and_without_their_prefix_are_read),
