@@ -54,6 +54,8 @@ $python tests/checker/self_test_image.py --pictures "${full:+20}50"
 $python tests/checker/score_films.py --weir build/dev/bin/weir --encode build/dev/bin/weir-encode --limit "${full:+4}8"
 $python tests/checker/score_images.py --weir build/dev/bin/weir --encode build/dev/bin/weir-encode --model shapes-sana \
     --limit "${full:+4}8"
+$python tests/checker/score_images.py --weir build/dev/bin/weir --encode build/dev/bin/weir-encode --model shapes-sana-sprint \
+    --limit "${full:+4}4" --seen-all 88 --held-out-all 88
 
 say "fuzz"
 sh tests/fuzz/run.sh "${full:+60}"

@@ -40,12 +40,28 @@ static void accept(struct weir_broker *broker, const struct weir_routing *client
     weir_broker_send(broker, WEIR_SIDE_CLIENTS, client, WEIR_MESSAGE_ACCEPTED, &body.base);
 }
 
+#define SHAPE_NUMBERS 5
+static void shape_of_item(const Weir__Pb__JobSpec *spec, uint32_t item, uint64_t out[SHAPE_NUMBERS])
+{
+    Weir__Pb__JobSpec own;
+    weir_spec_of_item(spec, item, &own);
+    const uint64_t numbers[] = { own.width, own.height, own.frames, own.steps, own.guidance > 1 };
+    memcpy(out, numbers, sizeof numbers);
+}
+
+/* Of a list: of all its prompts, neighbours that are alike counted once; so the same as that of one prompt, where all
+ * are alike. */
 uint64_t weir_broker_shape(const Weir__Pb__JobSpec *spec)
 {
-    const uint64_t numbers[] = { spec->width, spec->height, spec->frames, spec->steps, spec->guidance > 1 };
-    uint64_t hash = 0xcbf29ce484222325u;
+    uint64_t hash = 0xcbf29ce484222325u, before[SHAPE_NUMBERS] = { 0 };
     for (size_t k = 0; k < spec->model_digest.len; k++) hash = (hash ^ spec->model_digest.data[k]) * 0x100000001b3u;
-    for (size_t k = 0; k < WEIR_COUNT(numbers); k++) hash = (hash ^ numbers[k]) * 0x100000001b3u;
+    for (uint32_t p = 0; p == 0 || p < spec->n_prompts; p++) {
+        uint64_t numbers[SHAPE_NUMBERS];
+        shape_of_item(spec, p * spec->n, numbers);
+        if (p > 0 && memcmp(before, numbers, sizeof numbers) == 0) continue;
+        for (size_t k = 0; k < SHAPE_NUMBERS; k++) hash = (hash ^ numbers[k]) * 0x100000001b3u;
+        memcpy(before, numbers, sizeof before);
+    }
     return hash;
 }
 
@@ -59,21 +75,34 @@ static bool announces(const Weir__Pb__Hello *hello, const char *model)
     return false;
 }
 
+/* How many submits wait for this worker's quotes. */
+static uint32_t asked_of(const struct weir_broker *broker, uint32_t slot)
+{
+    uint32_t count = 0;
+    for (size_t k = 0; k < WEIR_ADMISSIONS_MAX; k++) {
+        count += broker->admissions[k].used && broker->admissions[k].worker == slot;
+    }
+    return count;
+}
+
 /* A connected worker with the model, one that denoises if possible, since that is what costs; not the one asked last if
- * there is another. NONE: nobody. */
+ * there is another; of such the one that was asked least. NONE: nobody. */
 static uint32_t pick_worker(struct weir_broker *broker, const char *model, uint32_t last)
 {
     uint32_t best = WEIR_ROSTER_NONE;
-    uint32_t best_score = 0;
+    uint32_t best_score = 0, best_asked = 0;
     struct weir_roster *roster = weir_sched_roster(broker->sched);
     for (uint32_t slot = 0; slot < weir_roster_end(roster); slot++) {
         const struct weir_worker *worker = weir_roster_at(roster, slot);
         if (worker == NULL || !worker->connected || worker->draining || broker->worker_peers[slot] == NULL) continue;
         if (!announces(broker->hellos[slot].body.hello, model)) continue;
         const uint32_t score = (slot != last ? 4u : 1u) + (worker->facts.stages >> WEIR_STAGE_DENOISE & 1u) * 2u;
-        if (score > best_score) {
+        if (score < best_score) continue;
+        const uint32_t asked = asked_of(broker, slot);
+        if (score > best_score || asked < best_asked) {
             best = slot;
             best_score = score;
+            best_asked = asked;
         }
     }
     return best;
@@ -198,6 +227,13 @@ void weir_broker_submit(struct weir_broker *broker, uint64_t now_ms, struct weir
                            "tenant %.40s: 1 to 32 of a-z, 0-9 and - are wanted", tenant);
         return;
     }
+    if (submit->has_batch ? submit->part >= submit->parts : submit->has_part || submit->has_parts) {
+        weir_broker_refuse(broker, &message->from, submit->number, WEIR_BAD_ARGUMENT, 0,
+                           submit->has_batch ? "part %u of %u: parts are numbered from 0"
+                                             : "part %u of %u: without a batch there are none",
+                           submit->part, submit->parts);
+        return;
+    }
     snprintf(fresh.tenant, sizeof fresh.tenant, "%s", tenant);
     weir_spec_fingerprint(submit->spec, fresh.fingerprint);
     if (submit->idempotency_key != NULL) {
@@ -263,6 +299,13 @@ static void plan_job(struct weir_broker *broker, uint64_t wall_ms, struct admiss
         refuse(broker, admission, status, 0, error.words);
         return;
     }
+    const size_t spec_bytes = protobuf_c_message_get_packed_size(&quoted->spec->base);
+    if (spec_bytes > WEIR_SPEC_BYTES_MAX) {
+        weir_fail(&error, WEIR_TOO_LARGE, "the resolved spec has %zu bytes; one job may have %d", spec_bytes,
+                  WEIR_SPEC_BYTES_MAX);
+        refuse(broker, admission, WEIR_TOO_LARGE, 0, error.words);
+        return;
+    }
     const uint32_t tasks = weir_plan_tasks(&plan);
     if (broker->submission_count == WEIR_TURN_MESSAGES_MAX ||
         !weir_sched_has_room(broker->sched, (uint32_t)broker->submission_count + 1, broker->submission_tasks + tasks) ||
@@ -295,7 +338,11 @@ static void plan_job(struct weir_broker *broker, uint64_t wall_ms, struct admiss
         .numerics_class = "",
         .words = "",
         .spec = spec,
+        .batched = submit->has_batch,
+        .part = submit->part,
+        .parts = submit->parts,
     };
+    if (submit->has_batch) memcpy(submission->row.batch, submit->batch.data, WEIR_ID_BYTES);
     memcpy(submission->row.fingerprint, admission->fingerprint, WEIR_SHA256_BYTES);
     struct weir_ledger_call *call = &submission->call;
     call->op = WEIR_LEDGER_SUBMIT;
@@ -304,7 +351,7 @@ static void plan_job(struct weir_broker *broker, uint64_t wall_ms, struct admiss
     for (int stage = 0; stage < WEIR_STAGE_COUNT; stage++) {
         call->u.submit.counts[stage] = weir_plan_count(&plan, (enum weir_stage)stage);
     }
-    call->u.submit.ready = (struct weir_plan_range){ WEIR_STAGE_TEXT, 0, 1 };
+    call->u.submit.ready = (struct weir_plan_range){ WEIR_STAGE_TEXT, 0, weir_plan_count(&plan, WEIR_STAGE_TEXT) };
     call->u.submit.keyed = admission->keyed;
     memcpy(call->u.submit.key, admission->key, WEIR_SHA256_BYTES);
     broker->submissions[broker->submission_count++] = submission;

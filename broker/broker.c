@@ -32,7 +32,7 @@ static void end_turn(struct weir_broker *broker)
 {
     for (size_t k = 0; k < broker->message_count; k++) weir_message_release(&broker->messages[k]);
     broker->message_count = 0;
-    broker->watch_ask_count = 0;
+    broker->late_ask_count = 0;
     while (broker->scratch != NULL) {
         struct scratch *piece = broker->scratch;
         broker->scratch = piece->next;
@@ -158,19 +158,20 @@ struct lease_work {
     struct weir_broker *broker;
     const struct weir_action *action;
     uint64_t now_ms;
+    const struct kept_spec *kept;
 };
 
 static void send_lease_with(const struct lease_work *work, const struct weir_ledger_job *job,
-                            const struct weir_ledger_task *inputs, size_t input_count, Weir__Pb__JobSpec *spec)
+                            const struct weir_ledger_task *inputs, size_t input_count)
 {
     struct weir_broker *broker = work->broker;
+    const struct weir_plan *plan = &work->kept->plan;
     const struct weir_task_id *task = &work->action->u.send.task;
     Weir__Pb__Lease body = WEIR__PB__LEASE__INIT;
     Weir__Pb__TaskId id = wire_task(task);
-    struct weir_plan plan;
+    Weir__Pb__JobSpec own;
     size_t total = 0;
 
-    if (weir_plan_make(spec, &plan, NULL) != WEIR_OK) return; /* was planned at admission by the same rules */
     Weir__Pb__Done **made = weir_broker_scratch(broker, (input_count + 1) * sizeof *made);
     Weir__Pb__TaskId *ids = weir_broker_scratch(broker, (input_count + 1) * sizeof *ids);
     struct weir_task_id *froms = weir_broker_scratch(broker, (input_count + 1) * sizeof *froms);
@@ -200,11 +201,12 @@ static void send_lease_with(const struct lease_work *work, const struct weir_led
         body.attempt = work->action->u.send.attempt;
         body.lease_ms = (uint32_t)broker->options.sched.lease_ms;
         body.tenant = (char *)(uintptr_t)job->tenant;
-        body.spec = spec;
-        body.item = weir_plan_item(&plan, task->stage, task->index);
+        body.item = weir_plan_item(plan, task->stage, task->index);
+        weir_spec_of_item(work->kept->spec, body.item, &own);
+        body.spec = &own;
         if (task->stage == WEIR_STAGE_DECODE) {
             body.has_frame_first = body.has_frame_count = true;
-            weir_plan_frames(&plan, task->stage, task->index, &body.frame_first, &body.frame_count);
+            weir_plan_frames(plan, task->stage, task->index, &body.frame_first, &body.frame_count);
         }
         weir_broker_send_worker(broker, work->now_ms, work->action->worker, WEIR_MESSAGE_LEASE, &body.base);
     }
@@ -213,24 +215,51 @@ static void send_lease_with(const struct lease_work *work, const struct weir_led
     }
 }
 
+/* Keeps the spec of the row at hand for the job's next leases. NULL: it cannot be read. */
+static const struct kept_spec *keep_spec(struct weir_broker *broker, const struct weir_ledger_job *job)
+{
+    struct kept_spec *kept = &broker->specs[broker->spec_next];
+    struct weir_plan plan;
+    Weir__Pb__JobSpec *spec = weir__pb__job_spec__unpack(NULL, job->spec.count, job->spec.bytes);
+    if (spec == NULL) return NULL;
+    if (weir_plan_make(spec, &plan, NULL) != WEIR_OK) { /* it was planned at admission by the same rules */
+        weir__pb__job_spec__free_unpacked(spec, NULL);
+        return NULL;
+    }
+    if (kept->spec != NULL) weir__pb__job_spec__free_unpacked(kept->spec, NULL);
+    *kept = (struct kept_spec){ job->id, spec, plan };
+    broker->spec_next = (broker->spec_next + 1) % SPECS_KEPT_MAX;
+    return kept;
+}
+
+static const struct kept_spec *find_spec(const struct weir_broker *broker, const struct weir_job_id *job)
+{
+    for (size_t k = 0; k < SPECS_KEPT_MAX; k++) {
+        const struct kept_spec *kept = &broker->specs[k];
+        if (kept->spec != NULL && weir_job_id_equal(&kept->job, job)) return kept;
+    }
+    return NULL;
+}
+
 static bool send_lease_row(void *context, const struct weir_ledger_job *job, const struct weir_ledger_task *inputs,
                            size_t input_count)
 {
-    const struct lease_work *work = context;
-    Weir__Pb__JobSpec *spec = weir__pb__job_spec__unpack(NULL, job->spec.count, job->spec.bytes);
-    if (spec == NULL) return false;
-    send_lease_with(work, job, inputs, input_count, spec);
-    weir__pb__job_spec__free_unpacked(spec, NULL);
+    struct lease_work *work = context;
+    if (work->kept == NULL) work->kept = keep_spec(work->broker, job);
+    if (work->kept != NULL) send_lease_with(work, job, inputs, input_count);
     return false;
 }
 
-/* Spec and inputs are read from the ledger, where they are once; a row of the PRIMARY KEY costs some microseconds. */
+/* Inputs are read from the ledger, where they are once; a row of the PRIMARY KEY costs some microseconds. A spec of 512
+ * prompts costs hundreds, so the latest ones stay at hand. */
 static enum weir_status send_lease(struct weir_broker *broker, uint64_t now_ms, const struct weir_action *action,
                                    struct weir_error *error)
 {
-    struct lease_work work = { broker, action, now_ms };
-    struct weir_ledger_query query = { .job = action->u.send.task.job, .ranged = true, .range = action->u.send.inputs };
+    const struct weir_task_id *task = &action->u.send.task;
+    struct lease_work work = { broker, action, now_ms, find_spec(broker, &task->job) };
+    struct weir_ledger_query query = { .job = task->job, .ranged = true, .range = action->u.send.inputs };
     query.no_tasks = query.range.count == 0;
+    query.no_spec = work.kept != NULL;
     return weir_ledger_replay(broker->ledger, &query, send_lease_row, &work, error);
 }
 
@@ -422,7 +451,7 @@ enum weir_status weir_broker_flush(struct weir_broker *broker, uint64_t now_ms, 
         wait = 0;
         WEIR_TRY(perform(broker, now_ms, wall_ms, error));
     }
-    for (size_t k = 0; k < broker->watch_ask_count; k++) weir_broker_watch(broker, now_ms, broker->watch_asks[k]);
+    for (size_t k = 0; k < broker->late_ask_count; k++) weir_broker_late_ask(broker, now_ms, broker->late_asks[k]);
     const uint64_t admissions_ms = weir_broker_admissions_tick(broker, now_ms);
     const uint64_t watches_ms = weir_broker_watches_tick(broker, now_ms);
     WEIR_TRY(weir_broker_sweeps_tick(broker, now_ms, error));
@@ -651,7 +680,7 @@ static void take_from_worker(struct weir_broker *broker, uint64_t now_ms, uint64
 enum weir_status weir_broker_take(struct weir_broker *broker, uint64_t now_ms, uint64_t wall_ms, enum weir_side side,
                                   struct weir_message *message, struct weir_error *error)
 {
-    if (broker->message_count == WEIR_TURN_MESSAGES_MAX ||
+    if (broker->message_count == WEIR_TURN_MESSAGES_MAX || broker->submission_tasks >= WEIR_TURN_TASKS_MAX ||
         broker->actions->count + WEIR_ACTIONS_PER_EVENT > WEIR_ACTIONS_MAX) {
         const enum weir_status status = weir_broker_flush(broker, now_ms, wall_ms, NULL, error);
         if (status != WEIR_OK) {
@@ -796,6 +825,9 @@ void weir_broker_destroy(struct weir_broker **out)
     struct weir_broker *broker = *out;
     if (broker == NULL) return;
     end_turn(broker);
+    for (size_t k = 0; k < SPECS_KEPT_MAX; k++) {
+        if (broker->specs[k].spec != NULL) weir__pb__job_spec__free_unpacked(broker->specs[k].spec, NULL);
+    }
     for (size_t k = 0; k < WEIR_ADMISSIONS_MAX; k++) weir_message_release(&broker->admissions[k].submit);
     for (uint32_t k = 0; broker->hellos != NULL && k < broker->options.sched.workers_max; k++) {
         weir_message_release(&broker->hellos[k]);

@@ -18,7 +18,8 @@
 #include "proto/wire.h"
 
 #define WEIR_TURN_MESSAGES_MAX 256
-#define WEIR_ADMISSIONS_MAX 256 /* submits that wait for a quote */
+#define WEIR_TURN_TASKS_MAX 8192 /* of new jobs, written in one transaction, unless one job alone has more */
+#define WEIR_ADMISSIONS_MAX 256  /* submits that wait for a quote */
 #define WEIR_WATCHES_MAX 4096
 #define WEIR_WATCHES_PER_CLIENT_MAX 64
 #define WEIR_PEERS_MAX 4096         /* known connections, on each side */

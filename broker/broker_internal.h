@@ -55,6 +55,14 @@ struct answer {
     struct weir_job_id job;
 };
 
+/* What a LEASE is made of beside its inputs; a job's spec never changes. */
+#define SPECS_KEPT_MAX 4
+struct kept_spec {
+    struct weir_job_id job;
+    Weir__Pb__JobSpec *spec; /* owned; NULL: nothing is kept here */
+    struct weir_plan plan;
+};
+
 struct watch {
     struct weir_routing client;
     uint64_t number;
@@ -86,8 +94,9 @@ struct weir_broker {
     uint32_t submission_tasks;
     struct answer cancels[WEIR_TURN_MESSAGES_MAX];
     size_t cancel_count;
-    const struct weir_message *watch_asks[WEIR_TURN_MESSAGES_MAX];
-    size_t watch_ask_count;
+    const struct weir_message
+        *late_asks[WEIR_TURN_MESSAGES_MAX]; /* WATCH and LIST: answered when the turn is durable */
+    size_t late_ask_count;
     struct peer *peers[2];
     struct peer **worker_peers;  /* by slot; NULL while it has no connection */
     struct weir_message *hellos; /* by slot: what the worker said of itself */
@@ -97,7 +106,9 @@ struct weir_broker {
     size_t watch_count;
     struct sweep sweeps[SWEEPS_MAX];
     size_t sweep_count;
-    bool sweeps_missed; /* some did not fit: look for them in the ledger */
+    struct kept_spec specs[SPECS_KEPT_MAX]; /* of the jobs that were leased from last */
+    size_t spec_next;                       /* the place that is used again next */
+    bool sweeps_missed;                     /* some did not fit: look for them in the ledger */
     uint64_t sweep_look_ms;
 };
 
@@ -128,7 +139,8 @@ uint64_t weir_broker_shape(const Weir__Pb__JobSpec *spec);
 void weir_broker_client(struct weir_broker *broker, uint64_t now_ms, uint64_t wall_ms,
                         const struct weir_message *message);
 void weir_broker_answer_cancels(struct weir_broker *broker);
-void weir_broker_watch(struct weir_broker *broker, uint64_t now_ms, const struct weir_message *message);
+/* WATCH and LIST. */
+void weir_broker_late_ask(struct weir_broker *broker, uint64_t now_ms, const struct weir_message *message);
 void weir_broker_note(struct weir_broker *broker, uint64_t now_ms, const struct weir_note *note);
 uint64_t weir_broker_watches_tick(struct weir_broker *broker, uint64_t now_ms);
 

@@ -45,6 +45,33 @@ static void fill_task(struct weir_broker *broker, const struct weir_job_id *job,
     }
 }
 
+/* A JobView has at most 1 MiB. What goes first when it is larger: the receipts and facts of tasks, the tasks, and the
+ * places of artefacts that are in the store anyway. The spec and the manifest always fit (PROTOCOL.md section 7). */
+static void fit_view(Weir__Pb__JobView *body)
+{
+    for (int step = 0; step < 4; step++) {
+        if (protobuf_c_message_get_packed_size(&body->base) <= WEIR_WIRE_CONTROL_BYTES_MAX) return;
+        for (size_t k = 0; step < 2 && k < body->n_tasks; k++) {
+            Weir__Pb__TaskFacts *facts = body->tasks[k]->facts;
+            if (facts == NULL) continue;
+            free(facts->note);
+            facts->note = NULL;
+            if (step == 0) continue;
+            weir__pb__task_facts__free_unpacked(facts, NULL);
+            body->tasks[k]->facts = NULL;
+        }
+        if (step == 2) body->n_tasks = 0;
+        for (size_t k = 0; step == 3 && k < body->n_manifest; k++) {
+            Weir__Pb__Artefact *artefact = body->manifest[k];
+            free(artefact->endpoint);
+            free(artefact->ticket.data);
+            artefact->endpoint = NULL;
+            artefact->has_ticket = 0;
+            artefact->ticket = binary(NULL, 0);
+        }
+    }
+}
+
 static bool show_row(void *context, const struct weir_ledger_job *job, const struct weir_ledger_task *tasks,
                      size_t task_count)
 {
@@ -67,9 +94,10 @@ static bool show_row(void *context, const struct weir_ledger_job *job, const str
     body.created_ms = job->created_ms;
     body.has_finished_ms = job->finished_ms != 0;
     body.finished_ms = job->finished_ms;
-    body.has_cause = job->cause != WEIR_OK;
-    body.cause = job->cause;
-    if (job->words[0] != 0) body.words = (char *)(uintptr_t)job->words;
+    const bool ended = weir_job_state_terminal(job->state); /* else they are of the first item that was lost */
+    body.has_cause = ended && job->cause != WEIR_OK;
+    body.cause = body.has_cause ? job->cause : WEIR_OK;
+    if (ended && job->words[0] != 0) body.words = (char *)(uintptr_t)job->words;
     if (manifest != NULL) {
         body.n_manifest = manifest->n_artefacts;
         body.manifest = manifest->artefacts;
@@ -87,10 +115,14 @@ static bool show_row(void *context, const struct weir_ledger_job *job, const str
         body.tasks = list;
         body.n_tasks = task_count;
     }
+    body.has_batch = body.has_part = body.has_parts = job->batched;
+    body.batch = binary(job->batch, WEIR_ID_BYTES);
+    body.part = job->part;
+    body.parts = job->parts;
+    fit_view(&body);
     if (weir_broker_send(broker, WEIR_SIDE_CLIENTS, work->client, WEIR_MESSAGE_JOB_VIEW, &body.base) ==
-        WEIR_TOO_LARGE) {
-        body.n_tasks = 0; /* a job of thousands of tasks: the job itself still fits */
-        weir_broker_send(broker, WEIR_SIDE_CLIENTS, work->client, WEIR_MESSAGE_JOB_VIEW, &body.base);
+        WEIR_TOO_LARGE) { /* a worker gave its artefacts names of unheard-of length */
+        weir_broker_refuse(broker, work->client, work->number, WEIR_TOO_LARGE, 0, "the job's manifest is over 1 MiB");
     }
     for (size_t k = 0; views != NULL && list != NULL && k < task_count; k++) {
         if (views[k].facts != NULL) weir__pb__task_facts__free_unpacked(views[k].facts, NULL);
@@ -128,36 +160,53 @@ static void show(struct weir_broker *broker, const struct weir_message *message)
 struct list_work {
     struct weir_broker *broker;
     Weir__Pb__JobLine *lines;
-    uint8_t (*ids)[WEIR_ID_BYTES];
+    uint8_t (*ids)[2 * WEIR_ID_BYTES]; /* of the job, of its batch */
     size_t count;
 };
+
+/* The first prompt of the job, cut to whole characters; NULL: none, or no memory. */
+static char *shown_prompt(struct weir_broker *broker, const struct weir_blob *packed)
+{
+    Weir__Pb__JobSpec *spec = weir__pb__job_spec__unpack(NULL, packed->count, packed->bytes);
+    char *shown = weir_broker_scratch(broker, PROMPT_SHOWN_BYTES + 1);
+    const char *prompt = spec == NULL ? NULL : spec->n_prompts > 0 ? spec->prompts[0]->text : spec->prompt;
+    if (prompt != NULL && shown != NULL) {
+        size_t bytes = strnlen(prompt, PROMPT_SHOWN_BYTES + 1);
+        if (bytes > PROMPT_SHOWN_BYTES) {
+            bytes = PROMPT_SHOWN_BYTES;
+            while (bytes > 0 && ((unsigned char)prompt[bytes] & 0xc0) == 0x80) bytes--;
+        }
+        memcpy(shown, prompt, bytes);
+    }
+    if (spec != NULL) weir__pb__job_spec__free_unpacked(spec, NULL);
+    return prompt != NULL ? shown : NULL;
+}
 
 static bool list_row(void *context, const struct weir_ledger_job *job, const struct weir_ledger_task *tasks,
                      size_t task_count)
 {
     struct list_work *work = context;
+    const struct weir_task_id id = { job->id, WEIR_STAGE_COUNT, 0 };
+    struct weir_note note = { .tasks = job->task_count, .tasks_done = job->tasks_done };
     Weir__Pb__JobLine *line = &work->lines[work->count];
+    uint8_t *ids = work->ids[work->count++];
+    (void)tasks;
+    (void)task_count;
+    weir_sched_look(work->broker->sched, &id, &note); /* an open job's counts are not in its row */
     weir__pb__job_line__init(line);
-    memcpy(work->ids[work->count], job->id.bytes, WEIR_ID_BYTES);
+    memcpy(ids, job->id.bytes, WEIR_ID_BYTES);
+    memcpy(ids + WEIR_ID_BYTES, job->batch, WEIR_ID_BYTES);
     line->has_job = line->has_state = line->has_created_ms = line->has_tasks_done = line->has_tasks = true;
-    line->job = binary(work->ids[work->count], WEIR_ID_BYTES);
+    line->job = binary(ids, WEIR_ID_BYTES);
     line->state = job->state;
     line->created_ms = job->created_ms;
-    line->tasks = (uint32_t)task_count;
-    for (size_t k = 0; k < task_count; k++) line->tasks_done += tasks[k].state == WEIR_TASK_DONE;
-    Weir__Pb__JobSpec *spec = weir__pb__job_spec__unpack(NULL, job->spec.count, job->spec.bytes);
-    char *prompt = weir_broker_scratch(work->broker, PROMPT_SHOWN_BYTES + 1);
-    if (spec != NULL && spec->prompt != NULL && prompt != NULL) {
-        size_t bytes = strnlen(spec->prompt, PROMPT_SHOWN_BYTES + 1);
-        if (bytes > PROMPT_SHOWN_BYTES) {
-            bytes = PROMPT_SHOWN_BYTES;
-            while (bytes > 0 && ((unsigned char)spec->prompt[bytes] & 0xc0) == 0x80) bytes--; /* whole characters */
-        }
-        memcpy(prompt, spec->prompt, bytes);
-        line->prompt = prompt;
-    }
-    if (spec != NULL) weir__pb__job_spec__free_unpacked(spec, NULL);
-    work->count++;
+    line->tasks = note.tasks;
+    line->tasks_done = note.tasks_done;
+    line->prompt = shown_prompt(work->broker, &job->spec);
+    line->has_batch = line->has_part = line->has_parts = job->batched;
+    line->batch = binary(ids + WEIR_ID_BYTES, WEIR_ID_BYTES);
+    line->part = job->part;
+    line->parts = job->parts;
     return true;
 }
 
@@ -166,15 +215,18 @@ static void list(struct weir_broker *broker, const struct weir_message *message)
     const Weir__Pb__List *ask = message->body.list;
     struct weir_ledger_page page = { .filter = ask->open_only ? WEIR_LEDGER_OPEN : WEIR_LEDGER_ALL,
                                      .newest_first = true,
+                                     .batched = ask->has_batch,
+                                     .no_tasks = true,
                                      .limit = ask->has_limit ? ask->limit : LIST_DEFAULT };
     if (page.limit > WEIR_LIST_MAX) page.limit = WEIR_LIST_MAX;
     if (ask->has_before) {
         page.bounded = true;
         memcpy(page.from.bytes, ask->before.data, WEIR_ID_BYTES);
     }
+    if (ask->has_batch) memcpy(page.batch, ask->batch.data, WEIR_ID_BYTES);
     struct list_work work = { .broker = broker,
                               .lines = weir_broker_scratch(broker, (page.limit + 1) * sizeof(Weir__Pb__JobLine)),
-                              .ids = weir_broker_scratch(broker, (page.limit + 1) * WEIR_ID_BYTES) };
+                              .ids = weir_broker_scratch(broker, (page.limit + 1) * sizeof *work.ids) };
     Weir__Pb__JobLine **lines = weir_broker_scratch(broker, (page.limit + 1) * sizeof *lines);
     struct weir_error error = { 0 };
     if (work.lines == NULL || work.ids == NULL || lines == NULL) return;
@@ -236,10 +288,12 @@ static bool state_row(void *context, const struct weir_ledger_job *job, const st
                       size_t task_count)
 {
     struct weir_note *note = context;
+    (void)tasks;
+    (void)task_count;
     note->job = job->id;
     note->job_state = job->state;
-    note->tasks = (uint32_t)task_count;
-    for (size_t k = 0; k < task_count; k++) note->tasks_done += tasks[k].state == WEIR_TASK_DONE;
+    note->tasks = job->task_count;
+    note->tasks_done = job->tasks_done;
     return false;
 }
 
@@ -257,7 +311,7 @@ static void cancel_job(struct weir_broker *broker, uint64_t now_ms, uint64_t wal
         broker->cancels[broker->cancel_count++] = (struct answer){ message->from, ask->number, event.task.job };
         return;
     }
-    struct weir_ledger_query query = { .job = event.task.job };
+    struct weir_ledger_query query = { .job = event.task.job, .no_tasks = true, .no_spec = true };
     struct weir_error error = { 0 };
     const enum weir_status status = weir_ledger_replay(broker->ledger, &query, state_row, &note, &error);
     if (status != WEIR_OK) {
@@ -349,11 +403,11 @@ static enum weir_status look(struct weir_broker *broker, const struct weir_job_i
     const struct weir_task_id id = { *job, WEIR_STAGE_COUNT, 0 };
     if (weir_sched_look(broker->sched, &id, out)) return WEIR_OK;
     *out = (struct weir_note){ 0 };
-    const struct weir_ledger_query query = { .job = *job };
+    const struct weir_ledger_query query = { .job = *job, .no_tasks = true, .no_spec = true };
     return weir_ledger_replay(broker->ledger, &query, state_row, out, error);
 }
 
-void weir_broker_watch(struct weir_broker *broker, uint64_t now_ms, const struct weir_message *message)
+static void watch_job(struct weir_broker *broker, uint64_t now_ms, const struct weir_message *message)
 {
     const Weir__Pb__Watch *ask = message->body.watch;
     struct watch watch = { .client = message->from, .number = ask->number };
@@ -415,6 +469,14 @@ uint64_t weir_broker_watches_tick(struct weir_broker *broker, uint64_t now_ms)
 
 /* ---- all of them ---- */
 
+void weir_broker_late_ask(struct weir_broker *broker, uint64_t now_ms, const struct weir_message *message)
+{
+    if (message->type == WEIR_MESSAGE_LIST)
+        list(broker, message);
+    else
+        watch_job(broker, now_ms, message);
+}
+
 void weir_broker_client(struct weir_broker *broker, uint64_t now_ms, uint64_t wall_ms,
                         const struct weir_message *message)
 {
@@ -422,14 +484,12 @@ void weir_broker_client(struct weir_broker *broker, uint64_t now_ms, uint64_t wa
     case WEIR_MESSAGE_SHOW:
         show(broker, message);
         break;
-    case WEIR_MESSAGE_LIST:
-        list(broker, message);
-        break;
     case WEIR_MESSAGE_CANCEL_JOB:
         cancel_job(broker, now_ms, wall_ms, message);
         break;
+    case WEIR_MESSAGE_LIST:
     case WEIR_MESSAGE_WATCH:
-        broker->watch_asks[broker->watch_ask_count++] = message;
+        broker->late_asks[broker->late_ask_count++] = message;
         break; /* when the turn is durable */
     case WEIR_MESSAGE_STATUS:
         status_of(broker, message);

@@ -21,6 +21,7 @@
 
 #define WEIR_LEDGER_BATCH_MAX 4096
 #define WEIR_LEDGER_WORDS_BYTES 240
+#define WEIR_LEDGER_LEAD_BYTES 64
 #define WEIR_LEDGER_CLASS_BYTES 129
 #define WEIR_TENANT_BYTES 33
 
@@ -42,11 +43,15 @@ struct weir_ledger_job {
     uint64_t finished_ms; /* 0: not yet */
     uint8_t fingerprint[WEIR_SHA256_BYTES];
     const char *numerics_class; /* "" until the first lease binds it */
-    enum weir_status cause;     /* of a job that failed */
+    enum weir_status cause;     /* of a job that failed; while it is open, of its first dead task */
     const char *words;          /* "" or the cause in words */
     bool swept;                 /* the store was cleaned behind it */
-    struct weir_blob spec;      /* packed JobSpec, resolved */
-    struct weir_blob manifest;  /* packed Done, artefacts alone */
+    bool batched;               /* the client named a batch: */
+    uint8_t batch[WEIR_ID_BYTES];
+    uint32_t part, parts;
+    uint32_t task_count, tasks_done; /* of an ended job; 0 while it is open */
+    struct weir_blob spec;           /* packed JobSpec, resolved */
+    struct weir_blob manifest;       /* packed Done, artefacts alone */
 };
 struct weir_ledger_task {
     enum weir_stage stage;
@@ -86,9 +91,15 @@ struct weir_ledger_call {
     enum weir_ledger_op op;
     struct weir_task_id task; /* submit, cancel, purge: its job alone */
     uint8_t token[WEIR_TOKEN_BYTES];
-    char words[WEIR_LEDGER_WORDS_BYTES]; /* fail, expire, cancel: why, when the job ends by it */
+    char words[WEIR_LEDGER_WORDS_BYTES]; /* fail and expire to DEAD, cancel: why */
     enum weir_status cause;              /* likewise */
     uint64_t now_wall_ms;                /* becomes finished_ms when the job ends by it */
+    /* Commit, fail and expire: what becomes of the job. SUCCEEDED or FAILED when no task of it is open any more; all
+     * else: it goes on. Its manifest is the artefacts of its last stage's DONE tasks by index. The cause of a FAILED
+     * one is that of its first dead task, its words are `lead` and then that task's. */
+    enum weir_job_state job_to;
+    char lead[WEIR_LEDGER_LEAD_BYTES];
+    struct weir_plan_range lost[WEIR_STAGE_COUNT]; /* fail and expire to DEAD: open ones in them become CANCELLED */
     union {
         struct {                               /* T1 */
             const struct weir_ledger_job *job; /* borrowed until applied; state, numerics_class.. start empty */
@@ -104,16 +115,14 @@ struct weir_ledger_call {
             uint64_t worker_pid;
             char numerics_class[WEIR_LEDGER_CLASS_BYTES];
         } lease;
-        struct { /* T4: LEASED -> DONE; BLOCKED ones of the range -> READY; or the job SUCCEEDED, its manifest being the
-                  * artefacts of its last stage's tasks by index */
+        struct { /* T4: LEASED -> DONE; BLOCKED ones of the range -> READY */
             struct weir_blob artefacts, facts;
             struct weir_plan_range ready;
-            bool job_done;
         } commit;
-        struct { /* T5, T11. LEASED -> to: READY, DELAYED, DEAD (job FAILED, its open tasks CANCELLED), CANCELLED, or
-                  * BLOCKED: an input is lost, released + 1 unless charged; when `regress`: its producer DONE ->
-                  * producer_to (READY, or BLOCKED when its own inputs are gone, too) with regress + 1, READY and
-                  * DELAYED ones of `block` -> BLOCKED */
+        struct { /* T5, T11. LEASED -> to: READY, DELAYED, DEAD (what is `lost` with it CANCELLED; cause and words are
+                  * the job's unless it has some), CANCELLED, or BLOCKED: an input is lost, released + 1 unless charged;
+                  * when `regress`: its producer DONE -> producer_to (READY, or BLOCKED when its own inputs are gone,
+                  * too) with regress + 1, READY and DELAYED ones of `block` -> BLOCKED */
             enum weir_task_state to;
             uint64_t delay_ms;
             bool charged; /* fail + 1 */
@@ -126,8 +135,8 @@ struct weir_ledger_call {
         struct { /* T6: LEASED -> READY, BLOCKED or CANCELLED, released + 1 */
             enum weir_task_state to;
         } release;
-        struct
-        { /* T7: LEASED -> READY, BLOCKED, DELAYED, DEAD or CANCELLED; crash + 1 when charged, else expired + 1 */
+        struct { /* T7: LEASED -> READY, BLOCKED, DELAYED, DEAD (as in fail) or CANCELLED; crash + 1 when charged, else
+           * expired + 1 */
             enum weir_task_state to;
             uint64_t delay_ms;
             bool charged;
@@ -154,8 +163,8 @@ struct weir_ledger_query {
     bool by_key; /* the job that (tenant, key) names, instead of `job` */
     const char *tenant;
     uint8_t key[WEIR_SHA256_BYTES];
-    bool no_tasks;
-    bool ranged; /* only the tasks of `range` */
+    bool no_tasks, no_spec; /* they are left out */
+    bool ranged;            /* only the tasks of `range` */
     struct weir_plan_range range;
 };
 enum weir_ledger_filter { WEIR_LEDGER_OPEN, WEIR_LEDGER_ALL, WEIR_LEDGER_UNSWEPT };
@@ -164,11 +173,17 @@ struct weir_ledger_page {
     bool newest_first;
     bool bounded; /* only jobs after `from` (before it with newest_first) */
     struct weir_job_id from;
+    bool batched; /* only those of this batch */
+    uint8_t batch[WEIR_ID_BYTES];
+    bool no_tasks; /* they are left out */
     uint32_t limit;
 };
 /* tasks stand stage after stage, index after index. Returns false to stop. */
 typedef bool weir_ledger_each(void *context, const struct weir_ledger_job *job, const struct weir_ledger_task *tasks,
                               size_t task_count);
+
+/* The words of a job: `lead`, then `words`, cut to whole characters. `out` may not be one of them. */
+void weir_ledger_words(const char *lead, const char *words, char out[WEIR_LEDGER_WORDS_BYTES]);
 
 struct weir_ledger;
 struct weir_ledger_ops {
@@ -219,7 +234,7 @@ static inline void weir_ledger_close(struct weir_ledger **ledger)
 /* In memory: the reference model, and what the simulator runs on. NO_MEMORY. */
 enum weir_status weir_ledger_memory_open(struct weir_ledger **out, struct weir_error *error);
 /* path  of the database file, made when missing; ":memory:" for tests. A lock file beside it (path + ".lock") keeps a
- *       second broker out: BUSY in words. CONFLICT: written by a newer version. */
+ *       second broker out: BUSY in words. A file of an older version becomes one of this; CONFLICT: of a newer one. */
 enum weir_status weir_ledger_sqlite_open(const char *path, struct weir_ledger **out, struct weir_error *error);
 
 #endif

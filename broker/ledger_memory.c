@@ -97,21 +97,31 @@ static bool same_token(const struct weir_ledger_task *task, const struct weir_le
     return WEIR_SABOTAGE(NO_TOKEN_CHECK) || memcmp(task->token, call->token, WEIR_TOKEN_BYTES) == 0;
 }
 
-static void end_job(struct entry *entry, const struct weir_ledger_call *call, enum weir_job_state state)
+static void end_job(struct entry *entry, const struct weir_ledger_call *call, enum weir_job_state state,
+                    enum weir_status cause, const char *lead, const char *words)
 {
+    char whole[WEIR_LEDGER_WORDS_BYTES];
+    weir_ledger_words(lead, words, whole);
+    memcpy(entry->words, whole, sizeof entry->words);
     entry->job.state = state;
     entry->job.finished_ms = call->now_wall_ms;
-    entry->job.cause = call->cause;
-    snprintf(entry->words, sizeof entry->words, "%s", call->words);
+    entry->job.cause = cause;
+    entry->job.task_count = (uint32_t)entry->task_count;
+    entry->job.tasks_done = 0;
+    for (size_t k = 0; k < entry->task_count; k++) entry->job.tasks_done += entry->tasks[k].state == WEIR_TASK_DONE;
+}
+
+static void cancel_task(struct weir_ledger_task *task)
+{
+    if (weir_task_state_closed(task->state)) return;
+    task->state = WEIR_TASK_CANCELLED;
+    task->delay_ms = 0;
 }
 
 static void cancel_tasks(struct entry *entry, bool leased_too)
 {
     for (size_t k = 0; k < entry->task_count; k++) {
-        struct weir_ledger_task *task = &entry->tasks[k];
-        if (weir_task_state_closed(task->state) || (task->state == WEIR_TASK_LEASED && !leased_too)) continue;
-        task->state = WEIR_TASK_CANCELLED;
-        task->delay_ms = 0;
+        if (leased_too || entry->tasks[k].state != WEIR_TASK_LEASED) cancel_task(&entry->tasks[k]);
     }
 }
 
@@ -145,6 +155,7 @@ static enum weir_ledger_reply submit(struct memory_ledger *ledger, struct weir_l
     entry->job.finished_ms = 0;
     entry->job.cause = WEIR_OK;
     entry->job.swept = false;
+    entry->job.task_count = entry->job.tasks_done = 0;
     snprintf(entry->tenant, sizeof entry->tenant, "%s", job->tenant);
     entry->job.tenant = entry->tenant;
     entry->job.numerics_class = entry->numerics_class;
@@ -189,19 +200,32 @@ static void write_manifest(struct entry *entry)
     const enum weir_stage last = entry->tasks[entry->task_count - 1].stage; /* they stand stage after stage */
     size_t total = 0;
     for (size_t k = 0; k < entry->task_count; k++) {
-        if (entry->tasks[k].stage == last) total += entry->tasks[k].artefacts.count;
+        if (entry->tasks[k].stage == last && entry->tasks[k].state == WEIR_TASK_DONE)
+            total += entry->tasks[k].artefacts.count;
     }
     char *bytes = malloc(total + 1);
     if (bytes == NULL) abort();
     size_t used = 0;
     for (size_t k = 0; k < entry->task_count; k++) {
         const struct weir_blob *made = &entry->tasks[k].artefacts;
-        if (entry->tasks[k].stage != last || made->count == 0) continue;
+        if (entry->tasks[k].stage != last || entry->tasks[k].state != WEIR_TASK_DONE || made->count == 0) continue;
         memcpy(bytes + used, made->bytes, made->count);
         used += made->count;
     }
     drop(&entry->job.manifest);
     entry->job.manifest = (struct weir_blob){ bytes, total };
+}
+
+/* A commit, fail or expire was the last of its job, if it says so. */
+static void close_job(struct entry *entry, const struct weir_ledger_call *call)
+{
+    if (call->job_to != WEIR_JOB_SUCCEEDED && call->job_to != WEIR_JOB_FAILED) return;
+    const bool failed = call->job_to == WEIR_JOB_FAILED;
+    char first[WEIR_LEDGER_WORDS_BYTES];
+    memcpy(first, entry->words, sizeof first);
+    write_manifest(entry);
+    end_job(entry, call, call->job_to, failed ? entry->job.cause : WEIR_OK, failed ? call->lead : "",
+            failed ? first : "");
 }
 
 static enum weir_ledger_reply commit(struct entry *entry, struct weir_ledger_task *task,
@@ -226,10 +250,7 @@ static enum weir_ledger_reply commit(struct entry *entry, struct weir_ledger_tas
         struct weir_ledger_task *next = &entry->tasks[k];
         if (in_range(&call->u.commit.ready, next) && next->state == WEIR_TASK_BLOCKED) next->state = WEIR_TASK_READY;
     }
-    if (call->u.commit.job_done) {
-        write_manifest(entry);
-        end_job(entry, call, WEIR_JOB_SUCCEEDED);
-    }
+    close_job(entry, call);
     return WEIR_LEDGER_APPLIED;
 }
 
@@ -247,6 +268,19 @@ static bool regress(struct entry *entry, const struct weir_ledger_call *call)
         other->delay_ms = 0;
     }
     return true;
+}
+
+/* What a task that is DEAD takes with it; the first one's cause is kept. */
+static void lose(struct entry *entry, const struct weir_ledger_call *call)
+{
+    for (size_t k = 0; !WEIR_SABOTAGE(LOST_LEFT_OPEN) && k < entry->task_count; k++) {
+        for (int stage = 0; stage < WEIR_STAGE_COUNT; stage++) {
+            if (in_range(&call->lost[stage], &entry->tasks[k])) cancel_task(&entry->tasks[k]);
+        }
+    }
+    if (entry->job.cause != WEIR_OK) return;
+    entry->job.cause = call->cause;
+    weir_ledger_words("", call->words, entry->words);
 }
 
 static enum weir_ledger_reply leave(struct entry *entry, struct weir_ledger_task *task,
@@ -283,8 +317,8 @@ static enum weir_ledger_reply leave(struct entry *entry, struct weir_ledger_task
         }
     }
     if (to == WEIR_TASK_DEAD) {
-        cancel_tasks(entry, true);
-        end_job(entry, call, WEIR_JOB_FAILED);
+        lose(entry, call);
+        close_job(entry, call);
     }
     return WEIR_LEDGER_APPLIED;
 }
@@ -303,7 +337,7 @@ static enum weir_ledger_reply cancel(struct entry *entry, const struct weir_ledg
     if (to == WEIR_JOB_CANCELLING)
         entry->job.state = to;
     else
-        end_job(entry, call, to);
+        end_job(entry, call, to, call->cause, "", call->words);
     return WEIR_LEDGER_APPLIED;
 }
 
@@ -376,6 +410,8 @@ static enum weir_status memory_replay(struct weir_ledger *base, const struct wei
     (void)error;
     if (entry == NULL) return WEIR_NOT_FOUND;
     size_t first = 0, count = entry->task_count;
+    struct weir_ledger_job job = entry->job;
+    if (query->no_spec) job.spec = (struct weir_blob){ NULL, 0 };
     if (query->no_tasks) {
         count = 0;
     } else if (query->ranged) { /* its rows are neighbours */
@@ -383,7 +419,7 @@ static enum weir_status memory_replay(struct weir_ledger *base, const struct wei
         count = 0;
         while (first + count < entry->task_count && in_range(&query->range, &entry->tasks[first + count])) count++;
     }
-    each(context, &entry->job, entry->tasks + first, count);
+    each(context, &job, entry->tasks + first, count);
     return WEIR_OK;
 }
 
@@ -401,6 +437,9 @@ static enum weir_status memory_page_open(struct weir_ledger *base, const struct 
             const bool terminal = weir_job_state_terminal(entry->job.state);
             if (page->filter == WEIR_LEDGER_OPEN && terminal) continue;
             if (page->filter == WEIR_LEDGER_UNSWEPT && (!terminal || entry->job.swept)) continue;
+            if (page->batched && !(entry->job.batched && memcmp(entry->job.batch, page->batch, WEIR_ID_BYTES) == 0)) {
+                continue;
+            }
             const int from_here = memcmp(entry->job.id.bytes, at.bytes, WEIR_ID_BYTES);
             if (bounded && (page->newest_first ? from_here >= 0 : from_here <= 0)) continue;
             const int order = best == NULL ? -1 : memcmp(entry->job.id.bytes, best->job.id.bytes, WEIR_ID_BYTES);
@@ -409,7 +448,7 @@ static enum weir_status memory_page_open(struct weir_ledger *base, const struct 
         if (best == NULL) break;
         at = best->job.id;
         bounded = true;
-        if (!each(context, &best->job, best->tasks, best->task_count)) break;
+        if (!each(context, &best->job, best->tasks, page->no_tasks ? 0 : best->task_count)) break;
     }
     return WEIR_OK;
 }

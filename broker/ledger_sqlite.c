@@ -21,7 +21,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 #define APPLICATION_ID 0x57454952 /* "WEIR" */
 
 /* X(name, SQL) */
@@ -33,12 +33,17 @@
     X(EPOCH_NEXT, "UPDATE meta SET i=i+1 WHERE k='epoch' RETURNING i")                                                 \
     X(KEY_FIND, "SELECT job, fp FROM idem WHERE tenant=?1 AND key_h=?2")                                               \
     X(KEY_ADD, "INSERT INTO idem(tenant,key_h,job,fp) VALUES(?1,?2,?3,?4)")                                            \
-    X(JOB_ADD, "INSERT INTO job(id,tenant,state,prio,plan,cost,fp,spec,deadline_ms,created_ms,finished_ms,class,"      \
-               "cause,words,swept,manifest) VALUES(?1,?2,0,?3,?4,?5,?6,?7,?8,?9,0,'',0,'',0,NULL)")                    \
-    X(JOB_STATE, "SELECT state FROM job WHERE id=?1")                                                                  \
-    X(JOB_RUN, "UPDATE job SET state=1, class=?2 WHERE id=?1 AND state IN (0,1) AND class IN ('',?2)")                 \
+    X(JOB_ADD, "INSERT INTO job(id,tenant,state,prio,plan,cost,fp,deadline_ms,created_ms,finished_ms,class,cause,"     \
+               "words,swept,manifest,batch,part,parts,tasks,tasks_done) "                                              \
+               "VALUES(?1,?2,0,?3,?4,?5,?6,?7,?8,0,'',0,'',0,NULL,?9,?10,?11,0,0)")                                    \
+    X(SPEC_ADD, "INSERT INTO spec(job,bytes) VALUES(?1,?2)")                                                           \
+    X(JOB_STATE, "SELECT state, class, cause, words FROM job WHERE id=?1")                                             \
+    X(JOB_RUN, "UPDATE job SET state=1, class=?2 WHERE id=?1")                                                         \
     X(JOB_MOVE, "UPDATE job SET state=?2 WHERE id=?1")                                                                 \
-    X(JOB_END, "UPDATE job SET state=?2, finished_ms=?3, cause=?4, words=?5 WHERE id=?1")                              \
+    X(JOB_BLAME, "UPDATE job SET cause=?2, words=?3 WHERE id=?1")                                                      \
+    X(JOB_END, "UPDATE job SET state=?2, finished_ms=?3, cause=?4, words=?5, "                                         \
+               "tasks=(SELECT count(*) FROM task WHERE job=?1), "                                                      \
+               "tasks_done=(SELECT count(*) FROM task WHERE job=?1 AND state=4) WHERE id=?1")                          \
     X(JOB_MANIFEST, "UPDATE job SET manifest=?2 WHERE id=?1")                                                          \
     X(JOB_SWEPT, "UPDATE job SET swept=1 WHERE id=?1 AND state>=3")                                                    \
     X(JOB_DROP, "DELETE FROM job WHERE id=?1 AND state>=3")                                                            \
@@ -58,19 +63,26 @@
     X(TASKS_READY, "UPDATE task SET state=1 WHERE job=?1 AND stage=?2 AND idx>=?3 AND idx<?4 AND state=0")             \
     X(TASKS_BLOCK, "UPDATE task SET state=0, delay_ms=0 "                                                              \
                    "WHERE job=?1 AND stage=?2 AND idx>=?3 AND idx<?4 AND state IN (1,2)")                              \
+    X(TASKS_LOSE, "UPDATE task SET state=6, delay_ms=0 "                                                               \
+                  "WHERE job=?1 AND stage=?2 AND idx>=?3 AND idx<?4 AND state IN (0,1,2,3)")                           \
     X(TASKS_CANCEL, "UPDATE task SET state=6, delay_ms=0 WHERE job=?1 AND state IN (0,1,2)")                           \
     X(TASKS_CANCEL_ALL, "UPDATE task SET state=6, delay_ms=0 WHERE job=?1 AND state IN (0,1,2,3)")                     \
     X(TASKS_LEASED, "SELECT count(*) FROM task WHERE job=?1 AND state=3")                                              \
-    X(TASKS_MADE, "SELECT artefacts FROM task WHERE job=?1 AND "                                                       \
+    X(TASKS_MADE, "SELECT artefacts FROM task WHERE job=?1 AND state=4 AND "                                           \
                   "stage=(SELECT max(stage) FROM task WHERE job=?1) ORDER BY idx")                                     \
-    X(JOB_READ, "SELECT " JOB_COLUMNS " FROM job WHERE id=?1")                                                         \
+    X(JOB_READ, "SELECT " JOB_COLUMNS ", CASE WHEN ?2 THEN " JOB_SPEC " END FROM job WHERE id=?1")                     \
     X(TASKS_READ, "SELECT " TASK_COLUMNS " FROM task WHERE job=?1 ORDER BY stage, idx")                                \
     X(TASKS_READ_RANGE, "SELECT " TASK_COLUMNS " FROM task WHERE job=?1 AND stage=?2 AND idx>=?3 AND idx<?4 "          \
                         "ORDER BY idx")                                                                                \
-    X(PAGE_UP, "SELECT " JOB_COLUMNS " FROM job WHERE id>?1 AND " PAGE_FILTER " ORDER BY id LIMIT ?3")                 \
-    X(PAGE_DOWN, "SELECT " JOB_COLUMNS " FROM job WHERE id<?1 AND " PAGE_FILTER " ORDER BY id DESC LIMIT ?3")
+    X(PAGE_UP, "SELECT " JOB_PAGE " WHERE id>?1 AND " PAGE_FILTER " ORDER BY id LIMIT ?3")                             \
+    X(PAGE_DOWN, "SELECT " JOB_PAGE " WHERE id<?1 AND " PAGE_FILTER " ORDER BY id DESC LIMIT ?3")                      \
+    X(BATCH_UP, "SELECT " JOB_PAGE " WHERE batch=?4 AND id>?1 AND " PAGE_FILTER " ORDER BY id LIMIT ?3")               \
+    X(BATCH_DOWN, "SELECT " JOB_PAGE " WHERE batch=?4 AND id<?1 AND " PAGE_FILTER " ORDER BY id DESC LIMIT ?3")
 #define JOB_COLUMNS                                                                                                    \
-    "id,tenant,state,prio,plan,cost,deadline_ms,created_ms,finished_ms,fp,class,cause,words,swept,spec,manifest"
+    "id,tenant,state,prio,plan,cost,deadline_ms,created_ms,finished_ms,fp,class,cause,words,swept,manifest,batch,"     \
+    "part,parts,tasks,tasks_done"
+#define JOB_SPEC "(SELECT bytes FROM spec WHERE spec.job=job.id)"
+#define JOB_PAGE JOB_COLUMNS "," JOB_SPEC " FROM job"
 #define TASK_COLUMNS                                                                                                   \
     "stage,idx,state,token,worker,pid,attempt,crash,fail,expired,released,regress,ckpt,delay_ms,artefacts,facts"
 #define PAGE_FILTER "(?2=1 OR (?2=0 AND state<3) OR (?2=2 AND state>=3 AND swept=0))"
@@ -87,13 +99,19 @@ static const char *const statement_text[] = {
 #undef X
 };
 
+/* A spec may be large and is never changed: beside its job's row, which changes with every step of the job. */
+#define SPEC_TABLE                                                                                                     \
+    "CREATE TABLE spec(job BLOB PRIMARY KEY REFERENCES job(id) ON DELETE CASCADE, bytes BLOB NOT NULL)"                \
+    " STRICT, WITHOUT ROWID;"
+#define BATCH_INDEX "CREATE INDEX job_batch ON job(batch,id) WHERE batch IS NOT NULL;"
 static const char schema[] =
     "CREATE TABLE meta(k TEXT PRIMARY KEY, i INTEGER, b BLOB) STRICT, WITHOUT ROWID;"
     "CREATE TABLE job(id BLOB PRIMARY KEY, tenant TEXT NOT NULL, state INTEGER NOT NULL, prio INTEGER NOT NULL,"
-    " plan INTEGER NOT NULL, cost INTEGER NOT NULL, fp BLOB NOT NULL, spec BLOB NOT NULL, deadline_ms INTEGER NOT NULL,"
+    " plan INTEGER NOT NULL, cost INTEGER NOT NULL, fp BLOB NOT NULL, deadline_ms INTEGER NOT NULL,"
     " created_ms INTEGER NOT NULL, finished_ms INTEGER NOT NULL, class TEXT NOT NULL, cause INTEGER NOT NULL,"
-    " words TEXT NOT NULL, swept INTEGER NOT NULL, manifest BLOB) STRICT, WITHOUT ROWID;"
-    "CREATE INDEX job_open ON job(id) WHERE state<3;"
+    " words TEXT NOT NULL, swept INTEGER NOT NULL, manifest BLOB, batch BLOB, part INTEGER NOT NULL,"
+    " parts INTEGER NOT NULL, tasks INTEGER NOT NULL, tasks_done INTEGER NOT NULL) STRICT, WITHOUT ROWID;" SPEC_TABLE
+        BATCH_INDEX "CREATE INDEX job_open ON job(id) WHERE state<3;"
     "CREATE INDEX job_unswept ON job(id) WHERE state>=3 AND swept=0;"
     "CREATE TABLE task(job BLOB NOT NULL REFERENCES job(id) ON DELETE CASCADE, stage INTEGER NOT NULL,"
     " idx INTEGER NOT NULL, state INTEGER NOT NULL, token BLOB NOT NULL, worker BLOB NOT NULL, pid INTEGER NOT NULL,"
@@ -104,6 +122,18 @@ static const char schema[] =
     " PRIMARY KEY(tenant,key_h)) STRICT, WITHOUT ROWID;"
     "CREATE INDEX idem_job ON idem(job);"
     "INSERT INTO meta VALUES('epoch',0,NULL);";
+
+/* A file of schema 1, whose jobs know no batches and have their specs in their rows. */
+static const char from_1[] =
+    "ALTER TABLE job ADD COLUMN batch BLOB;"
+    "ALTER TABLE job ADD COLUMN part INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE job ADD COLUMN parts INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE job ADD COLUMN tasks INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE job ADD COLUMN tasks_done INTEGER NOT NULL DEFAULT 0;" SPEC_TABLE
+    "INSERT INTO spec SELECT id, spec FROM job;"
+    "ALTER TABLE job DROP COLUMN spec;"
+    "UPDATE job SET tasks=(SELECT count(*) FROM task WHERE job=id),"
+    " tasks_done=(SELECT count(*) FROM task WHERE job=id AND task.state=4) WHERE state>=3;" BATCH_INDEX;
 
 struct sqlite_ledger {
     struct weir_ledger base;
@@ -157,17 +187,35 @@ static void copy_blob(sqlite3_stmt *statement, int column, void *out, size_t cou
     if (bytes != NULL && have >= 0 && (size_t)have == count) memcpy(out, bytes, count);
 }
 
+static void copy_text(sqlite3_stmt *statement, int column, char *out, size_t out_bytes)
+{
+    const char *text = (const char *)sqlite3_column_text(statement, column);
+    snprintf(out, out_bytes, "%s", text != NULL ? text : "");
+}
+
 /* ---- calls ---- */
 
+/* What a call must know of its job. */
+struct head {
+    bool found;
+    enum weir_status cause;
+    char numerics_class[WEIR_LEDGER_CLASS_BYTES], words[WEIR_LEDGER_WORDS_BYTES];
+};
+
 /* Reads the job's state into the answer; NOT_FOUND in the reply when there is none. */
-static enum weir_status read_job_state(struct sqlite_ledger *ledger, struct weir_ledger_call *call, bool *found,
-                                       struct weir_error *error)
+static enum weir_status read_head(struct sqlite_ledger *ledger, struct weir_ledger_call *call, struct head *out,
+                                  struct weir_error *error)
 {
     sqlite3_stmt *statement = ledger->statements[S_JOB_STATE];
     bind_blob(statement, 1, call->task.job.bytes, WEIR_ID_BYTES);
     const int code = sqlite3_step(statement);
-    *found = code == SQLITE_ROW;
-    if (*found) call->job_state = (enum weir_job_state)sqlite3_column_int(statement, 0);
+    out->found = code == SQLITE_ROW;
+    if (out->found) {
+        call->job_state = (enum weir_job_state)sqlite3_column_int(statement, 0);
+        copy_text(statement, 1, out->numerics_class, sizeof out->numerics_class);
+        out->cause = (enum weir_status)sqlite3_column_int(statement, 2);
+        copy_text(statement, 3, out->words, sizeof out->words);
+    }
     const enum weir_status status =
         code == SQLITE_ROW || code == SQLITE_DONE ? WEIR_OK : fail_sqlite(ledger, error, statement_text[S_JOB_STATE]);
     sqlite3_reset(statement);
@@ -230,14 +278,16 @@ static enum weir_status job_run(struct sqlite_ledger *ledger, enum statement whi
 
 /* The job reaches a terminal state by this call. */
 static enum weir_status end_job(struct sqlite_ledger *ledger, struct weir_ledger_call *call, enum weir_job_state state,
-                                struct weir_error *error)
+                                enum weir_status cause, const char *lead, const char *words, struct weir_error *error)
 {
+    char whole[WEIR_LEDGER_WORDS_BYTES];
+    weir_ledger_words(lead, words, whole);
     sqlite3_stmt *statement = ledger->statements[S_JOB_END];
     bind_blob(statement, 1, call->task.job.bytes, WEIR_ID_BYTES);
     sqlite3_bind_int64(statement, 2, state);
     sqlite3_bind_int64(statement, 3, (int64_t)call->now_wall_ms);
-    sqlite3_bind_int64(statement, 4, call->cause);
-    sqlite3_bind_text(statement, 5, call->words, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(statement, 4, cause);
+    sqlite3_bind_text(statement, 5, whole, -1, SQLITE_STATIC);
     call->job_state = state;
     return run(ledger, S_JOB_END, error);
 }
@@ -248,7 +298,7 @@ static enum weir_status apply_submit(struct sqlite_ledger *ledger, struct weir_l
     enum weir_status status = WEIR_OK;
     const struct weir_ledger_job *job = call->u.submit.job;
     sqlite3_stmt *statement;
-    bool found = false;
+    struct head head;
 
     call->existing = job->id;
     if (call->u.submit.keyed) {
@@ -268,8 +318,8 @@ static enum weir_status apply_submit(struct sqlite_ledger *ledger, struct weir_l
         sqlite3_reset(statement);
         if (code != SQLITE_DONE) return status;
     }
-    WEIR_TRY(read_job_state(ledger, call, &found, error));
-    if (found) {
+    WEIR_TRY(read_head(ledger, call, &head, error));
+    if (head.found) {
         call->reply = WEIR_LEDGER_REPEATED;
         return WEIR_OK;
     }
@@ -280,10 +330,15 @@ static enum weir_status apply_submit(struct sqlite_ledger *ledger, struct weir_l
     sqlite3_bind_int64(statement, 4, job->plan_version);
     sqlite3_bind_int64(statement, 5, (int64_t)job->cost_ms);
     bind_blob(statement, 6, job->fingerprint, WEIR_SHA256_BYTES);
-    bind_blob(statement, 7, job->spec.bytes, job->spec.count);
-    sqlite3_bind_int64(statement, 8, (int64_t)job->deadline_ms);
-    sqlite3_bind_int64(statement, 9, (int64_t)job->created_ms);
+    sqlite3_bind_int64(statement, 7, (int64_t)job->deadline_ms);
+    sqlite3_bind_int64(statement, 8, (int64_t)job->created_ms);
+    if (job->batched) bind_blob(statement, 9, job->batch, WEIR_ID_BYTES); /* else NULL */
+    sqlite3_bind_int64(statement, 10, job->part);
+    sqlite3_bind_int64(statement, 11, job->parts);
     WEIR_TRY(run(ledger, S_JOB_ADD, error));
+    bind_blob(ledger->statements[S_SPEC_ADD], 1, job->id.bytes, WEIR_ID_BYTES);
+    bind_blob(ledger->statements[S_SPEC_ADD], 2, job->spec.bytes, job->spec.count);
+    WEIR_TRY(run(ledger, S_SPEC_ADD, error));
     if (call->u.submit.keyed) {
         statement = ledger->statements[S_KEY_ADD];
         sqlite3_bind_text(statement, 1, job->tenant, -1, SQLITE_STATIC);
@@ -314,20 +369,25 @@ static enum weir_status apply_lease(struct sqlite_ledger *ledger, struct weir_le
 {
     enum weir_status status = WEIR_OK;
     sqlite3_stmt *statement;
-    bool found = false, mine = false;
+    struct head head;
+    bool mine = false;
 
-    WEIR_TRY(read_job_state(ledger, call, &found, error));
-    if (!found) return WEIR_OK;
+    WEIR_TRY(read_head(ledger, call, &head, error));
+    if (!head.found) return WEIR_OK;
     WEIR_TRY(explain(ledger, call, &mine, error));
     if (call->reply != WEIR_LEDGER_STALE) return WEIR_OK;
     if (call->task_state != WEIR_TASK_READY && call->task_state != WEIR_TASK_DELAYED) return WEIR_OK;
+    if (call->job_state != WEIR_JOB_QUEUED && call->job_state != WEIR_JOB_RUNNING) return WEIR_OK;
+    const char *class_text = call->u.lease.numerics_class;
+    const bool bound = head.numerics_class[0] != 0;
+    if (bound && strcmp(head.numerics_class, class_text) != 0) return WEIR_OK;
 
-    statement = ledger->statements[S_JOB_RUN];
-    bind_blob(statement, 1, call->task.job.bytes, WEIR_ID_BYTES);
-    sqlite3_bind_text(statement, 2, call->u.lease.numerics_class, -1, SQLITE_STATIC);
-    WEIR_TRY(run(ledger, S_JOB_RUN, error));
-    if (sqlite3_changes(ledger->db) == 0) return WEIR_OK; /* not open, or of another class */
-
+    if (!bound || call->job_state != WEIR_JOB_RUNNING) {
+        statement = ledger->statements[S_JOB_RUN];
+        bind_blob(statement, 1, call->task.job.bytes, WEIR_ID_BYTES);
+        sqlite3_bind_text(statement, 2, class_text, -1, SQLITE_STATIC);
+        WEIR_TRY(run(ledger, S_JOB_RUN, error));
+    }
     statement = ledger->statements[S_TASK_LEASE];
     bind_task(statement, &call->task);
     bind_blob(statement, 4, call->token, WEIR_TOKEN_BYTES);
@@ -378,14 +438,27 @@ cleanup:
     return status;
 }
 
+/* A commit, fail or expire was the last of its job, if it says so. head: as it is after the call's other changes. */
+static enum weir_status close_job(struct sqlite_ledger *ledger, struct weir_ledger_call *call, const struct head *head,
+                                  struct weir_error *error)
+{
+    const bool failed = call->job_to == WEIR_JOB_FAILED;
+    if (!failed && call->job_to != WEIR_JOB_SUCCEEDED) return WEIR_OK;
+    const enum weir_status status = write_manifest(ledger, &call->task.job, error);
+    if (status != WEIR_OK) return status;
+    return end_job(ledger, call, call->job_to, failed ? head->cause : WEIR_OK, failed ? call->lead : "",
+                   failed ? head->words : "", error);
+}
+
 static enum weir_status apply_commit(struct sqlite_ledger *ledger, struct weir_ledger_call *call,
                                      struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    bool found = false, mine = false;
+    struct head head;
+    bool mine = false;
 
-    WEIR_TRY(read_job_state(ledger, call, &found, error));
-    if (!found) return WEIR_OK;
+    WEIR_TRY(read_head(ledger, call, &head, error));
+    if (!head.found) return WEIR_OK;
     sqlite3_stmt *statement = ledger->statements[S_TASK_DONE];
     bind_task(statement, &call->task);
     bind_blob(statement, 4, call->token, WEIR_TOKEN_BYTES);
@@ -395,10 +468,7 @@ static enum weir_status apply_commit(struct sqlite_ledger *ledger, struct weir_l
     if (sqlite3_changes(ledger->db) == 0) return explain(ledger, call, &mine, error);
 
     WEIR_TRY(range_run(ledger, S_TASKS_READY, &call->task.job, &call->u.commit.ready, error));
-    if (call->u.commit.job_done) {
-        WEIR_TRY(write_manifest(ledger, &call->task.job, error));
-        WEIR_TRY(end_job(ledger, call, WEIR_JOB_SUCCEEDED, error));
-    }
+    WEIR_TRY(close_job(ledger, call, &head, error));
     call->task_state = WEIR_TASK_DONE;
     call->reply = WEIR_LEDGER_APPLIED;
 cleanup:
@@ -433,15 +503,36 @@ static struct leave leave_of(const struct weir_ledger_call *call)
                            .checkpoint_step = call->u.expire.checkpoint_step };
 }
 
+/* What a task that is DEAD takes with it; the first one's cause is kept. */
+static enum weir_status lose(struct sqlite_ledger *ledger, const struct weir_ledger_call *call, struct head *head,
+                             struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    for (int stage = 0; stage < WEIR_STAGE_COUNT; stage++) {
+        WEIR_TRY(range_run(ledger, S_TASKS_LOSE, &call->task.job, &call->lost[stage], error));
+    }
+    if (head->cause != WEIR_OK) return WEIR_OK;
+    head->cause = call->cause;
+    weir_ledger_words("", call->words, head->words);
+    sqlite3_stmt *statement = ledger->statements[S_JOB_BLAME];
+    bind_blob(statement, 1, call->task.job.bytes, WEIR_ID_BYTES);
+    sqlite3_bind_int64(statement, 2, head->cause);
+    sqlite3_bind_text(statement, 3, head->words, -1, SQLITE_STATIC);
+    WEIR_TRY(run(ledger, S_JOB_BLAME, error));
+cleanup:
+    return status;
+}
+
 static enum weir_status apply_leave(struct sqlite_ledger *ledger, struct weir_ledger_call *call,
                                     struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     const struct leave leave = leave_of(call);
-    bool found = false, mine = false;
+    struct head head;
+    bool mine = false;
 
-    WEIR_TRY(read_job_state(ledger, call, &found, error));
-    if (!found) return WEIR_OK;
+    WEIR_TRY(read_head(ledger, call, &head, error));
+    if (!head.found) return WEIR_OK;
     WEIR_TRY(explain(ledger, call, &mine, error));
     if (!mine || call->task_state != WEIR_TASK_LEASED) return WEIR_OK;
     /* A job that is being cancelled gets no task back: its leases can only end. */
@@ -468,8 +559,8 @@ static enum weir_status apply_leave(struct sqlite_ledger *ledger, struct weir_le
     WEIR_TRY(run(ledger, S_TASK_LEAVE, error));
     assert(sqlite3_changes(ledger->db) == 1);
     if (leave.to == WEIR_TASK_DEAD) {
-        WEIR_TRY(job_run(ledger, S_TASKS_CANCEL_ALL, &call->task.job, error));
-        WEIR_TRY(end_job(ledger, call, WEIR_JOB_FAILED, error));
+        WEIR_TRY(lose(ledger, call, &head, error));
+        WEIR_TRY(close_job(ledger, call, &head, error));
     }
     call->task_state = leave.to;
     call->reply = WEIR_LEDGER_APPLIED;
@@ -496,11 +587,11 @@ static enum weir_status apply_cancel(struct sqlite_ledger *ledger, struct weir_l
 {
     enum weir_status status = WEIR_OK;
     const enum weir_job_state to = call->u.cancel.to;
-    bool found = false;
+    struct head head;
     int64_t leased = 0;
 
-    WEIR_TRY(read_job_state(ledger, call, &found, error));
-    if (!found) return WEIR_OK;
+    WEIR_TRY(read_head(ledger, call, &head, error));
+    if (!head.found) return WEIR_OK;
     if (call->job_state == to || (to == WEIR_JOB_CANCELLING && call->job_state == WEIR_JOB_CANCELLED)) {
         call->reply = WEIR_LEDGER_REPEATED;
         return WEIR_OK;
@@ -520,7 +611,7 @@ static enum weir_status apply_cancel(struct sqlite_ledger *ledger, struct weir_l
         call->job_state = to;
     } else {
         WEIR_TRY(job_run(ledger, S_TASKS_CANCEL_ALL, &call->task.job, error));
-        WEIR_TRY(end_job(ledger, call, to, error));
+        WEIR_TRY(end_job(ledger, call, to, call->cause, "", call->words, error));
     }
     call->reply = WEIR_LEDGER_APPLIED;
 cleanup:
@@ -531,10 +622,10 @@ static enum weir_status apply_purge(struct sqlite_ledger *ledger, struct weir_le
                                     struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    bool found = false;
+    struct head head;
 
-    WEIR_TRY(read_job_state(ledger, call, &found, error));
-    if (!found) return WEIR_OK;
+    WEIR_TRY(read_head(ledger, call, &head, error));
+    if (!head.found) return WEIR_OK;
     call->reply = WEIR_LEDGER_STALE;
     if (!weir_job_state_terminal(call->job_state)) return WEIR_OK;
     if (call->u.purge.rows) {
@@ -740,8 +831,14 @@ static struct weir_ledger_job job_row(sqlite3_stmt *s)
                                    .swept = sqlite3_column_int(s, 13) != 0 };
     copy_blob(s, 0, job.id.bytes, WEIR_ID_BYTES);
     copy_blob(s, 9, job.fingerprint, WEIR_SHA256_BYTES);
-    job.spec = (struct weir_blob){ sqlite3_column_blob(s, 14), (size_t)sqlite3_column_bytes(s, 14) };
-    job.manifest = (struct weir_blob){ sqlite3_column_blob(s, 15), (size_t)sqlite3_column_bytes(s, 15) };
+    job.manifest = (struct weir_blob){ sqlite3_column_blob(s, 14), (size_t)sqlite3_column_bytes(s, 14) };
+    job.spec = (struct weir_blob){ sqlite3_column_blob(s, 20), (size_t)sqlite3_column_bytes(s, 20) };
+    job.batched = sqlite3_column_type(s, 15) != SQLITE_NULL;
+    copy_blob(s, 15, job.batch, WEIR_ID_BYTES);
+    job.part = (uint32_t)sqlite3_column_int64(s, 16);
+    job.parts = (uint32_t)sqlite3_column_int64(s, 17);
+    job.task_count = (uint32_t)sqlite3_column_int64(s, 18);
+    job.tasks_done = (uint32_t)sqlite3_column_int64(s, 19);
     return job;
 }
 
@@ -777,6 +874,7 @@ static enum weir_status sqlite_replay(struct weir_ledger *base, const struct wei
         if (status != WEIR_OK) return status;
     }
     bind_blob(statement, 1, id.bytes, WEIR_ID_BYTES);
+    sqlite3_bind_int(statement, 2, !query->no_spec);
     const int code = sqlite3_step(statement);
     if (code != SQLITE_ROW) {
         status = code == SQLITE_DONE ? WEIR_NOT_FOUND : fail_sqlite(ledger, error, statement_text[S_JOB_READ]);
@@ -795,7 +893,8 @@ static enum weir_status sqlite_page_open(struct weir_ledger *base, const struct 
                                          weir_ledger_each *each, void *context, struct weir_error *error)
 {
     struct sqlite_ledger *ledger = (struct sqlite_ledger *)base;
-    const enum statement which = page->newest_first ? S_PAGE_DOWN : S_PAGE_UP;
+    const enum statement which = page->batched ? (page->newest_first ? S_BATCH_DOWN : S_BATCH_UP)
+                                               : (page->newest_first ? S_PAGE_DOWN : S_PAGE_UP);
     sqlite3_stmt *statement = ledger->statements[which];
     enum weir_status status = WEIR_OK;
     struct rows rows = { 0 };
@@ -806,9 +905,10 @@ static enum weir_status sqlite_page_open(struct weir_ledger *base, const struct 
     bind_blob(statement, 1, from.bytes, WEIR_ID_BYTES);
     sqlite3_bind_int(statement, 2, (int)page->filter);
     sqlite3_bind_int64(statement, 3, page->limit);
+    if (page->batched) bind_blob(statement, 4, page->batch, WEIR_ID_BYTES);
     while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
         const struct weir_ledger_job job = job_row(statement);
-        WEIR_TRY(rows_read(ledger, &job.id, NULL, &rows, error));
+        if (!page->no_tasks) WEIR_TRY(rows_read(ledger, &job.id, NULL, &rows, error));
         if (!each(context, &job, rows.tasks, rows.count)) goto cleanup;
     }
     if (code != SQLITE_DONE) status = fail_sqlite(ledger, error, statement_text[which]);
@@ -867,7 +967,7 @@ static enum weir_status open_schema(struct sqlite_ledger *ledger, const char *pa
 {
     enum weir_status status = WEIR_OK;
     int64_t version = 0, application = 0, tables = 0;
-    char sql[sizeof schema + 200];
+    char sql[sizeof schema + sizeof from_1 + 200];
 
     WEIR_TRY(execute(ledger,
                      "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
@@ -883,6 +983,9 @@ static enum weir_status open_schema(struct sqlite_ledger *ledger, const char *pa
         WEIR_TRY(execute(ledger, sql, error));
     } else if (application != APPLICATION_ID) {
         status = weir_fail(error, WEIR_CONFLICT, "%s is a database of another program", path);
+    } else if (version == 1) {
+        snprintf(sql, sizeof sql, "BEGIN IMMEDIATE; %s PRAGMA user_version=%d; COMMIT;", from_1, SCHEMA_VERSION);
+        WEIR_TRY(execute(ledger, sql, error));
     } else if (version > SCHEMA_VERSION) {
         status = weir_fail(error, WEIR_CONFLICT, "%s has schema %lld; this broker knows up to %d", path,
                            (long long)version, SCHEMA_VERSION);

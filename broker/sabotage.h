@@ -15,7 +15,10 @@
     X(NO_SUCCESSOR, "successor-not-created")                                                                           \
     X(COMMIT_AFTER_CANCEL, "cancel-does-not-block-commit")                                                             \
     X(NO_REARM, "expiry-not-re-armed-after-restart")                                                                   \
-    X(FORGET_CHECKPOINT, "retry-forgets-the-checkpoint")
+    X(FORGET_CHECKPOINT, "retry-forgets-the-checkpoint")                                                               \
+    X(DEAD_CLOSES_NEIGHBOURS, "dead-task-closes-other-items")                                                          \
+    X(LOST_NOT_ENDED, "last-item-lost-and-job-not-ended")                                                              \
+    X(LOST_LEFT_OPEN, "ledger-leaves-lost-tasks-open")
 
 enum weir_sabotage {
 #define X(name, words) WEIR_SABOTAGE_##name,

@@ -27,7 +27,7 @@ struct weir_sched_options weir_sched_options_default(bool test_timers, bool embe
         .retry_ms_max = 60000,
         .retry_first_at_once = embedded,
         .jobs_max = 10000,
-        .tasks_max = 100000,
+        .tasks_max = 400000,
         .workers_max = 256,
     };
 }
@@ -169,6 +169,9 @@ void weir_sched_place(struct weir_sched *sched, struct weir_sched_task *task, en
     take_out(sched, task);
     if (task->state == WEIR_TASK_DONE && state != WEIR_TASK_DONE) job->done[task->stage]--;
     if (task->state != WEIR_TASK_DONE && state == WEIR_TASK_DONE) job->done[task->stage]++;
+    const int open = weir_task_state_closed(task->state) - weir_task_state_closed(state);
+    job->open = (uint32_t)((int64_t)job->open + open);
+    job->dead += task->state != WEIR_TASK_DEAD && state == WEIR_TASK_DEAD;
     task->state = (uint8_t)state;
     task->node.b = job->age;
     task->node.c = task->index;
@@ -245,19 +248,23 @@ bool weir_sched_has_room(const struct weir_sched *sched, uint32_t jobs, uint32_t
            (uint64_t)sched->task_count + tasks <= sched->options.tasks_max;
 }
 
+static uint16_t few(uint32_t count)
+{
+    return count < UINT16_MAX ? (uint16_t)count : UINT16_MAX;
+}
+
 static void load_task(struct weir_sched *sched, uint64_t now_ms, struct weir_sched_task *task,
                       const struct weir_ledger_task *row)
 {
     task->state = WEIR_TASK_BLOCKED;
     memcpy(task->token, row->token, sizeof task->token);
     memcpy(task->worker, row->worker, sizeof task->worker);
-    task->worker_pid = row->worker_pid;
     task->attempt = row->attempt;
-    task->crash = row->crash;
-    task->fail = row->fail;
-    task->expired = row->expired;
+    task->crash = few(row->crash);
+    task->fail = few(row->fail);
+    task->expired = few(row->expired);
     task->released = row->released;
-    task->regress = row->regress;
+    task->regress = few(row->regress);
     task->checkpoint_step = row->checkpoint_step;
     if (row->state == WEIR_TASK_LEASED) {
         task->job->leased++;
@@ -271,16 +278,18 @@ static void load_task(struct weir_sched *sched, uint64_t now_ms, struct weir_sch
 }
 
 /* A ledger is a file: what it says is checked before it is believed. */
-static bool rows_fit(const struct weir_plan *plan, const struct weir_ledger_task *tasks)
+static bool rows_fit(const struct weir_plan *plan, enum weir_job_state state, const struct weir_ledger_task *tasks)
 {
+    bool open = state == WEIR_JOB_CANCELLING; /* else the last task to be closed would have ended the job */
     for (uint32_t place = 0; place < weir_plan_tasks(plan); place++) {
         enum weir_stage stage;
         uint32_t index;
         weir_plan_at(plan, place, &stage, &index);
         if (tasks[place].stage != stage || tasks[place].index != index) return false;
         if ((unsigned)tasks[place].state >= WEIR_TASK_STATE_COUNT) return false;
+        if (!weir_task_state_closed(tasks[place].state)) open = true;
     }
-    return true;
+    return open;
 }
 
 enum weir_status weir_sched_load(struct weir_sched *sched, uint64_t now_ms, const struct weir_ledger_job *row,
@@ -292,7 +301,8 @@ enum weir_status weir_sched_load(struct weir_sched *sched, uint64_t now_ms, cons
         return weir_fail(error, WEIR_CONFLICT, "a job has %zu tasks in the ledger and %u by its plan", task_count,
                          planned);
     }
-    if (!rows_fit(plan, tasks) || (unsigned)row->state >= WEIR_JOB_STATE_COUNT || weir_job_state_terminal(row->state)) {
+    if ((unsigned)row->state >= WEIR_JOB_STATE_COUNT || weir_job_state_terminal(row->state) ||
+        !rows_fit(plan, row->state, tasks)) {
         return weir_fail(error, WEIR_CONFLICT, "a job's rows in the ledger are not those of its plan");
     }
     if (!weir_sched_has_room(sched, 1, planned)) {
@@ -314,7 +324,8 @@ enum weir_status weir_sched_load(struct weir_sched *sched, uint64_t now_ms, cons
                          .plan = *plan,
                          .model = model_number,
                          .class_number = class_number,
-                         .task_count = planned };
+                         .task_count = planned,
+                         .open = planned };
     snprintf(job->tenant, sizeof job->tenant, "%s", row->tenant);
     for (int k = 0; k < 8; k++) job->age = job->age << 8 | row->id.bytes[k];
     for (int stage = 0; stage < WEIR_STAGE_COUNT; stage++) {
@@ -358,22 +369,26 @@ void weir_sched_remove_job(struct weir_sched *sched, struct job *job)
     free(job);
 }
 
+void weir_sched_cancel_task(struct weir_sched *sched, struct weir_sched_task *task, struct weir_actions *actions)
+{
+    if (task->state == WEIR_TASK_LEASED) {
+        /* Without room it learns from its next RENEW. */
+        if (task->holder != NULL && actions->count + 64 < WEIR_ACTIONS_MAX) {
+            const struct weir_task_id id = task_id(task);
+            weir_sched_send(actions, task->holder->slot, WEIR_SEND_CANCEL, &id, task->token);
+        }
+        weir_sched_drop_lease(sched, task);
+    }
+    weir_sched_place(sched, task, WEIR_TASK_CANCELLED, 0);
+}
+
 void weir_sched_close_job(struct weir_sched *sched, struct job *job, enum weir_job_state state,
                           struct weir_actions *actions)
 {
     job->state = state;
     for (uint32_t place = 0; place < job->task_count; place++) {
         struct weir_sched_task *task = &job->tasks[place];
-        if (weir_task_state_closed(task->state)) continue;
-        if (task->state == WEIR_TASK_LEASED) {
-            /* Without room it learns from its next RENEW. */
-            if (task->holder != NULL && actions->count + 64 < WEIR_ACTIONS_MAX) {
-                const struct weir_task_id id = task_id(task);
-                weir_sched_send(actions, task->holder->slot, WEIR_SEND_CANCEL, &id, task->token);
-            }
-            weir_sched_drop_lease(sched, task);
-        }
-        weir_sched_place(sched, task, WEIR_TASK_CANCELLED, 0);
+        if (!weir_task_state_closed(task->state)) weir_sched_cancel_task(sched, task, actions);
     }
     weir_sched_note_job(job, actions);
     struct weir_action *sweep = weir_sched_emit(actions, WEIR_ACTION_SWEEP);

@@ -10,8 +10,8 @@
  * through events and calls as borrowed pointers.
  *
  * Order of granting: priority, then later stages before earlier ones (so that films finish before new ones begin), then
- * age. A task goes to a worker with a free slot before one with a waiting place, and then to the one that made its
- * input.
+ * age. A task goes to the worker with the smallest share of its slots in use, so to a free slot before a waiting place,
+ * and of equals to the one that made its input. What a grant costs depends on workers and lanes, never on tasks.
  *
  * Units    now_ms on one monotonic clock, never going back
  * Limits   weir_sched_options; weir_sched_load() answers BUSY beyond them

@@ -33,6 +33,19 @@ static const uint8_t *maker_of_input(const struct weir_sched_task *task)
     return inputs.count == 0 ? NULL : job_task(task->job, inputs.stage, inputs.first)->worker;
 }
 
+/* The one with the smaller share of its slots in use: so a free slot goes before a waiting place, and many tasks spread
+ * over all workers. Of equals the one that made the input, and then the one with less to do. */
+static bool is_better(const struct weir_worker *worker, const struct weir_worker *than, const uint8_t *maker)
+{
+    const uint64_t mine = (uint64_t)worker->held_count * than->facts.slots;
+    const uint64_t other = (uint64_t)than->held_count * worker->facts.slots;
+    if (mine != other) return mine < other;
+    const bool is_maker = maker != NULL && is_worker(maker, worker->facts.id);
+    const bool is_other = maker != NULL && is_worker(maker, than->facts.id);
+    if (is_maker != is_other) return is_maker;
+    return worker->held_count < than->held_count;
+}
+
 /* The best worker with room, or NULL. A worker that failed at the task is passed over while another could run it, even
  * if that one is busy now. */
 static struct weir_worker *choose(const struct weir_sched *sched, const struct weir_sched_task *task)
@@ -41,26 +54,20 @@ static struct weir_worker *choose(const struct weir_sched *sched, const struct w
     const uint8_t *maker = maker_of_input(task);
     struct weir_worker *best = NULL, *avoided = NULL;
     bool other = false;
-    int best_score = -1;
 
     for (uint32_t slot = 0; slot < weir_roster_end(sched->roster); slot++) {
         struct weir_worker *worker = weir_roster_at(sched->roster, slot);
         if (worker == NULL || !weir_worker_fits(worker, (enum weir_stage)task->stage, job->model, job->class_number)) {
             continue;
         }
-        const bool avoid = task->avoids && memcmp(task->avoid, worker->facts.id, WEIR_ID_BYTES) == 0;
+        const bool avoid = task->avoids && is_worker(task->avoid, worker->facts.id);
         if (!avoid) other = true;
         if (!weir_worker_has_room(worker)) continue;
         if (avoid) {
             avoided = worker;
             continue;
         }
-        const int score = (worker->held_count < worker->facts.slots ? 2 : 0) +
-                          (maker != NULL && memcmp(maker, worker->facts.id, WEIR_ID_BYTES) == 0 ? 1 : 0);
-        if (score > best_score || (score == best_score && worker->held_count < best->held_count)) {
-            best = worker;
-            best_score = score;
-        }
+        if (best == NULL || is_better(worker, best, maker)) best = worker;
     }
     if (best == NULL && !other) best = avoided;
     return best;
@@ -81,8 +88,7 @@ static void lease(struct weir_sched *sched, uint64_t now_ms, struct weir_sched_t
 
     task->attempt++;
     task->step = task->steps = 0;
-    task->worker_pid = worker->facts.pid;
-    memcpy(task->worker, worker->facts.id, WEIR_ID_BYTES);
+    memcpy(task->worker, worker->facts.id, sizeof task->worker);
     task->running = worker->held_count < worker->facts.slots;
     task->asked = false;
     task->inputs_seen = 0;

@@ -6,6 +6,8 @@
 #include "broker/sabotage.h"
 #include "broker/sched.h"
 
+#include <string.h>
+
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
@@ -21,23 +23,23 @@ struct lane {
 
 enum whereabouts { NOWHERE, IN_LANE, IN_TIMERS };
 
+/* There are hundreds of thousands of them: kept small. Of a worker's random id half is enough to know it by. */
 struct weir_sched_task {
     struct weir_heap_node node; /* in its lane while READY; among the timers while DELAYED or LEASED */
     struct job *job;
     struct weir_worker *holder; /* who has the lease; NULL: nobody, or a worker that has not come back yet */
     struct weir_sched_task *held_next, *held_previous; /* among the holder's leases, or the unclaimed ones */
-    uint32_t index;
+    uint8_t token[WEIR_TOKEN_BYTES];
+    uint8_t worker[WEIR_ID_BYTES / 2]; /* of the latest lease: who has it, or who made the output */
+    uint8_t avoid[WEIR_ID_BYTES / 2];  /* who failed at it last */
+    uint32_t index, attempt, released, checkpoint_step;
+    uint32_t step, steps;
+    uint32_t inputs_seen; /* sum of its inputs' attempts when it was leased */
+    uint16_t crash, fail, expired, regress;
     uint8_t stage, state, in;
     bool running; /* said so, or had a free slot when it was given */
     bool asked;   /* its worker is gone, and the store was asked for the newest checkpoint */
-    uint8_t token[WEIR_TOKEN_BYTES];
-    uint8_t worker[WEIR_ID_BYTES]; /* of the latest lease: who has it, or who made the output */
-    uint8_t avoid[WEIR_ID_BYTES];  /* who failed at it last */
     bool avoids;
-    uint64_t worker_pid;
-    uint32_t attempt, crash, fail, expired, released, regress, checkpoint_step;
-    uint32_t step, steps;
-    uint32_t inputs_seen; /* sum of its inputs' attempts when it was leased */
 };
 
 struct job {
@@ -54,6 +56,7 @@ struct job {
     uint32_t lanes[WEIR_STAGE_COUNT];
     uint32_t done[WEIR_STAGE_COUNT];
     uint32_t leased, task_count;
+    uint32_t open, dead; /* tasks that are not closed; that are DEAD */
     struct weir_sched_task tasks[];
 };
 
@@ -72,6 +75,11 @@ struct weir_sched {
 static inline bool token_equal(const struct weir_sched_task *task, const uint8_t token[WEIR_TOKEN_BYTES])
 {
     return WEIR_SABOTAGE(NO_TOKEN_CHECK) || weir_bytes_equal(task->token, token, WEIR_TOKEN_BYTES);
+}
+/* Whether it is the worker that has the task's latest lease, or that failed at it last. */
+static inline bool is_worker(const uint8_t mark[WEIR_ID_BYTES / 2], const uint8_t id[WEIR_ID_BYTES])
+{
+    return memcmp(mark, id, WEIR_ID_BYTES / 2) == 0;
 }
 static inline struct weir_task_id task_id(const struct weir_sched_task *task)
 {
@@ -101,6 +109,8 @@ void weir_sched_drop_lease(struct weir_sched *sched, struct weir_sched_task *tas
 void weir_sched_hold(struct weir_sched *sched, struct weir_sched_task *task, struct weir_worker *holder);
 void weir_sched_unhold(struct weir_sched *sched, struct weir_sched_task *task);
 void weir_sched_bind_class(struct weir_sched *sched, struct job *job, uint32_t class_number);
+/* An open task is wanted no more: whoever has it is told. */
+void weir_sched_cancel_task(struct weir_sched *sched, struct weir_sched_task *task, struct weir_actions *actions);
 /* The job has ended: closes what is open, tells who works on it, and forgets it. */
 void weir_sched_close_job(struct weir_sched *sched, struct job *job, enum weir_job_state state,
                           struct weir_actions *actions);

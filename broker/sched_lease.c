@@ -47,9 +47,84 @@ static void avoid_worker(struct weir_sched_task *task)
     task->avoids = true;
 }
 
-/* The call was emitted; the same is done here. */
-static void leave(struct weir_sched *sched, struct weir_sched_task *task, enum weir_task_state to, uint64_t due_ms,
-                  struct weir_actions *actions)
+/* Why a task is DEAD, in the call that says so; of a job of several items it names the item. */
+static void blame(struct weir_ledger_call *call, const struct weir_sched_task *task, enum weir_status cause,
+                  const char *words)
+{
+    char item[32] = "";
+    const struct weir_plan *plan = &task->job->plan;
+    if (plan->items > 1) {
+        snprintf(item, sizeof item, "item %u: ", weir_plan_item(plan, (enum weir_stage)task->stage, task->index));
+    }
+    call->cause = cause;
+    weir_ledger_words(item, words, call->words);
+}
+
+/* When the call closes the job's last open task, it ends the job, too. */
+static bool ends_job(const struct job *job, struct weir_ledger_call *call)
+{
+    if (job->open > 0) return false;
+    call->job_to = job->dead > 0 ? WEIR_JOB_FAILED : WEIR_JOB_SUCCEEDED;
+    if (job->dead > 0 && job->plan.items > 1) {
+        snprintf(call->lead, sizeof call->lead, "%u of %u items failed; the first, ",
+                 job->plan.items - job->done[weir_plan_last(&job->plan)], job->plan.items);
+    }
+    return true;
+}
+
+static bool any_open(struct job *job, const struct weir_plan_range *range)
+{
+    for (uint32_t k = 0; k < range->count; k++) {
+        if (!weir_task_state_closed(job_task(job, range->stage, range->first + k)->state)) return true;
+    }
+    return false;
+}
+
+/* The text of an item that is lost, when it is being made again and no other item is left that wants it. */
+static struct weir_plan_range lost_text(struct job *job, uint32_t item)
+{
+    const struct weir_plan *plan = &job->plan;
+    struct weir_plan_range text = weir_plan_inputs(plan, WEIR_STAGE_DENOISE, item);
+    const uint32_t first = weir_plan_item(plan, text.stage, text.first);
+    const uint32_t count = weir_plan_item_count(plan, text.stage, text.first);
+    if (!any_open(job, &text)) text.count = 0;
+    for (int stage = WEIR_STAGE_DENOISE; text.count > 0 && stage < WEIR_STAGE_COUNT; stage++) {
+        const struct weir_plan_range tasks = weir_plan_of_items(plan, (enum weir_stage)stage, first, count);
+        if (any_open(job, &tasks)) text.count = 0;
+    }
+    return text;
+}
+
+static void cancel_range(struct weir_sched *sched, struct job *job, const struct weir_plan_range *range,
+                         struct weir_actions *actions)
+{
+    for (uint32_t k = 0; k < range->count; k++) {
+        struct weir_sched_task *task = job_task(job, range->stage, range->first + k);
+        if (!weir_task_state_closed(task->state)) weir_sched_cancel_task(sched, task, actions);
+    }
+}
+
+/* A task is DEAD: its items are lost with it, and no others. The job may be gone afterwards. */
+static void lose_items(struct weir_sched *sched, const struct weir_sched_task *dead, struct weir_ledger_call *call,
+                       struct weir_actions *actions)
+{
+    struct job *job = dead->job;
+    uint32_t first = weir_plan_item(&job->plan, (enum weir_stage)dead->stage, dead->index);
+    uint32_t count = weir_plan_item_count(&job->plan, (enum weir_stage)dead->stage, dead->index);
+    if (WEIR_SABOTAGE(DEAD_CLOSES_NEIGHBOURS)) first = 0, count = job->plan.items;
+    for (int stage = WEIR_STAGE_DENOISE; stage < WEIR_STAGE_COUNT; stage++) {
+        call->lost[stage] = weir_plan_of_items(&job->plan, (enum weir_stage)stage, first, count);
+        cancel_range(sched, job, &call->lost[stage], actions);
+    }
+    call->lost[WEIR_STAGE_TEXT] = lost_text(job, first);
+    cancel_range(sched, job, &call->lost[WEIR_STAGE_TEXT], actions);
+    if (WEIR_SABOTAGE(LOST_NOT_ENDED)) return;
+    if (ends_job(job, call)) weir_sched_close_job(sched, job, WEIR_JOB_FAILED, actions);
+}
+
+/* `call` was emitted; the same is done here, and what it means for others is added to it. */
+static void leave(struct weir_sched *sched, struct weir_sched_task *task, struct weir_ledger_call *call,
+                  enum weir_task_state to, uint64_t due_ms, struct weir_actions *actions)
 {
     struct job *job = task->job;
     weir_sched_drop_lease(sched, task);
@@ -61,7 +136,7 @@ static void leave(struct weir_sched *sched, struct weir_sched_task *task, enum w
     }
     weir_sched_place(sched, task, to, due_ms);
     weir_sched_note_task(task, false, actions);
-    if (to == WEIR_TASK_DEAD) weir_sched_close_job(sched, job, WEIR_JOB_FAILED, actions);
+    if (to == WEIR_TASK_DEAD) lose_items(sched, task, call, actions);
 }
 
 static void expire(struct weir_sched *sched, struct weir_sched_task *task, uint64_t now_ms, uint64_t now_wall_ms,
@@ -80,10 +155,11 @@ static void expire(struct weir_sched *sched, struct weir_sched_task *task, uint6
     if (job->state == WEIR_JOB_CANCELLING) {
         to = WEIR_TASK_CANCELLED;
     } else if (task->crash >= sched->options.crash_max || leases_spent(sched, task)) {
+        char words[WEIR_LEDGER_WORDS_BYTES];
         to = WEIR_TASK_DEAD;
-        call->cause = task->crash >= sched->options.crash_max ? WEIR_CRASHED : WEIR_TIMEOUT;
-        snprintf(call->words, sizeof call->words, "%s/%u: given up after %u crashes and %u lost leases",
+        snprintf(words, sizeof words, "%s/%u: given up after %u crashes and %u lost leases",
                  weir_stage_name(task->stage), task->index, task->crash, task->expired);
+        blame(call, task, task->crash >= sched->options.crash_max ? WEIR_CRASHED : WEIR_TIMEOUT, words);
     } else if (charged) {
         delay_ms = back_off_ms(sched, task->crash);
         to = again(task, delay_ms);
@@ -94,7 +170,7 @@ static void expire(struct weir_sched *sched, struct weir_sched_task *task, uint6
     call->u.expire.charged = charged;
     call->u.expire.checkpoint_step = checkpoint_step;
     avoid_worker(task);
-    leave(sched, task, to, now_ms + delay_ms, actions);
+    leave(sched, task, call, to, now_ms + delay_ms, actions);
     if (to == WEIR_TASK_CANCELLED) weir_sched_finish_cancel(sched, job, now_wall_ms, actions);
 }
 
@@ -158,12 +234,12 @@ static void expire_unknown(struct weir_sched *sched, uint64_t now_ms, const stru
 {
     for (struct weir_sched_task *task = first, *next; task != NULL; task = next) {
         next = task->held_next;
-        if (memcmp(task->worker, event->u.hello.facts->id, WEIR_ID_BYTES) != 0 || is_held(event, task)) continue;
+        if (!is_worker(task->worker, event->u.hello.facts->id) || is_held(event, task)) continue;
         if (actions->count + 128 > WEIR_ACTIONS_MAX) return; /* the rest expires by time */
         const struct job *job = task->job;
         const bool last = job->state == WEIR_JOB_CANCELLING || leases_spent(sched, task);
         expire(sched, task, now_ms, event->now_wall_ms, false, 0, actions);
-        if (last) return; /* the job may be gone, and `next` with it */
+        if (last) return; /* other leases may be gone, and `next` with them */
     }
 }
 
@@ -281,10 +357,11 @@ static void end_cancelled(struct weir_sched *sched, struct weir_sched_task *task
                           enum weir_lease_message message, struct weir_actions *actions)
 {
     struct job *job = task->job;
-    weir_sched_call(actions, WEIR_LEDGER_RELEASE, task)->u.release.to = WEIR_TASK_CANCELLED;
+    struct weir_ledger_call *call = weir_sched_call(actions, WEIR_LEDGER_RELEASE, task);
+    call->u.release.to = WEIR_TASK_CANCELLED;
     task->released++;
     answer(event, message, actions);
-    leave(sched, task, WEIR_TASK_CANCELLED, 0, actions);
+    leave(sched, task, call, WEIR_TASK_CANCELLED, 0, actions);
     weir_sched_finish_cancel(sched, job, event->now_wall_ms, actions);
 }
 
@@ -324,10 +401,8 @@ static void done(struct weir_sched *sched, const struct weir_event *event, struc
     weir_sched_place(sched, task, WEIR_TASK_DONE, 0);
     task->step = task->steps;
     const struct weir_plan_range ready = successors(task);
-    const enum weir_stage last = weir_plan_last(&job->plan);
-    const bool job_done = task->stage == last && job->done[last] == weir_plan_count(&job->plan, last);
+    const bool last = ends_job(job, call);
     call->u.commit.ready = ready;
-    call->u.commit.job_done = job_done;
     if (event->u.done.milliseconds > 0) {
         weir_roster_measured(sched->roster, (enum weir_stage)task->stage, job->shape, event->u.done.milliseconds);
     }
@@ -337,7 +412,7 @@ static void done(struct weir_sched *sched, const struct weir_event *event, struc
         struct weir_sched_task *next = job_task(job, ready.stage, ready.first + k);
         if (next->state == WEIR_TASK_BLOCKED) weir_sched_place(sched, next, WEIR_TASK_READY, 0);
     }
-    if (job_done) weir_sched_close_job(sched, job, WEIR_JOB_SUCCEEDED, actions);
+    if (last) weir_sched_close_job(sched, job, call->job_to, actions);
 }
 
 /* ---- FAIL ---- */
@@ -373,10 +448,11 @@ static bool lost_input(struct weir_sched *sched, uint64_t now_ms, const struct w
         call->u.release.to = to = WEIR_TASK_READY;
         task->released++;
     } else if (producer->state == WEIR_TASK_DONE && producer->regress >= sched->options.regress_max) {
+        char words[WEIR_LEDGER_WORDS_BYTES];
         to = WEIR_TASK_DEAD;
-        call->cause = WEIR_INPUT_LOST;
-        snprintf(call->words, sizeof call->words, "the output of %s/%u was lost %u times",
-                 weir_stage_name(producer->stage), producer->index, producer->regress + 1);
+        snprintf(words, sizeof words, "the output of %s/%u was lost %u times", weir_stage_name(producer->stage),
+                 producer->index, producer->regress + 1);
+        blame(call, task, WEIR_INPUT_LOST, words);
         call->u.fail.to = to;
     } else {
         call->u.fail.to = to;
@@ -401,7 +477,7 @@ static bool lost_input(struct weir_sched *sched, uint64_t now_ms, const struct w
         weir_sched_note_task(producer, false, actions);
     }
     answer(event, WEIR_SEND_FAIL_ACK, actions);
-    leave(sched, task, to, now_ms, actions);
+    leave(sched, task, call, to, now_ms, actions);
     return true;
 }
 
@@ -431,16 +507,18 @@ static void fail(struct weir_sched *sched, uint64_t now_ms, const struct weir_ev
         to = again(task, delay_ms);
     }
     call->now_wall_ms = event->now_wall_ms;
-    call->cause = cause;
-    const char *words =
+    const char *told =
         event->u.fail.words != NULL && event->u.fail.words[0] != 0 ? event->u.fail.words : weir_status_words(cause);
-    snprintf(call->words, sizeof call->words, "%s/%u: %s", weir_stage_name(task->stage), task->index, words);
+    char name[32], words[WEIR_LEDGER_WORDS_BYTES];
+    snprintf(name, sizeof name, "%s/%u: ", weir_stage_name(task->stage), task->index);
+    weir_ledger_words(name, told, words);
+    blame(call, task, cause, words);
     call->u.fail.to = to;
     call->u.fail.delay_ms = delay_ms;
     call->u.fail.charged = charged;
     avoid_worker(task);
     answer(event, message, actions);
-    leave(sched, task, to, now_ms + delay_ms, actions);
+    leave(sched, task, call, to, now_ms + delay_ms, actions);
 }
 
 /* T6 */
@@ -453,10 +531,11 @@ static void release(struct weir_sched *sched, const struct weir_event *event, st
         return;
     }
     const enum weir_task_state to = again(task, 0);
-    weir_sched_call(actions, WEIR_LEDGER_RELEASE, task)->u.release.to = to;
+    struct weir_ledger_call *call = weir_sched_call(actions, WEIR_LEDGER_RELEASE, task);
+    call->u.release.to = to;
     task->released++;
     answer(event, WEIR_SEND_RELEASE_ACK, actions);
-    leave(sched, task, to, 0, actions);
+    leave(sched, task, call, to, 0, actions);
 }
 
 /* ---- cancel ---- */

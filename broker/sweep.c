@@ -108,7 +108,7 @@ static bool sweep_row(void *context, const struct weir_ledger_job *job, const st
     (void)task_count;
     Weir__Pb__Done *manifest =
         job->manifest.count > 0 ? weir__pb__done__unpack(NULL, job->manifest.count, job->manifest.bytes) : NULL;
-    if (job->state == WEIR_JOB_SUCCEEDED && manifest == NULL) {
+    if (manifest == NULL && (job->state == WEIR_JOB_SUCCEEDED || job->manifest.count > 0)) {
         work->status = WEIR_IO; /* never sweep what cannot be told from a result */
     } else {
         work->status = sweep_objects(work->broker, job->tenant, &job->id, manifest, true);
@@ -167,7 +167,7 @@ enum weir_status weir_broker_sweeps_tick(struct weir_broker *broker, uint64_t no
 {
     enum weir_status status = WEIR_OK;
     if (broker->sweeps_missed && now_ms >= broker->sweep_look_ms && broker->sweep_count < SWEEPS_MAX / 2) {
-        const struct weir_ledger_page page = { .filter = WEIR_LEDGER_UNSWEPT, .limit = SWEEPS_MAX };
+        const struct weir_ledger_page page = { .filter = WEIR_LEDGER_UNSWEPT, .no_tasks = true, .limit = SWEEPS_MAX };
         struct look_work work = { broker, now_ms + broker->options.sweep_after_ms };
         broker->sweeps_missed = false; /* set again when they do not fit */
         broker->sweep_look_ms = now_ms + LOOK_EVERY_MS;
@@ -180,7 +180,7 @@ enum weir_status weir_broker_sweeps_tick(struct weir_broker *broker, uint64_t no
             k++;
             continue;
         }
-        const struct weir_ledger_query query = { .job = sweep->job, .no_tasks = true };
+        const struct weir_ledger_query query = { .job = sweep->job, .no_tasks = true, .no_spec = true };
         struct sweep_row_work work = { broker, WEIR_OK };
         const enum weir_status found = weir_ledger_replay(broker->ledger, &query, sweep_row, &work, error);
         if (found != WEIR_OK && found != WEIR_NOT_FOUND) return found;

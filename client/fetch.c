@@ -59,7 +59,8 @@ static enum weir_status take_chunk(struct reading *r, const struct weir_message 
     const Weir__Pb__Chunk *chunk = message->body.chunk;
     if (chunk->offset != r->written || chunk->total != r->artefact->bytes || chunk->data.len == 0 ||
         chunk->data.len > r->asked - r->written) {
-        return weir_fail(error, WEIR_PROTOCOL, "%s: the worker sent another part than was asked for", r->artefact->name);
+        return weir_fail(error, WEIR_PROTOCOL, "%s: the worker sent another part than was asked for",
+                         r->artefact->name);
     }
     weir_sha256_update(&r->sha, chunk->data.data, chunk->data.len);
     r->written += chunk->data.len;
@@ -77,7 +78,8 @@ static enum weir_status read_chunks(struct reading *r, struct weir_error *error)
         if (status != WEIR_OK) return status;
         item.events = ZMQ_POLLIN;
         if (zmq_poll(&item, 1, CHUNK_WAIT_MS) <= 0) {
-            return weir_fail(error, WEIR_UNAVAILABLE, "%s: no answer from %s", r->artefact->name, r->artefact->endpoint);
+            return weir_fail(error, WEIR_UNAVAILABLE, "%s: no answer from %s", r->artefact->name,
+                             r->artefact->endpoint);
         }
         struct weir_message message;
         uint32_t seen;
@@ -105,8 +107,8 @@ enum weir_status weir_client_fetch_socket(struct weir_client *client, const Weir
         return weir_fail(error, WEIR_INPUT_LOST, "%s: no worker serves it", artefact->name);
     }
     struct reading r = { .artefact = artefact, .fd = fd, .path = path };
-    enum weir_status status = weir_wire_connect(client->zmq, artefact->endpoint, WEIR_SOCKET_TENSOR, client->insecure,
-                                                &r.socket, error);
+    enum weir_status status =
+        weir_wire_connect(client->zmq, artefact->endpoint, WEIR_SOCKET_TENSOR, client->insecure, &r.socket, error);
     if (status != WEIR_OK) return status;
     weir_sha256_init(&r.sha);
     status = read_chunks(&r, error);
@@ -137,19 +139,6 @@ static enum weir_status copy_from_store(struct weir_store *store, const Weir__Pb
     weir_sha256_final(&sha, digest);
     free(buffer);
     return status == WEIR_OK ? check_digest(artefact, digest, error) : status;
-}
-
-/* The store when its directory is on this machine, else NULL. */
-static struct weir_store *local_store(struct weir_client *client)
-{
-    if (!client->store[0]) {
-        struct weir_cluster_report cluster;
-        if (weir_client_status(client, &cluster, NULL) != WEIR_OK) return NULL;
-    }
-    const char *path = strncmp(client->store, "file://", 7) == 0 ? client->store + 7 : client->store;
-    struct weir_store *store = NULL;
-    if (path[0] != '/' || access(path, R_OK | X_OK) != 0) return NULL;
-    return weir_store_open(client->store, &store, NULL) == WEIR_OK ? store : NULL;
 }
 
 /* ---- to a file, to a directory --------------------------------------------------------------------------------------- */
@@ -216,8 +205,9 @@ static bool plain_name(const char *name)
     return name[0] != '.' && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789.-_") == strlen(name);
 }
 
-static enum weir_status fetch_folder(struct weir_client *client, struct weir_store *store, const struct weir_report *report,
-                                     uint32_t item, const char *path, struct weir_error *error)
+static enum weir_status fetch_folder(struct weir_client *client, struct weir_store *store,
+                                     const struct weir_report *report, uint32_t item, const char *path,
+                                     struct weir_error *error)
 {
     const Weir__Pb__JobView *view = weir_client_report_view(report);
     char temporary[PATH_MAX], file[FRAME_PATH_BYTES];
@@ -251,7 +241,7 @@ static enum weir_status fetch_folder(struct weir_client *client, struct weir_sto
 enum weir_status weir_client_fetch(struct weir_client *client, const struct weir_report *report, uint32_t item,
                                    const char *path, struct weir_error *error)
 {
-    if (!report->succeeded) {
+    if (!report->succeeded && report->object_count == 0) {
         return weir_fail(error, WEIR_NOT_FOUND, "job %s is %s: there is nothing to fetch", report->job, report->state);
     }
     const Weir__Pb__JobView *view = weir_client_report_view(report);
@@ -262,7 +252,7 @@ enum weir_status weir_client_fetch(struct weir_client *client, const struct weir
     if (first == report->object_count) {
         return weir_fail(error, WEIR_NOT_FOUND, "job %s has no item %u", report->job, item);
     }
-    struct weir_store *store = local_store(client);
+    struct weir_store *store = weir_client_local_store(client, R_OK | X_OK);
     const enum weir_status status = strcmp(report->format, "png") == 0 && !report->image
                                         ? fetch_folder(client, store, report, item, path, error)
                                         : fetch_file(client, store, view->manifest[first], path, error);

@@ -4,7 +4,7 @@
 #   deploy/packages.sh test     to pass the tests as well
 set -eu
 packages="gcc libc6-dev cmake ninja-build pkg-config protobuf-compiler protobuf-c-compiler libprotobuf-c-dev libzmq3-dev
-libsqlite3-dev libssl-dev libjansson-dev libicu-dev uthash-dev libdnnl-dev libspng-dev libavformat-dev libavcodec-dev
+libsqlite3-dev libssl-dev libjansson-dev libcsv-dev libicu-dev uthash-dev libdnnl-dev libspng-dev libavformat-dev libavcodec-dev
 libswscale-dev libavutil-dev libjpeg-dev libwebp-dev zlib1g-dev"
 case "${1:-}" in
 build) ;;

@@ -215,7 +215,9 @@ enum weir_status weir_check_linear(const struct weir_packed *packed, const struc
     WEIR_TRY(check_equal(WEIR_OP_LINEAR, packed, "the number of outputs", s->out, packed->out, error));
     CHECK_COUNT(WEIR_OP_LINEAR, packed, "x", s->rows, s->tokens, s->in);
     CHECK_COUNT(WEIR_OP_LINEAR, packed, "y", s->rows, s->tokens, s->out);
-    if ((unsigned)s->activation > WEIR_ACT_GEGLU_TANH || weir_activation_is_gated(s->activation) != packed->geglu) {
+    const bool gated = weir_activation_is_gated(s->activation);
+    if ((unsigned)s->activation > WEIR_ACT_GEGLU_TANH ||
+        (gated != packed->geglu && (gated || s->activation != WEIR_ACT_NONE))) {
         status =
             weir_fail(error, WEIR_BAD_SHAPE, "%s: activation %d on a layer packed %s GEGLU",
                       SUBJECT(WEIR_OP_LINEAR, packed->name), (int)s->activation, packed->geglu ? "for" : "without");
@@ -224,6 +226,30 @@ enum weir_status weir_check_linear(const struct weir_packed *packed, const struc
     if (s->gate_vectors || s->gate_vector) {
         WEIR_TRY(check_vector(WEIR_OP_LINEAR, packed, "the gate", s->gate_vector, s->gate_vectors, error));
         CHECK_COUNT(WEIR_OP_LINEAR, packed, "the gate", s->rows, s->gate_vectors, weir_linear_width(s));
+    }
+
+cleanup:
+    return status;
+}
+
+enum weir_status weir_check_low_rank(const struct weir_packed *packed, const struct weir_low_rank *s,
+                                     struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+
+    WEIR_TRY(check_dtype(WEIR_OP_LOW_RANK, s->dtype, error));
+    CHECK_COUNT(WEIR_OP_LOW_RANK, packed, "x", s->rows, s->tokens, s->in);
+    CHECK_COUNT(WEIR_OP_LOW_RANK, packed, "a", s->in, s->rank);
+    CHECK_COUNT(WEIR_OP_LOW_RANK, packed, "b", s->rank, s->out);
+    CHECK_COUNT(WEIR_OP_LOW_RANK, packed, "y", s->rows, s->tokens, s->y_channels);
+    if (s->channel > s->y_channels || s->out > s->y_channels - s->channel) {
+        status = weir_fail(error, WEIR_BAD_SHAPE, "low_rank: %u outputs from channel %u on do not fit y's %u", s->out,
+                           s->channel, s->y_channels);
+        goto cleanup;
+    }
+    if (s->gate_vectors || s->gate_vector) {
+        WEIR_TRY(check_vector(WEIR_OP_LOW_RANK, packed, "the gate", s->gate_vector, s->gate_vectors, error));
+        CHECK_COUNT(WEIR_OP_LOW_RANK, packed, "the gate", s->rows, s->gate_vectors, s->y_channels);
     }
 
 cleanup:
@@ -557,9 +583,12 @@ enum weir_status weir_check_activate(const struct weir_packed *packed, const str
 
     WEIR_TRY(check_dtype(WEIR_OP_ACTIVATE, s->dtype, error));
     CHECK_COUNT(WEIR_OP_ACTIVATE, packed, "x", s->rows, s->tokens, s->channels);
-    if ((unsigned)s->activation >= WEIR_ACT_GEGLU) {
-        status = weir_fail(error, WEIR_BAD_SHAPE, "activate: activation %d is not elementwise", (int)s->activation);
+    if ((unsigned)s->activation > WEIR_ACT_GEGLU_TANH) {
+        status = weir_fail(error, WEIR_BAD_SHAPE, "activate: activation %d is none of ops.h", (int)s->activation);
+        goto cleanup;
     }
+    if (weir_activation_is_gated(s->activation))
+        CHECK_COUNT(WEIR_OP_ACTIVATE, packed, "x", s->rows, s->tokens, s->channels, 2);
 
 cleanup:
     return status;

@@ -21,6 +21,27 @@ size_t weir_dtype_bytes(enum weir_dtype dtype)
     return 0;
 }
 
+const char *weir_precision_name(enum weir_dtype precision)
+{
+    return precision == WEIR_BF16 ? "bf16" : "f32";
+}
+
+bool weir_precision_parse(const char *name, enum weir_dtype *out)
+{
+    if (strcmp(name, "f32") != 0 && strcmp(name, "bf16") != 0) return false;
+    *out = name[0] == 'b' ? WEIR_BF16 : WEIR_F32;
+    return true;
+}
+
+enum weir_status weir_device_set_precision(struct weir_device *device, enum weir_dtype precision,
+                                           struct weir_error *error)
+{
+    if (device->table->set_precision) return device->table->set_precision(device, precision, error);
+    if (precision == WEIR_F32) return WEIR_OK;
+    return weir_fail(error, WEIR_UNSUPPORTED, "--precision %s: device %s has none but f32",
+                     weir_precision_name(precision), device->table->name);
+}
+
 #ifdef WEIR_HAVE_CPU
 #define CPU_NAME ", cpu"
 #define OPEN_CPU weir_cpu_open
@@ -60,7 +81,7 @@ enum weir_status weir_device_open(const char *name, int threads, struct weir_dev
     }
     if (which && open_cuda) {
         const enum weir_status status = open_cuda(which, out, error);
-        if (!any || status != WEIR_NOT_FOUND) return status;
+        if (!any || (status != WEIR_NOT_FOUND && status != WEIR_UNSUPPORTED)) return status;
     }
     if ((any || strcmp(name, "cpu") == 0) && open_cpu) return open_cpu(threads, out, error);
     if (any || strcmp(name, "ref") == 0) return weir_ref_open(out, error);

@@ -1,7 +1,7 @@
 /* device: what one piece of hardware offers, as a table of functions. Networks are written once against it.
  *
  * A device knows memory, streams and the ops of ops.h; nothing of jobs, models or files. There are three: `ref` (plain
- * C, f32: the judge, always built), `cpu` (oneDNN, f32) and `cuda`.
+ * C, f32: the judge, always built), `cpu` (oneDNN; f32, and bf16 products where the processor has them) and `cuda`.
  *
  * Memory   pointers from memory_alloc are the device's: on ref and cpu the host may read them, on cuda not
  * Threads  a device may be shared by threads; a stream belongs to one thread at a time
@@ -15,6 +15,10 @@
 
 enum weir_dtype { WEIR_F32, WEIR_BF16, WEIR_F16, WEIR_I32, WEIR_U8, WEIR_DTYPE_COUNT };
 size_t weir_dtype_bytes(enum weir_dtype dtype);
+
+/* "f32", "bf16": the words of --precision. parse: false when it is neither. */
+const char *weir_precision_name(enum weir_dtype precision);
+bool weir_precision_parse(const char *name, enum weir_dtype *out);
 
 struct weir_device;
 struct weir_stream;
@@ -30,6 +34,8 @@ struct weir_device_table {
     /* NO_MEMORY in words with the bytes wanted. Contents undefined. Aligned to WEIR_ALIGNMENT. */
     enum weir_status (*memory_alloc)(struct weir_device *device, size_t bytes, void **out, struct weir_error *error);
     void (*memory_free)(struct weir_device *device, void *memory);
+    /* See weir_device_set_precision; NULL: f32 alone. */
+    enum weir_status (*set_precision)(struct weir_device *device, enum weir_dtype precision, struct weir_error *error);
     /* Queued on the stream; host memory must stay until stream_sync. */
     enum weir_status (*upload)(struct weir_stream *stream, void *to, const void *host, size_t bytes);
     enum weir_status (*download)(struct weir_stream *stream, void *host, const void *from, size_t bytes);
@@ -54,7 +60,14 @@ struct weir_device {
     /* What output bytes depend on beside the job and the model: device kind, instruction set or SM version, library
      * versions, precision: "cpu-avx512-onednn2.6.3-f32". */
     char numerics_class[WEIR_NUMERICS_CLASS_MAX];
-    uint64_t memory_bytes; /* what may be planned for: installed memory, less what the system keeps */
+    enum weir_dtype precision; /* what networks have their layers' products read (weir_parameters.dtype): F32 or BF16 */
+    /* What networks' values lie in, between their ops, at this precision: F32 on ref and cpu always, the precision on
+     * cuda, where a value that is half as wide is read in half the time. What comes from outside a network and what leaves
+     * it (latents, a sampler's numbers, embeddings, pictures) is F32 on every device. */
+    enum weir_dtype values;
+    uint64_t memory_bytes; /* what may be planned for: of a GPU what was free when it was opened, else installed memory; less
+                              what the system or the libraries keep */
+    uint64_t memory_all;   /* the same, had nobody else taken any */
 };
 
 #define WEIR_DEVICE_THREADS_MAX 256
@@ -63,8 +76,14 @@ struct weir_device {
  * sees, "cuda:1" the second, "cuda:GPU-0a1b2c3d-..." the one of that UUID.
  * threads  how many threads the device's own pool uses (ref: 1 always; cuda: ignored); 0 = one per core
  * Errors   BAD_ARGUMENT (threads not in 0..WEIR_DEVICE_THREADS_MAX), UNSUPPORTED (not built in; the words list what
- *          is), NOT_FOUND (no GPU, or not that one), DEVICE, NO_MEMORY */
+ *          is; a GPU older than compute capability 8.0), NOT_FOUND (no GPU, or not that one), DEVICE, NO_MEMORY (also: a
+ *          GPU that others have filled) */
 enum weir_status weir_device_open(const char *name, int threads, struct weir_device **out, struct weir_error *error);
+/* What the device computes in from now on: networks that are opened afterwards ask it of each layer they pack, and the
+ * numerics class says it. Every device opens as f32.
+ * Errors   UNSUPPORTED, naming what is missing and what is offered */
+enum weir_status weir_device_set_precision(struct weir_device *device, enum weir_dtype precision,
+                                           struct weir_error *error);
 void weir_device_close(struct weir_device **device);
 
 #endif

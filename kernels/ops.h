@@ -10,14 +10,18 @@
  * Layout        activations are channels-last: [R, T, H, W, C] = [R, L, C] with L = T * H * W. Row-major, last axis
  *               fastest, no gaps. Weights are given as PyTorch stores them, f32
  * Types         `dtype` of a shape is that of its activations: WEIR_F32 on every device, WEIR_BF16 where said so. Sums,
- *               norms' statistics and softmax are f32
+ *               norms' statistics and softmax are f32. `dtype` of a layer is what its products read: with WEIR_BF16,
+ *               linear, conv2d and conv_temporal round weights (when packed) and x (on its way in) to the nearest
+ *               bf16, half to even; bias, residual, gate and y keep the shape's dtype. So precision is a layer's own,
+ *               and shapes know nothing of it. Where values are bf16 too (weir_device.values: on cuda), shape and layer
+ *               both say so, and what is stored is rounded once: sums, norms and softmax stay f32 until then
  * Same bytes    the values of one row depend on that row alone: not on R, its place, threads or batch-mates. On cpu work
  *               is cut by shape alone and each library call runs on one thread. On cuda a library's algorithm is chosen
  *               for the shape of one row, splits no sum between blocks, and runs for the rows as a strided batch or one
  *               after the other; own kernels add the terms of a value in an order that the row's shape decides
  * Operands      run() takes an array of device pointers, one per name of the op's enum; "opt" ones may be NULL when the
  *               shape says that they are absent. y may be the same memory as an operand only where stated
- * Errors        pack, plan: BAD_SHAPE, UNSUPPORTED, NO_MEMORY, nothing made. run: DEVICE, y undefined
+ * Errors        pack, plan: BAD_SHAPE, UNSUPPORTED (a dtype the device does not offer), NO_MEMORY, nothing made. run: DEVICE, y undefined
  * Judged by     kernels/ref, one file an op
  */
 #ifndef WEIR_KERNELS_OPS_H
@@ -42,7 +46,8 @@ enum weir_activation {
 /* linear: y[r,l,:] = gate[r,vector,:] * act(x[r,l,:] W^T + bias) + residual[r,l,:]
  * Weights  weight [out, in], bias [out] or NULL
  * Shapes   x [R, L, in]; y, residual [R, L, out], with a GEGLU [R, L, out / 2]; gate [R, gate_vectors, the same C], of
- *          which vector number gate_vector counts (gate_vectors 0: no gate). y may be residual
+ *          which vector number gate_vector counts (gate_vectors 0: no gate). y may be residual. A layer packed for a
+ *          GEGLU runs with one, or with NONE: then y has both halves, for low_rank and activate behind it
  * Source   torch.nn.Linear; GEGLU: Shazeer, arXiv:2002.05202; gates: Peebles and Xie, arXiv:2212.09748 */
 struct weir_linear {
     uint32_t rows, tokens, in, out;
@@ -52,6 +57,27 @@ struct weir_linear {
     enum weir_dtype dtype;
 };
 enum { WEIR_LINEAR_X, WEIR_LINEAR_RESIDUAL /* opt */, WEIR_LINEAR_GATE /* opt */, WEIR_LINEAR_Y, WEIR_LINEAR_OPERANDS };
+
+/* low_rank: adds to a range of y's channels the product of x with two thin matrices: what an adapter adds to a linear.
+ *   y[r,l,channel+o] += gate[r,vector,channel+o] * sum_k (sum_i x[r,l,i] a[i,k]) b[k,o]
+ * Shapes   x [R, L, in]; a [in, rank]; b [rank, out]; y [R, L, y_channels], changed in place, channel + out <=
+ *          y_channels; gate [R, gate_vectors, y_channels] (gate_vectors 0: no gate). y is none of the others. a and b are
+ *          operands, not weights: they change from item to item, and the program does not. They are f32 always
+ * Source   Hu et al., arXiv:2106.09685 */
+struct weir_low_rank {
+    uint32_t rows, tokens, in, rank, out;
+    uint32_t y_channels, channel;
+    uint32_t gate_vectors, gate_vector;
+    enum weir_dtype dtype;
+};
+enum {
+    WEIR_LOW_RANK_X,
+    WEIR_LOW_RANK_A,
+    WEIR_LOW_RANK_B,
+    WEIR_LOW_RANK_GATE /* opt */,
+    WEIR_LOW_RANK_Y,
+    WEIR_LOW_RANK_OPERANDS
+};
 
 /* grouped_linear: a linear for each group of channels by itself: a 1x1 convolution with groups, no bias.
  *   y[r,l,g*O+j] = sum_i weight[g*O+j,i] x[r,l,g*I+i],  I = in / groups, O = out / groups
@@ -254,7 +280,8 @@ struct weir_timestep_embedding {
 };
 enum { WEIR_TIMESTEP_EMBEDDING_T, WEIR_TIMESTEP_EMBEDDING_Y, WEIR_TIMESTEP_EMBEDDING_OPERANDS };
 
-/* activate: y = act(x), elementwise, any activation but the GEGLUs; x, y [R, L, C]. y may be x */
+/* activate: y = act(x), elementwise; with a GEGLU of two halves, as linear does it.
+ * Shapes   y [R, L, C]; x the same, or with a GEGLU [R, L, 2 C]. y may be x, but not with a GEGLU */
 struct weir_activate {
     uint32_t rows, tokens, channels;
     enum weir_activation activation;
@@ -366,6 +393,7 @@ enum { WEIR_TO_RGB8_X, WEIR_TO_RGB8_Y, WEIR_TO_RGB8_OPERANDS };
 /* X(op, OP). The order is the order of the table. */
 #define WEIR_OP_TABLE(X)                                                                                               \
     X(linear, LINEAR)                                                                                                  \
+    X(low_rank, LOW_RANK)                                                                                              \
     X(grouped_linear, GROUPED_LINEAR)                                                                                  \
     X(conv2d, CONV2D)                                                                                                  \
     X(conv_temporal, CONV_TEMPORAL)                                                                                    \
@@ -406,7 +434,8 @@ struct weir_parameters {
     uint32_t out, in;      /* norms, DEPTHWISE_CONV: out = C; EMBED, TABLE_ADD: out = vocabulary or vectors, in = C */
     uint32_t kernel;       /* CONV2D, DEPTHWISE_CONV; EMBED: positions; GROUPED_LINEAR: groups */
     bool geglu;            /* LINEAR: will run with GEGLU or GEGLU_TANH */
-    enum weir_dtype dtype; /* what the products read: the precision of the stage */
+    enum weir_dtype dtype; /* what the products read at least: a device may keep f32 for an op that it has no such
+                              products for; weir_packed.dtype says what it is */
     const char *name;      /* for the words of errors: "down_blocks.0.resnets.0.conv1"; or NULL */
     /* Only the shape is kept: packed_bytes() and plan() tell the truth, run() must not be called. The values are not
      * read (weight and bias say by not being NULL that they exist): a network's memory is known before its weights. */

@@ -162,7 +162,31 @@ struct weir_value weir_program_view(struct weir_program *p, struct weir_value va
              dims->height, dims->width, dims->channels);
         return weir_program_none;
     }
-    return add_view(p, v->dtype, dims, v->storage);
+    const size_t offset = v->offset; /* adding moves the table */
+    const struct weir_value view = add_view(p, v->dtype, dims, v->storage);
+    if (view.index) p->values[view.index].offset = offset;
+    return view;
+}
+
+struct weir_value weir_program_part(struct weir_program *p, struct weir_value value, uint64_t first,
+                                    const struct weir_dims *dims)
+{
+    if (p->status != WEIR_OK || !weir_program_check_dims(p, "a part", dims)) return weir_program_none;
+    const struct value v = *value_of(p, value);
+    const uint64_t whole = v.dims.rows * row_elements(&v.dims), count = dims->rows * row_elements(dims);
+    if (first > whole || count > whole - first) {
+        FAIL(p, WEIR_BAD_SHAPE, "a part of %llu elements from %llu on leaves a value of %llu",
+             (unsigned long long)count, (unsigned long long)first, (unsigned long long)whole);
+        return weir_program_none;
+    }
+    const struct weir_value part = add_view(p, v.dtype, dims, v.storage);
+    if (part.index) p->values[part.index].offset = v.offset + (size_t)first * weir_dtype_bytes(v.dtype);
+    return part;
+}
+
+struct weir_value weir_program_room(struct weir_program *p, const struct weir_dims *dims)
+{
+    return weir_program_add_value(p, "room", p->dtype, dims);
 }
 
 void weir_program_add_op(struct weir_program *p, enum weir_op op, const struct weir_packed *layer, const void *shape,
@@ -244,7 +268,7 @@ static void merge(struct weir_program *p, uint32_t index)
     const uint32_t to = p->values[op->operands[op->y].index].storage;
     struct storage *source = &p->storages[from], *target = &p->storages[to];
     if (source->kept || source->external || target->kept || source->last != index + 1 ||
-        source->bytes != target->bytes) {
+        source->bytes != target->bytes || target->first != index + 1) {
         return;
     }
     for (uint32_t i = 0; i < WEIR_OPERANDS_MAX; i++) {
@@ -400,7 +424,8 @@ static enum weir_status run_op(const struct weir_program *p, const struct op *op
     for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) {
         if (op->operands[i].index == 0) continue;
         const struct storage *storage = &p->storages[p->values[op->operands[i].index].storage];
-        operands[i] = storage->external ? memory[storage->external - 1] : arena + storage->offset;
+        char *begin = storage->external ? memory[storage->external - 1] : arena + storage->offset;
+        operands[i] = begin + p->values[op->operands[i].index].offset;
     }
     return p->device->ops->run(op->plan, stream, operands, arena + p->workspace_offset);
 }

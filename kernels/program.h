@@ -49,9 +49,22 @@ void weir_program_output(struct weir_program *p, const char *name, struct weir_v
 struct weir_value weir_program_extern(struct weir_program *p, const char *name, enum weir_dtype dtype,
                                       const struct weir_dims *dims);
 
+/* What the program's values lie in, but those of another dtype that the words here name. */
+enum weir_dtype weir_program_dtype(const struct weir_program *p);
+/* An f32 value in the program's dtype, and one of that dtype in f32: the value itself where that is f32. */
+struct weir_value weir_program_narrow(struct weir_program *p, struct weir_value value);
+struct weir_value weir_program_widen(struct weir_program *p, struct weir_value value);
+
 struct weir_dims weir_program_dims(const struct weir_program *p, struct weir_value value);
 /* The same memory seen with other frames/height/width/channels; the number of elements a row must stay. */
 struct weir_value weir_program_view(struct weir_program *p, struct weir_value value, const struct weir_dims *dims);
+
+/* A part of the value's memory as a value of its own: `dims` from element number `first` on; rows of the value, or tables
+ * that a caller laid side by side. Ops read it and write into it as into any other. */
+struct weir_value weir_program_part(struct weir_program *p, struct weir_value value, uint64_t first,
+                                    const struct weir_dims *dims);
+/* `dims` of its own, which ops fill through parts of it. */
+struct weir_value weir_program_room(struct weir_program *p, const struct weir_dims *dims);
 
 /* The ops. Shapes come from the values; a wrong one is BAD_SHAPE naming the op and the layer. */
 struct weir_linear_call {
@@ -62,6 +75,19 @@ struct weir_linear_call {
 };
 struct weir_value weir_program_linear(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
                                       const struct weir_linear_call *call);
+/* The same into `y`, which may be a part. */
+void weir_program_linear_into(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
+                              const struct weir_linear_call *call, struct weir_value y);
+
+/* Changes y. a has dims [1, 1, 1, in, rank], b [1, 1, 1, rank, out], both f32. */
+struct weir_low_rank_call {
+    struct weir_value a, b;
+    uint32_t channel;       /* of y, of the first output */
+    struct weir_value gate; /* or none; dims [rows, 1, 1, vectors, channels of y] */
+    uint32_t gate_vector;
+};
+void weir_program_low_rank(struct weir_program *p, struct weir_value x, const struct weir_low_rank_call *call,
+                           struct weir_value y);
 
 struct weir_value weir_program_grouped_linear(struct weir_program *p, const struct weir_packed *layer,
                                               struct weir_value x);
@@ -131,6 +157,8 @@ struct weir_value weir_program_embed(struct weir_program *p, const struct weir_p
 struct weir_value weir_program_timestep_embedding(struct weir_program *p, struct weir_value t, uint32_t dim,
                                                   bool flip_sin_to_cos, float downscale_freq_shift);
 struct weir_value weir_program_activate(struct weir_program *p, struct weir_value x, enum weir_activation activation);
+void weir_program_activate_into(struct weir_program *p, struct weir_value x, enum weir_activation activation,
+                                struct weir_value y);
 struct weir_value weir_program_concat(struct weir_program *p, struct weir_value a, struct weir_value b);
 struct weir_value weir_program_regroup(struct weir_program *p, struct weir_value x, uint32_t channels);
 /* residual: or none; of y's dims. */

@@ -16,6 +16,7 @@ struct value {
     struct weir_dims dims;
     enum weir_dtype dtype;
     uint32_t storage;
+    size_t offset; /* bytes from the storage's begin: of a part of another value */
 };
 
 struct storage {

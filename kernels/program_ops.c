@@ -2,40 +2,98 @@
  * may be is the plan's to say; a builder asks earlier only where the dims of y depend on it. */
 #include "kernels/program_internal.h"
 
-struct weir_value weir_program_linear(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
-                                      const struct weir_linear_call *call)
+/* The dims of a linear's y; false, and the sticky error, when the layer or an operand does not fit. */
+static bool linear_dims(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
+                        const struct weir_linear_call *call, struct weir_dims *y)
 {
-    const struct weir_linear_call plain = { 0 };
-    if (!call) call = &plain;
-    if (!weir_program_check_layer(p, WEIR_OP_LINEAR, layer)) return weir_program_none;
-    if (!weir_program_check_operand(p, WEIR_OP_LINEAR, layer, "x", x, p->dtype, NULL)) return weir_program_none;
-    const struct weir_dims d = weir_program_dims(p, x);
-    struct weir_dims y_dims = d, gate_dims = weir_program_dims(p, call->gate);
-    y_dims.channels = weir_activation_is_gated(call->activation) ? layer->out / 2 : layer->out;
-    const bool residual = call->residual.index != 0;
-    if (residual &&
-        !weir_program_check_operand(p, WEIR_OP_LINEAR, layer, "residual", call->residual, p->dtype, &y_dims))
-        return weir_program_none;
+    if (!weir_program_check_layer(p, WEIR_OP_LINEAR, layer)) return false;
+    if (!weir_program_check_operand(p, WEIR_OP_LINEAR, layer, "x", x, p->dtype, NULL)) return false;
+    *y = weir_program_dims(p, x);
+    y->channels = weir_activation_is_gated(call->activation) ? layer->out / 2 : layer->out;
+    if (call->residual.index &&
+        !weir_program_check_operand(p, WEIR_OP_LINEAR, layer, "residual", call->residual, p->dtype, y))
+        return false;
     if (call->gate.index) {
-        gate_dims.rows = d.rows;
-        gate_dims.channels = y_dims.channels;
-        if (!weir_program_check_operand(p, WEIR_OP_LINEAR, layer, "gate", call->gate, p->dtype, &gate_dims)) {
-            return weir_program_none;
-        }
+        struct weir_dims gate = weir_program_dims(p, call->gate);
+        gate.rows = y->rows;
+        gate.channels = y->channels;
+        if (!weir_program_check_operand(p, WEIR_OP_LINEAR, layer, "gate", call->gate, p->dtype, &gate)) return false;
     }
-    const struct weir_value y = weir_program_add_value(p, "linear's y", p->dtype, &y_dims);
+    return true;
+}
+
+static void add_linear(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
+                       const struct weir_linear_call *call, struct weir_value y, bool may_lie_over)
+{
+    const struct weir_dims d = weir_program_dims(p, x), gate = weir_program_dims(p, call->gate);
+    const bool residual = call->residual.index != 0;
     const struct weir_linear shape = { .rows = d.rows,
                                        .tokens = tokens_of(&d),
                                        .in = d.channels,
                                        .out = layer->out,
                                        .activation = call->activation,
                                        .residual = residual,
-                                       .gate_vectors = call->gate.index ? tokens_of(&gate_dims) : 0,
+                                       .gate_vectors = call->gate.index ? tokens_of(&gate) : 0,
                                        .gate_vector = call->gate_vector,
                                        .dtype = p->dtype };
     weir_program_add_op(p, WEIR_OP_LINEAR, layer, &shape, OPERANDS(x, call->residual, call->gate, y), WEIR_LINEAR_Y,
-                        residual ? WEIR_LINEAR_RESIDUAL : APART);
+                        residual && may_lie_over ? WEIR_LINEAR_RESIDUAL : APART);
+}
+
+static const struct weir_linear_call plain_linear = { 0 };
+
+struct weir_value weir_program_linear(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
+                                      const struct weir_linear_call *call)
+{
+    struct weir_dims dims;
+    if (!call) call = &plain_linear;
+    if (!linear_dims(p, layer, x, call, &dims)) return weir_program_none;
+    const struct weir_value y = weir_program_add_value(p, "linear's y", p->dtype, &dims);
+    add_linear(p, layer, x, call, y, true);
     return p->status == WEIR_OK ? y : weir_program_none;
+}
+
+void weir_program_linear_into(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
+                              const struct weir_linear_call *call, struct weir_value y)
+{
+    struct weir_dims dims;
+    if (!call) call = &plain_linear;
+    if (!linear_dims(p, layer, x, call, &dims)) return;
+    if (weir_program_check_operand(p, WEIR_OP_LINEAR, layer, "y", y, p->dtype, &dims))
+        add_linear(p, layer, x, call, y, false);
+}
+
+void weir_program_low_rank(struct weir_program *p, struct weir_value x, const struct weir_low_rank_call *call,
+                           struct weir_value y)
+{
+    if (!weir_program_check_operand(p, WEIR_OP_LOW_RANK, NULL, "x", x, p->dtype, NULL)) return;
+    const struct weir_dims d = weir_program_dims(p, x), a = weir_program_dims(p, call->a);
+    const struct weir_dims b = weir_program_dims(p, call->b), to = weir_program_dims(p, y);
+    struct weir_dims gate = weir_program_dims(p, call->gate);
+    if (!weir_program_check_operand(p, WEIR_OP_LOW_RANK, NULL, "a", call->a, WEIR_F32,
+                                    &(struct weir_dims){ 1, 1, 1, d.channels, a.channels }) ||
+        !weir_program_check_operand(p, WEIR_OP_LOW_RANK, NULL, "b", call->b, WEIR_F32,
+                                    &(struct weir_dims){ 1, 1, 1, a.channels, b.channels }) ||
+        !weir_program_check_operand(p, WEIR_OP_LOW_RANK, NULL, "y", y, p->dtype,
+                                    &(struct weir_dims){ d.rows, 1, 1, tokens_of(&d), to.channels })) {
+        return;
+    }
+    if (call->gate.index) {
+        gate.rows = d.rows;
+        gate.channels = to.channels;
+        if (!weir_program_check_operand(p, WEIR_OP_LOW_RANK, NULL, "gate", call->gate, p->dtype, &gate)) return;
+    }
+    const struct weir_low_rank shape = { .rows = d.rows,
+                                         .tokens = tokens_of(&d),
+                                         .in = d.channels,
+                                         .rank = a.channels,
+                                         .out = b.channels,
+                                         .y_channels = to.channels,
+                                         .channel = call->channel,
+                                         .gate_vectors = call->gate.index ? tokens_of(&gate) : 0,
+                                         .gate_vector = call->gate_vector,
+                                         .dtype = p->dtype };
+    weir_program_add_op(p, WEIR_OP_LOW_RANK, NULL, &shape, OPERANDS(x, call->a, call->b, call->gate, y), APART, APART);
 }
 
 struct weir_value weir_program_grouped_linear(struct weir_program *p, const struct weir_packed *layer,
@@ -406,16 +464,49 @@ struct weir_value weir_program_timestep_embedding(struct weir_program *p, struct
     return p->status == WEIR_OK ? y : weir_program_none;
 }
 
-struct weir_value weir_program_activate(struct weir_program *p, struct weir_value x, enum weir_activation activation)
+static void add_activate(struct weir_program *p, struct weir_value x, enum weir_activation activation,
+                         struct weir_value y, bool may_lie_over)
 {
-    if (!weir_program_check_operand(p, WEIR_OP_ACTIVATE, NULL, "x", x, p->dtype, NULL)) return weir_program_none;
-    const struct weir_dims d = weir_program_dims(p, x);
+    const struct weir_dims d = weir_program_dims(p, y);
     const struct weir_activate shape = {
         .rows = d.rows, .tokens = tokens_of(&d), .channels = d.channels, .activation = activation, .dtype = p->dtype
     };
-    const struct weir_value y = weir_program_add_value(p, "activate's y", p->dtype, &d);
-    weir_program_add_op(p, WEIR_OP_ACTIVATE, NULL, &shape, OPERANDS(x, y), WEIR_ACTIVATE_Y, WEIR_ACTIVATE_X);
+    weir_program_add_op(p, WEIR_OP_ACTIVATE, NULL, &shape, OPERANDS(x, y), WEIR_ACTIVATE_Y,
+                        may_lie_over ? WEIR_ACTIVATE_X : APART);
+}
+
+/* The dims of activate's y; false, and the sticky error, when x does not fit. */
+static bool activate_dims(struct weir_program *p, struct weir_value x, enum weir_activation activation,
+                          struct weir_dims *y)
+{
+    if (!weir_program_check_operand(p, WEIR_OP_ACTIVATE, NULL, "x", x, p->dtype, NULL)) return false;
+    *y = weir_program_dims(p, x);
+    if (!weir_activation_is_gated(activation)) return true;
+    if (y->channels % 2 != 0) {
+        FAIL(p, WEIR_BAD_SHAPE, "activate: x has %u channels; a GEGLU needs two halves", y->channels);
+        return false;
+    }
+    y->channels /= 2;
+    return true;
+}
+
+struct weir_value weir_program_activate(struct weir_program *p, struct weir_value x, enum weir_activation activation)
+{
+    struct weir_dims dims;
+    if (!activate_dims(p, x, activation, &dims)) return weir_program_none;
+    const struct weir_value y = weir_program_add_value(p, "activate's y", p->dtype, &dims);
+    add_activate(p, x, activation, y, !weir_activation_is_gated(activation));
     return p->status == WEIR_OK ? y : weir_program_none;
+}
+
+void weir_program_activate_into(struct weir_program *p, struct weir_value x, enum weir_activation activation,
+                                struct weir_value y)
+{
+    struct weir_dims dims;
+    if (activate_dims(p, x, activation, &dims) &&
+        weir_program_check_operand(p, WEIR_OP_ACTIVATE, NULL, "y", y, p->dtype, &dims)) {
+        add_activate(p, x, activation, y, false);
+    }
 }
 
 struct weir_value weir_program_concat(struct weir_program *p, struct weir_value a, struct weir_value b)
@@ -557,6 +648,28 @@ struct weir_value weir_program_guidance(struct weir_program *p, struct weir_valu
     const struct weir_value y = weir_program_add_value(p, "guidance's y", WEIR_F32, &y_dims);
     weir_program_add_op(p, WEIR_OP_GUIDANCE, NULL, &shape, OPERANDS(x, scale, y), WEIR_GUIDANCE_Y, APART);
     return p->status == WEIR_OK ? y : weir_program_none;
+}
+
+enum weir_dtype weir_program_dtype(const struct weir_program *p)
+{
+    return p->dtype;
+}
+
+/* The order that latents_pack and guidance change is that of channels, of which these have one. */
+struct weir_value weir_program_narrow(struct weir_program *p, struct weir_value value)
+{
+    const struct weir_dims d = weir_program_dims(p, value);
+    if (p->status != WEIR_OK || p->dtype == WEIR_F32) return value;
+    const struct weir_dims flat = { d.rows, 1, 1, tokens_of(&d) * d.channels, 1 };
+    return weir_program_view(p, weir_program_latents_pack(p, weir_program_view(p, value, &flat), 1, 1, &flat), &d);
+}
+
+struct weir_value weir_program_widen(struct weir_program *p, struct weir_value value)
+{
+    const struct weir_dims d = weir_program_dims(p, value);
+    if (p->status != WEIR_OK || p->dtype == WEIR_F32) return value;
+    const struct weir_dims flat = { d.rows, 1, 1, tokens_of(&d) * d.channels, 1 };
+    return weir_program_view(p, weir_program_guidance(p, weir_program_view(p, value, &flat), weir_program_none, 1), &d);
 }
 
 void weir_program_sampler_step(struct weir_program *p, struct weir_value x, struct weir_value m,

@@ -144,6 +144,47 @@ static void hash_number(struct weir_sha256 *sha, unsigned number, protobuf_c_boo
     hash_field(sha, number, text, (size_t)used);
 }
 
+/* A field that is a message counts by the hash of its own fields. */
+static void hash_nested(struct weir_sha256 *sha, unsigned number, struct weir_sha256 *nested)
+{
+    uint8_t digest[WEIR_SHA256_BYTES];
+    weir_sha256_final(nested, digest);
+    hash_field(sha, number, digest, sizeof digest);
+}
+
+/* Its name is for people: equal bytes are the same file. */
+static void hash_file(struct weir_sha256 *sha, unsigned number, const Weir__Pb__FileRef *file)
+{
+    if (file) hash_field(sha, number, file->digest.data, file->digest.len);
+}
+
+static void hash_loras(struct weir_sha256 *sha, unsigned number, Weir__Pb__Lora *const *loras, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct weir_sha256 one;
+        weir_sha256_init(&one);
+        hash_file(&one, 1, loras[i]->file);
+        hash_number(&one, 2, loras[i]->has_weight, "%a", loras[i]->weight);
+        hash_nested(sha, number, &one);
+    }
+}
+
+static void hash_prompt(struct weir_sha256 *sha, unsigned number, const Weir__Pb__Prompt *p)
+{
+    struct weir_sha256 one;
+    weir_sha256_init(&one);
+    hash_text(&one, 1, p->text);
+    hash_text(&one, 2, p->negative);
+    hash_number(&one, 3, p->has_width, "%u", p->width);
+    hash_number(&one, 4, p->has_height, "%u", p->height);
+    hash_number(&one, 5, p->has_steps, "%u", p->steps);
+    hash_number(&one, 6, p->has_guidance, "%a", p->guidance);
+    hash_number(&one, 7, p->has_seed, "%llu", (unsigned long long)p->seed);
+    hash_loras(&one, 8, p->loras, p->n_loras);
+    hash_number(&one, 9, p->has_line, "%u", p->line);
+    hash_nested(sha, number, &one);
+}
+
 void weir_spec_fingerprint(const Weir__Pb__JobSpec *s, uint8_t out[WEIR_SHA256_BYTES])
 {
     struct weir_sha256 sha;
@@ -168,7 +209,40 @@ void weir_spec_fingerprint(const Weir__Pb__JobSpec *s, uint8_t out[WEIR_SHA256_B
     hash_text(&sha, 18, s->codec);
     hash_text(&sha, 19, s->precision);
     hash_number(&sha, 20, s->has_image, "%d", s->image != 0);
+    for (size_t i = 0; i < s->n_prompts; i++) hash_prompt(&sha, 21, s->prompts[i]);
+    hash_loras(&sha, 22, s->loras, s->n_loras);
+    hash_file(&sha, 23, s->control);
+    hash_number(&sha, 24, s->has_control_scale, "%a", s->control_scale);
+    hash_file(&sha, 25, s->start_image);
+    hash_number(&sha, 26, s->has_strength, "%a", s->strength);
     weir_sha256_final(&sha, out);
+}
+
+void weir_spec_of_item(const Weir__Pb__JobSpec *spec, uint32_t item, Weir__Pb__JobSpec *out)
+{
+    uint32_t index = item;
+    *out = *spec;
+    out->n_prompts = 0;
+    out->prompts = NULL;
+    if (spec->n_prompts > 0) {
+        const uint32_t n = spec->n ? spec->n : 1;
+        assert(item / n < spec->n_prompts);
+        const Weir__Pb__Prompt *prompt = spec->prompts[item / n];
+        index = item % n;
+        out->prompt = prompt->text;
+        out->negative = prompt->negative;
+        out->width = prompt->width;
+        out->height = prompt->height;
+        out->steps = prompt->steps;
+        out->guidance = prompt->guidance;
+        out->seed = prompt->seed;
+        out->has_width = out->has_height = out->has_steps = out->has_guidance = out->has_seed = 1;
+        out->n_loras = prompt->n_loras;
+        out->loras = prompt->loras;
+    }
+    out->seed += index;
+    out->has_n = 1;
+    out->n = 1;
 }
 
 static void set_text(json_t *object, const char *name, const char *text)
@@ -179,6 +253,51 @@ static void set_text(json_t *object, const char *name, const char *text)
 static void set_number(json_t *object, const char *name, protobuf_c_boolean has, uint64_t value)
 {
     if (has) json_object_set_new(object, name, json_integer((json_int_t)value));
+}
+
+static void set_real(json_t *object, const char *name, protobuf_c_boolean has, double value)
+{
+    if (has) json_object_set_new(object, name, json_real(value));
+}
+
+static void set_file(json_t *object, const char *name, const Weir__Pb__FileRef *file)
+{
+    char digest[WEIR_SHA256_HEX_BYTES];
+    if (!file || file->digest.len != WEIR_SHA256_BYTES) return;
+    weir_hex_write(file->digest.data, WEIR_SHA256_BYTES, digest);
+    set_text(object, name, digest);
+}
+
+static void set_loras(json_t *object, Weir__Pb__Lora *const *loras, size_t count)
+{
+    json_t *list = count ? json_array() : NULL;
+    for (size_t i = 0; i < count; i++) {
+        json_t *one = json_object();
+        set_file(one, "file", loras[i]->file);
+        set_real(one, "weight", loras[i]->has_weight, loras[i]->weight);
+        json_array_append_new(list, one);
+    }
+    if (list) json_object_set_new(object, "loras", list);
+}
+
+static void set_prompts(json_t *object, Weir__Pb__Prompt *const *prompts, size_t count)
+{
+    json_t *list = count ? json_array() : NULL;
+    for (size_t i = 0; i < count; i++) {
+        const Weir__Pb__Prompt *p = prompts[i];
+        json_t *one = json_object();
+        set_text(one, "prompt", p->text);
+        set_text(one, "negative", p->negative);
+        set_number(one, "width", p->has_width, p->width);
+        set_number(one, "height", p->has_height, p->height);
+        set_number(one, "steps", p->has_steps, p->steps);
+        set_real(one, "guidance", p->has_guidance, p->guidance);
+        set_number(one, "seed", p->has_seed, p->seed);
+        set_loras(one, p->loras, p->n_loras);
+        set_number(one, "line", p->has_line, p->line);
+        json_array_append_new(list, one);
+    }
+    if (list) json_object_set_new(object, "prompts", list);
 }
 
 char *weir_spec_json(const Weir__Pb__JobSpec *s)
@@ -199,7 +318,7 @@ char *weir_spec_json(const Weir__Pb__JobSpec *s)
     set_number(object, "frames", s->has_frames, s->frames);
     set_number(object, "fps", s->has_fps, s->fps);
     set_number(object, "steps", s->has_steps, s->steps);
-    if (s->has_guidance) json_object_set_new(object, "guidance", json_real(s->guidance));
+    set_real(object, "guidance", s->has_guidance, s->guidance);
     set_number(object, "seed", s->has_seed, s->seed);
     set_number(object, "n", s->has_n, s->n);
     set_text(object, "sampler", s->sampler);
@@ -208,15 +327,22 @@ char *weir_spec_json(const Weir__Pb__JobSpec *s)
     set_text(object, "codec", s->codec);
     set_text(object, "precision", s->precision);
     if (s->has_image) json_object_set_new(object, "image", json_boolean(s->image));
+    set_prompts(object, s->prompts, s->n_prompts);
+    set_loras(object, s->loras, s->n_loras);
+    set_file(object, "control", s->control);
+    set_real(object, "control_scale", s->has_control_scale, s->control_scale);
+    set_file(object, "start_image", s->start_image);
+    set_real(object, "strength", s->has_strength, s->strength);
     char *text = json_dumps(object, JSON_SORT_KEYS | JSON_COMPACT);
     json_decref(object);
     return text;
 }
 
-static void write_key(char out[WEIR_KEY_BYTES], const char *tenant, const struct weir_job_id *job, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+static void write_key(char out[WEIR_KEY_BYTES], const char *tenant, const struct weir_job_id *job, const char *format,
+                      ...) __attribute__((format(printf, 4, 5)));
 
-static void write_key(char out[WEIR_KEY_BYTES], const char *tenant, const struct weir_job_id *job, const char *format, ...)
+static void write_key(char out[WEIR_KEY_BYTES], const char *tenant, const struct weir_job_id *job, const char *format,
+                      ...)
 {
     char id[WEIR_ID_HEX_BYTES];
     weir_job_id_text(job, id);
@@ -250,6 +376,22 @@ void weir_key_checkpoints(const char *tenant, const struct weir_task_id *task, c
 void weir_key_job(const char *tenant, const struct weir_job_id *job, char out[WEIR_KEY_BYTES])
 {
     write_key(out, tenant, job, "/");
+}
+
+void weir_key_file(const char *tenant, const uint8_t digest[WEIR_SHA256_BYTES], char out[WEIR_KEY_BYTES])
+{
+    char hex[WEIR_SHA256_HEX_BYTES];
+    weir_hex_write(digest, WEIR_SHA256_BYTES, hex);
+    const int used = snprintf(out, WEIR_KEY_BYTES, "t/%s/in/%s", tenant, hex);
+    assert(used < WEIR_KEY_BYTES);
+    (void)used;
+}
+
+void weir_key_embedding(const char *tenant, const char *text_key, char out[WEIR_KEY_BYTES])
+{
+    const int used = snprintf(out, WEIR_KEY_BYTES, "t/%s/emb/%s", tenant, text_key);
+    assert(used < WEIR_KEY_BYTES);
+    (void)used;
 }
 
 bool weir_tenant_valid(const char *tenant)

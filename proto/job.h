@@ -15,6 +15,11 @@
 #define WEIR_SPEC_VERSION 1
 #define WEIR_PLAN_FILM 1 /* versions of the plan; the job's row has its own */
 #define WEIR_PLAN_IMAGE 2
+#define WEIR_PLAN_PROMPTS 3
+#define WEIR_JOB_PROMPTS_MAX 512        /* of one job; also its items when it has a list of prompts */
+#define WEIR_JOB_LORAS_MAX 8            /* of one item */
+#define WEIR_JOB_SHAPES_MAX 32          /* different sizes, guided or not, of one job */
+#define WEIR_SPEC_BYTES_MAX (512 << 10) /* packed and resolved */
 
 /* X(name, number, what people see) */
 #define WEIR_STAGE_TABLE(X)                                                                                            \
@@ -92,18 +97,27 @@ bool weir_task_id_read(const Weir__Pb__TaskId *message, struct weir_task_id *out
  * their numbers. Equal requests have equal fingerprints whatever wrote their protobuf bytes. */
 void weir_spec_fingerprint(const Weir__Pb__JobSpec *spec, uint8_t out[WEIR_SHA256_BYTES]);
 
+/* The resolved spec of one item: of its prompt where there is a list of them, with its own seed and n = 1; what a LEASE
+ * carries and a receipt says. `out` shares the texts of `spec`. `item` is below n, or prompts * n. */
+void weir_spec_of_item(const Weir__Pb__JobSpec *spec, uint32_t item, Weir__Pb__JobSpec *out);
+
 /* The resolved spec as one JSON object with sorted keys, for receipts and for people; free() it. */
 char *weir_spec_json(const Weir__Pb__JobSpec *spec);
 
 /* Keys of the store. `out` holds WEIR_KEY_BYTES. tenant was checked: [a-z0-9-]{1,32}.
  *   t/<tenant>/j/<job>/<stage>-<index>/<sha256>
- *   t/<tenant>/j/<job>/<stage>-<index>/ckpt/<step, six digits> */
+ *   t/<tenant>/j/<job>/<stage>-<index>/ckpt/<step, six digits>
+ *   t/<tenant>/in/<sha256>       what a client gave
+ *   t/<tenant>/emb/<text key>    the embedding of one text, for all jobs of the tenant */
 #define WEIR_KEY_BYTES 256
 void weir_key_artefact(const char *tenant, const struct weir_task_id *task, const uint8_t digest[WEIR_SHA256_BYTES],
                        char out[WEIR_KEY_BYTES]);
 void weir_key_checkpoint(const char *tenant, const struct weir_task_id *task, uint32_t step, char out[WEIR_KEY_BYTES]);
 void weir_key_checkpoints(const char *tenant, const struct weir_task_id *task, char out[WEIR_KEY_BYTES]); /* prefix */
 void weir_key_job(const char *tenant, const struct weir_job_id *job, char out[WEIR_KEY_BYTES]);           /* prefix */
+void weir_key_file(const char *tenant, const uint8_t digest[WEIR_SHA256_BYTES], char out[WEIR_KEY_BYTES]);
+/* text_key: as weir_pipeline_text_key writes it */
+void weir_key_embedding(const char *tenant, const char *text_key, char out[WEIR_KEY_BYTES]);
 bool weir_tenant_valid(const char *tenant);
 
 #endif

@@ -24,10 +24,16 @@ enum { TEXT_MAX = 255 };
 #define TASK_AND_TOKEN { "task", MUST, 0, 0 }, { "token", MUST, TOKEN, TOKEN }
 
 static const struct message_limits table[] = {
+    { "FileRef",
+      { { "digest", MUST, DIGEST, DIGEST }, { "bytes", MUST, 1, UINT64_C(1) << 40 }, { "name", MAY, 0, 255 } } },
+    { "Lora", { { "file", MUST, 0, 0 } } },
+    { "Prompt",
+      { { "text", MAY, 0, 10240 }, { "negative", MAY, 0, 10240 }, { "loras", MAY, 0, WEIR_JOB_LORAS_MAX } } },
     { "JobSpec",
       { { "model", MAY, 1, 4096 }, { "model_digest", MAY, DIGEST, DIGEST }, { "prompt", MAY, 0, 10240 },
         { "negative", MAY, 0, 10240 }, { "pipeline", MAY, 1, 64 }, { "sampler", MAY, 0, 16 }, { "noise", MAY, 0, 8 },
-        { "format", MAY, 0, 8 }, { "codec", MAY, 0, 8 }, { "precision", MAY, 0, 8 } } },
+        { "format", MAY, 0, 8 }, { "codec", MAY, 0, 8 }, { "precision", MAY, 0, 8 },
+        { "prompts", MAY, 0, WEIR_JOB_PROMPTS_MAX }, { "loras", MAY, 0, WEIR_JOB_LORAS_MAX } } },
     { "TaskId", { { "job", MUST, ID, ID }, { "stage", MUST, 0, WEIR_STAGE_COUNT - 1 }, { "index", MUST, 0, 1u << 24 } } },
     { "Artefact",
       { { "name", MUST, 1, 64 }, { "digest", MUST, DIGEST, DIGEST }, { "bytes", MUST, 0, UINT64_C(1) << 40 },
@@ -66,9 +72,10 @@ static const struct message_limits table[] = {
     { "Quote", { { "number", MUST, 0, UINT64_MAX }, { "spec", MUST, 0, 0 } } },
     { "Submit",
       { { "number", MUST, 0, UINT64_MAX }, { "tenant", MAY, 1, 32 }, { "idempotency_key", MAY, 1, 128 },
-        { "spec", MUST, 0, 0 }, { "deadline_ms", MAY, 0, UINT64_C(1) << 40 } } },
+        { "spec", MUST, 0, 0 }, { "deadline_ms", MAY, 0, UINT64_C(1) << 40 }, { "batch", MAY, ID, ID } } },
     { "Show", { { "number", MUST, 0, UINT64_MAX }, { "job", MUST, ID, ID } } },
-    { "List", { { "number", MUST, 0, UINT64_MAX }, { "limit", MAY, 1, 1000 }, { "before", MAY, ID, ID } } },
+    { "List", { { "number", MUST, 0, UINT64_MAX }, { "limit", MAY, 1, 1000 }, { "before", MAY, ID, ID },
+                { "batch", MAY, ID, ID } } },
     { "CancelJob", { { "number", MUST, 0, UINT64_MAX }, { "job", MUST, ID, ID } } },
     { "Watch", { { "number", MUST, 0, UINT64_MAX }, { "job", MUST, ID, ID } } },
     { "Accepted", { { "number", MUST, 0, UINT64_MAX }, { "job", MUST, ID, ID } } },
@@ -76,9 +83,10 @@ static const struct message_limits table[] = {
                    { "words", MAY, 0, 1024 } } },
     { "JobView",
       { { "number", MUST, 0, UINT64_MAX }, { "job", MUST, ID, ID }, { "state", MUST, 0, WEIR_JOB_STATE_COUNT - 1 },
-        { "words", MAY, 0, 1024 }, { "manifest", MAY, 0, 4096 }, { "tasks", MAY, 0, 4096 } } },
+        { "words", MAY, 0, 1024 }, { "manifest", MAY, 0, 4096 }, { "tasks", MAY, 0, 4096 }, { "batch", MAY, ID, ID } } },
     { "TaskView", { { "stage", MUST, 0, WEIR_STAGE_COUNT - 1 }, { "state", MUST, 0, WEIR_TASK_STATE_COUNT - 1 } } },
-    { "JobLine", { { "job", MUST, ID, ID }, { "state", MUST, 0, WEIR_JOB_STATE_COUNT - 1 }, { "prompt", MAY, 0, 160 } } },
+    { "JobLine", { { "job", MUST, ID, ID }, { "state", MUST, 0, WEIR_JOB_STATE_COUNT - 1 }, { "prompt", MAY, 0, 160 },
+        { "batch", MAY, ID, ID } } },
     { "Jobs", { { "number", MUST, 0, UINT64_MAX }, { "jobs", MAY, 0, 1000 } } },
     { "Event",
       { { "number", MUST, 0, UINT64_MAX }, { "job", MUST, ID, ID }, { "job_state", MUST, 0, WEIR_JOB_STATE_COUNT - 1 },
@@ -109,24 +117,6 @@ static const struct limit *row_of(const struct limit *rows, const char *field)
     return NULL;
 }
 
-/* Strict UTF-8: no overlong forms, no surrogates, nothing over U+10FFFF. */
-static bool utf8_valid(const char *text)
-{
-    const uint8_t *s = (const uint8_t *)text;
-    while (*s) {
-        const int more = *s < 0x80 ? 0 : *s >= 0xc2 && *s < 0xe0 ? 1 : *s >= 0xe0 && *s < 0xf0 ? 2
-                       : *s >= 0xf0 && *s < 0xf5 ? 3 : -1;
-        if (more < 0) return false;
-        const uint8_t low = *s == 0xe0 ? 0xa0 : *s == 0xf0 ? 0x90 : 0x80, high = *s == 0xed ? 0x9f : *s == 0xf4 ? 0x8f : 0xbf;
-        if (more && (s[1] < low || s[1] > high)) return false;
-        for (int i = 2; i <= more; i++) {
-            if (s[i] < 0x80 || s[i] > 0xbf) return false;
-        }
-        s += 1 + more;
-    }
-    return true;
-}
-
 /* One field of one message, as the walk sees it. */
 struct place {
     const char *message;
@@ -154,7 +144,7 @@ static enum weir_status check_value(const struct place *place, const void *value
     case PROTOBUF_C_TYPE_STRING: {
         const char *text = *(char *const *)value;
         if (!within(place, strlen(text), TEXT_MAX)) return out_of_bounds(place, "bytes", strlen(text), error);
-        if (!utf8_valid(text)) {
+        if (!weir_utf8_valid(text, strlen(text))) {
             return weir_fail(error, WEIR_PROTOCOL, "%s.%s: not UTF-8", place->message, place->field->name);
         }
         return WEIR_OK;

@@ -32,6 +32,9 @@ static void print_facts(const char *name, const struct weir_model_dir *model, co
     printf("%-24s %s: text to %s, %ux%u, %s%u steps, guidance %g, sampler %s\n", name, weir_model_dir_class_name(model),
            facts->frames_max == 1 ? "image" : "video", facts->width, facts->height, what, facts->steps, facts->guidance,
            facts->sampler == WEIR_ITEM_SAMPLER_COUNT ? "to be named" : weir_item_sampler_name(facts->sampler));
+    if (facts->loras) printf("%-24s takes LoRA files (--lora FILE[:WEIGHT])\n", "");
+    if (facts->control) printf("%-24s looks at a picture (--control FILE[:SCALE])\n", "");
+    if (facts->start) printf("%-24s also begins at a picture (--image FILE, --strength %g)\n", "", facts->strength);
     printf("%-24s %s; digest %.16s; %s\n", "", sizes, digest, weir_model_dir_path(model));
 }
 

@@ -2,6 +2,7 @@
 
 #include "proto/base/clock.h"
 #include "worker/held.h"
+#include "worker/spec.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -165,6 +166,8 @@ static bool say_done(struct loop *loop, const struct weir_held *held)
     Weir__Pb__TaskFacts facts = WEIR__PB__TASK_FACTS__INIT;
     Weir__Pb__Artefact *artefacts = calloc(task->output_count + 1, sizeof *artefacts);
     Weir__Pb__Artefact **list = calloc(task->output_count + 1, sizeof *list);
+    const enum weir_stage last = weir_spec_is_image(held->lease->spec) ? WEIR_STAGE_DECODE : WEIR_STAGE_ASSEMBLE;
+    const bool is_last = task->id.stage == last; /* the manifest will name them */
     if (artefacts && list) {
         for (size_t i = 0; i < task->output_count; i++) {
             const struct weir_output *output = &task->outputs[i];
@@ -176,6 +179,8 @@ static bool say_done(struct loop *loop, const struct weir_held *held)
             artefacts[i].bytes = output->bytes;
             artefacts[i].media_type = text_of(output->media_type);
             artefacts[i].key = text_of(output->key);
+            artefacts[i].has_item = is_last;
+            artefacts[i].item = held->lease->item;
             if (!output->is_offered) continue;
             artefacts[i].endpoint = text_of(loop->o->tensor_endpoint);
             artefacts[i].has_ticket = 1;
@@ -279,7 +284,7 @@ static void on_welcome(struct loop *loop, const Weir__Pb__Welcome *body)
     }
 }
 
-/* The lease's model and stage, checked; fills the task. */
+/* The lease's model, stage and precision, checked; fills the task. */
 static enum weir_status accept(struct loop *loop, struct weir_held *held, struct weir_error *error)
 {
     const Weir__Pb__Lease *lease = held->lease;
@@ -295,6 +300,11 @@ static enum weir_status accept(struct loop *loop, struct weir_held *held, struct
     if (!(loop->o->stage_mask >> task->id.stage & 1)) {
         return weir_fail(error, WEIR_INTERNAL, "a lease of stage %s, which this worker does not run",
                          weir_stage_name(task->id.stage));
+    }
+    const char *precision = weir_precision_name(loop->o->device->precision);
+    if (!lease->spec->precision || strcmp(lease->spec->precision, precision) != 0) {
+        return weir_fail(error, WEIR_UNSUPPORTED, "a lease in precision %.8s, but this worker computes in %s",
+                         lease->spec->precision ? lease->spec->precision : "", precision);
     }
     task->model_index = (size_t)(model - loop->o->models->items);
     task->progressed = weir_crew_progressed;

@@ -32,7 +32,7 @@ enum {
 };
 
 struct values {
-    const char *broker, *model, *stages, *device, *store, *run_dir, *log_level;
+    const char *broker, *model, *stages, *device, *precision, *store, *run_dir, *log_level;
     int64_t threads, memory_mib, lost_seconds;
     bool supervised, insecure_dev, list_models, verify, help, version;
 };
@@ -48,6 +48,9 @@ static const struct weir_option rows[] = {
       .help = "what it runs, of text,denoise,decode,assemble (default: all)" },
     { "device", 0, WEIR_OPTION_TEXT, AT(device), .value = "auto|cpu|ref|cuda[:GPU]",
       .help = "what it computes on (default: auto)" },
+    { "precision", 0, WEIR_OPTION_CHOICE, AT(precision), .value = "f32|bf16",
+      .help =
+          "what the networks' products read; on cpu, bf16 takes a processor with AMX or AVX512-BF16 (default: f32)" },
     { "threads", 0, WEIR_OPTION_INT, AT(threads), 0, WEIR_DEVICE_THREADS_MAX, "N",
       "threads of the device's own pool (default: 0, one a core)" },
     { "memory-mib", 0, WEIR_OPTION_INT, AT(memory_mib), 1, 1 << 26, "N",
@@ -134,7 +137,9 @@ static enum weir_status read_options(struct program *p, int argc, char **argv, s
     uint64_t given;
     int first_word;
     struct values *v = &p->values;
-    *v = (struct values){ .stages = "all", .device = "auto", .log_level = "info", .lost_seconds = LOST_SECONDS };
+    *v = (struct values){
+        .stages = "all", .device = "auto", .precision = "f32", .log_level = "info", .lost_seconds = LOST_SECONDS
+    };
     WEIR_TRY(collect_models(p, argc, argv, error));
     WEIR_TRY(weir_options_parse(rows, WEIR_COUNT(rows), argc, argv, v, &given, &first_word, error));
     p->log = (struct weir_log){ "weir-worker", WEIR_LOG_INFO, STDERR_FILENO };
@@ -209,7 +214,10 @@ cleanup:
 
 static enum weir_status open_device(struct program *p, struct weir_error *error)
 {
-    const enum weir_status status = weir_device_open(p->values.device, (int)p->values.threads, &p->device, error);
+    enum weir_dtype precision = WEIR_F32;
+    (void)weir_precision_parse(p->values.precision, &precision); /* one of the two: the options' parser saw to it */
+    enum weir_status status = weir_device_open(p->values.device, (int)p->values.threads, &p->device, error);
+    if (status == WEIR_OK) status = weir_device_set_precision(p->device, precision, error);
     if (status != WEIR_OK) return status;
     const uint64_t most = (uint64_t)p->values.memory_mib << 20;
     if (most && most < p->device->memory_bytes) p->device->memory_bytes = most;

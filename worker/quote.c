@@ -1,10 +1,10 @@
 #include "worker/quote.h"
 
 #include "proto/base/clock.h"
-#include "worker/spec.h"
 #include "worker/stages.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* A guided step of the shipped model on two cores, and its decoding: what is believed before the first task. */
 enum { DENOISE_NS_GUESS = 50000, DECODE_NS_GUESS = 6000, TASK_MS = 20 };
@@ -34,38 +34,124 @@ static uint64_t predict_ms(const struct weir_quoter *quoter, size_t model, const
 {
     const struct weir_speed *speed = &quoter->speeds[model];
     const uint64_t denoise = atomic_load(&speed->denoise_ns), decode = atomic_load(&speed->decode_ns);
-    const uint64_t denoise_ns = times(denoise_units(facts, item, item->steps), denoise ? denoise : DENOISE_NS_GUESS);
-    const uint64_t decode_ns = times(decode_units(facts, item, item->frames), decode ? decode : DECODE_NS_GUESS);
+    const uint32_t steps = item->steps - weir_item_first_step(item);
+    const uint32_t frames = item->frames + item->has_control + item->has_start; /* encoding takes about as long */
+    const uint64_t denoise_ns = times(denoise_units(facts, item, steps), denoise ? denoise : DENOISE_NS_GUESS);
+    const uint64_t decode_ns = times(decode_units(facts, item, frames), decode ? decode : DECODE_NS_GUESS);
     const uint64_t one_ms = denoise_ns / 1000000 + decode_ns / 1000000 + 3 * TASK_MS;
-    const uint64_t all_ms = times(one_ms, n);
-    return all_ms > INT64_MAX ? INT64_MAX : all_ms;
+    return times(one_ms, n);
+}
+
+/* Items that take as much memory as each other, but for their adapters. */
+struct shape {
+    struct weir_item most; /* the one with the most bytes of adapters */
+    uint64_t lora_bytes;
+    const Weir__Pb__Prompt *prompt; /* whose item it is; NULL: no list */
+};
+
+/* The answer as it is worked out, prompt after prompt. */
+struct work {
+    struct weir_quoter *quoter;
+    struct weir_quote *quote;
+    const struct weir_model *model;
+    const char *negative; /* the last one that was looked at; often that of all prompts */
+    struct shape shapes[WEIR_JOB_SHAPES_MAX];
+    size_t shape_count;
+};
+
+static bool alike(const struct weir_item *a, const struct weir_item *b)
+{
+    return a->width == b->width && a->height == b->height && (a->guidance > 1) == (b->guidance > 1);
+}
+
+/* Keeps the item if none of its shape with as many adapters was seen before. */
+static enum weir_status note_shape(struct work *work, const struct weir_item *item, const Weir__Pb__Prompt *prompt,
+                                   struct weir_error *error)
+{
+    const struct shape mine = { *item, weir_item_lora_bytes(item), prompt };
+    for (size_t k = 0; k < work->shape_count; k++) {
+        struct shape *known = &work->shapes[k];
+        if (!alike(&known->most, item)) continue;
+        if (known->lora_bytes < mine.lora_bytes) *known = mine;
+        return WEIR_OK;
+    }
+    if (work->shape_count == WEIR_JOB_SHAPES_MAX) {
+        return weir_fail(error, WEIR_TOO_LARGE,
+                         "--size %ux%u, %s: one job has at most %d different sizes, guided or not", item->width,
+                         item->height, item->guidance > 1 ? "guided" : "not guided", WEIR_JOB_SHAPES_MAX);
+    }
+    work->shapes[work->shape_count++] = mine;
+    return WEIR_OK;
+}
+
+/* Plans the memory of each shape. */
+static enum weir_status plan(struct work *work, struct weir_error *error)
+{
+    for (size_t k = 0; k < work->shape_count; k++) {
+        const struct shape *shape = &work->shapes[k];
+        const struct weir_item *item = &shape->most;
+        uint64_t bytes = 0;
+        enum weir_status status = weir_stages_plan(work->model->quotes, work->quoter->device, item, &bytes, error);
+        if (status == WEIR_BAD_SHAPE) { /* over what an op can count, long before any machine's memory */
+            status = weir_fail(error, WEIR_TOO_LARGE, "--size %ux%u with %u frames: more pixels than any plan can hold",
+                               item->width, item->height, item->frames);
+        }
+        if (status != WEIR_OK) return shape->prompt ? weir_spec_blame(shape->prompt, status, error) : status;
+        if (bytes > work->quote->memory_bytes) work->quote->memory_bytes = bytes;
+    }
+    return WEIR_OK;
+}
+
+/* Everything about one prompt, whose first item's spec this is. */
+static enum weir_status answer_one(struct work *work, const Weir__Pb__JobSpec *spec, const Weir__Pb__Prompt *prompt,
+                                   struct weir_error *error)
+{
+    struct weir_quote *quote = work->quote;
+    struct weir_pipeline *pipeline = work->model->quotes;
+    const size_t model_index = (size_t)(work->model - work->quoter->models->items);
+    enum weir_status status = WEIR_OK;
+    struct weir_item item;
+    uint32_t real, whole;
+
+    WEIR_TRY(weir_spec_item(spec, &item, error));
+    WEIR_TRY(weir_pipeline_check_sampler(pipeline, &item, error));
+    WEIR_TRY(weir_pipeline_text_tokens(pipeline, spec->prompt, false, &real, &whole, error));
+    if (!work->negative || strcmp(work->negative, spec->negative) != 0) {
+        WEIR_TRY(weir_pipeline_text_tokens(pipeline, spec->negative, true, &real, &whole, error));
+        work->negative = spec->negative;
+    }
+    WEIR_TRY(note_shape(work, &item, prompt, error));
+    const uint64_t more_ms = predict_ms(work->quoter, model_index, weir_pipeline_facts(pipeline), &item, quote->spec.n);
+    quote->cost_ms = more_ms > INT64_MAX - quote->cost_ms ? INT64_MAX : quote->cost_ms + more_ms;
+cleanup:
+    return status;
 }
 
 static enum weir_status answer(struct weir_quoter *quoter, struct weir_quote *quote, struct weir_error *error)
 {
     const Weir__Pb__JobSpec *wish = quote->message.body.quote->spec;
     const struct weir_model *model = weir_models_find(quoter->models, wish->model);
+    struct work work = { .quoter = quoter, .quote = quote, .model = model };
     enum weir_status status = WEIR_OK;
-    struct weir_item item;
-    uint32_t real, whole;
+    Weir__Pb__JobSpec one;
 
     if (!model)
         return weir_fail(error, WEIR_UNAVAILABLE, "--model %s: this worker does not have it",
                          wish->model ? wish->model : "");
-    const struct weir_model_facts *facts = weir_pipeline_facts(model->quotes);
-    const struct weir_spec_model asked = { model->name, model->digest, weir_model_dir_class_name(model->dir), facts };
-    WEIR_TRY(weir_spec_resolve(wish, &asked, quoter->encoders, &quote->spec, error));
-    WEIR_TRY(weir_spec_item(&quote->spec, 0, &item, error));
-    WEIR_TRY(weir_pipeline_check_sampler(model->quotes, &item, error));
-    WEIR_TRY(weir_pipeline_text_tokens(model->quotes, quote->spec.prompt, false, &real, &whole, error));
-    WEIR_TRY(weir_pipeline_text_tokens(model->quotes, quote->spec.negative, true, &real, &whole, error));
-    status = weir_stages_plan(model->quotes, quoter->device, &item, &quote->memory_bytes, error);
-    if (status == WEIR_BAD_SHAPE) { /* over what an op can count, long before any machine's memory */
-        status = weir_fail(error, WEIR_TOO_LARGE, "--size %ux%u with %u frames: more pixels than any plan can hold",
-                           item.width, item.height, item.frames);
+    const struct weir_spec_model asked = { model->name, model->digest, weir_model_dir_class_name(model->dir),
+                                           weir_pipeline_facts(model->quotes),
+                                           weir_precision_name(quoter->device->precision) };
+    WEIR_TRY(weir_spec_resolve_all(wish, &asked, quoter->encoders, &quote->spec, &quote->list, error));
+    if (quote->spec.n_prompts == 0) {
+        weir_spec_of_item(&quote->spec, 0, &one);
+        WEIR_TRY(answer_one(&work, &one, NULL, error));
     }
-    if (status != WEIR_OK) goto cleanup;
-    quote->cost_ms = predict_ms(quoter, (size_t)(model - quoter->models->items), facts, &item, quote->spec.n);
+    for (uint32_t k = 0; k < quote->spec.n_prompts; k++) {
+        weir_spec_of_item(&quote->spec, k * quote->spec.n, &one);
+        status = answer_one(&work, &one, quote->spec.prompts[k], error);
+        if (status != WEIR_OK) return weir_spec_blame(quote->spec.prompts[k], status, error);
+    }
+    WEIR_TRY(plan(&work, error));
 cleanup:
     return status;
 }
@@ -101,6 +187,7 @@ void weir_quoter_learn(struct weir_quoter *quoter, const struct weir_task *task)
     struct weir_speed *speed = &quoter->speeds[task->model_index];
     const struct weir_model_facts *facts = weir_pipeline_facts(quoter->models->items[task->model_index].quotes);
     if (task->id.stage == WEIR_STAGE_DENOISE) {
+        if (task->item.has_start) return; /* a few steps, and encoding is not known apart from them */
         teach(&speed->denoise_ns, denoise_units(facts, &task->item, task->steps_run), task->milliseconds);
     } else if (task->id.stage == WEIR_STAGE_DECODE && task->lease->frame_count) {
         teach(&speed->decode_ns, decode_units(facts, &task->item, task->lease->frame_count), task->milliseconds);
@@ -111,6 +198,7 @@ void weir_quote_destroy(struct weir_quote **quote_p)
 {
     if (!*quote_p) return;
     weir_message_release(&(*quote_p)->message);
+    weir_spec_list_deinit(&(*quote_p)->list);
     free(*quote_p);
     *quote_p = NULL;
 }

@@ -11,6 +11,7 @@
 #include "proto/wire.h"
 #include "worker/mailbox.h"
 #include "worker/models.h"
+#include "worker/spec.h"
 #include "worker/stage.h"
 
 struct weir_speed { /* nanoseconds a unit of work, 0: not known yet */
@@ -24,6 +25,7 @@ struct weir_quote {
     enum weir_status status;
     struct weir_error error;
     Weir__Pb__JobSpec spec;
+    struct weir_spec_list list; /* owns the prompts of `spec` */
     uint64_t memory_bytes, cost_ms;
 };
 
@@ -36,8 +38,8 @@ struct weir_quoter {
 
 #define WEIR_QUOTE_WAIT_MS 10000 /* so long does a broker wait before it asks another */
 
-/* Fills status, error, spec, memory_bytes and cost_ms. Takes as long as planning a network takes; one that waited for
- * longer than its broker does is answered BUSY without that. */
+/* Fills status, error, spec, memory_bytes and cost_ms. Takes as long as planning a network takes for each different
+ * shape of the job's items; one that waited for longer than its broker does is answered BUSY without that. */
 void weir_quoter_answer(struct weir_quoter *quoter, struct weir_quote *quote);
 /* Asks for the encoders that are installed, so that the first quote need not. What fails then, fails again when it is
  * needed, and is said there. */

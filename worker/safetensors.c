@@ -312,6 +312,24 @@ cleanup:
     return status;
 }
 
+enum weir_status weir_safetensors_metadata(const void *bytes, size_t count, const char *label, const char *key,
+                                           char **out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const char *header = NULL;
+    size_t header_bytes = 0;
+    json_t *root = NULL;
+
+    *out = NULL;
+    WEIR_TRY(find_header(bytes, count, label, &header, &header_bytes, error));
+    WEIR_TRY(weir_json_parse(header, header_bytes, &header_limits, label, &root, error));
+    const char *text = json_string_value(json_object_get(json_object_get(root, "__metadata__"), key));
+    if (text && !(*out = strdup(text))) status = weir_fail(error, WEIR_NO_MEMORY, "%s: no memory to read it", label);
+cleanup:
+    json_decref(root);
+    return status;
+}
+
 void weir_safetensors_deinit(struct weir_safetensors *table)
 {
     free(table->tensors);

@@ -70,6 +70,9 @@ struct weir_safetensors {
 
 enum weir_status weir_safetensors_init(struct weir_safetensors *table, const void *bytes, size_t count,
                                        const char *label, struct weir_error *error);
+/* The text of `key` in the __metadata__ of a file that init took; free(*out). NULL: it has none. */
+enum weir_status weir_safetensors_metadata(const void *bytes, size_t count, const char *label, const char *key,
+                                           char **out, struct weir_error *error);
 void weir_safetensors_deinit(struct weir_safetensors *table);
 
 #endif

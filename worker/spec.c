@@ -1,10 +1,14 @@
 #include "worker/spec.h"
 
+#include "worker/rgb.h"
+
+#include <assert.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { ENCODER_SIDE_MAX = 8192, ITEMS_MAX = 4096 };
+#define FILE_BYTES_MAX (UINT64_C(4) << 30)
 
 static int sampler_of(const char *name)
 {
@@ -22,13 +26,55 @@ static int noise_of(const char *name)
     return -1;
 }
 
+/* A picture that a request names: NULL where there is none. */
+static enum weir_status check_file(const char *flag, const Weir__Pb__FileRef *file, struct weir_error *error)
+{
+    if (!file) return WEIR_OK;
+    if (file->digest.len != WEIR_SHA256_BYTES)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "%s: the file's digest has %zu bytes, wanted %d", flag,
+                         file->digest.len, WEIR_SHA256_BYTES);
+    if (file->bytes > WEIR_RGB_FILE_BYTES_MAX)
+        return weir_fail(error, WEIR_TOO_LARGE, "%s: a picture of %llu bytes; at most %zu are read", flag,
+                         (unsigned long long)file->bytes, WEIR_RGB_FILE_BYTES_MAX);
+    return WEIR_OK;
+}
+
+static enum weir_status check_files(const Weir__Pb__JobSpec *spec, struct weir_error *error)
+{
+    const enum weir_status status = check_file("--control", spec->control, error);
+    return status == WEIR_OK ? check_file("--image", spec->start_image, error) : status;
+}
+
 bool weir_spec_is_image(const Weir__Pb__JobSpec *spec)
 {
     return spec->has_image && spec->image;
 }
 
-enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, uint32_t index, struct weir_item *out,
-                                struct weir_error *error)
+/* The adapters of a spec; a weight that is not said is 1. */
+static enum weir_status read_loras(const Weir__Pb__JobSpec *spec, struct weir_item *out, struct weir_error *error)
+{
+    static_assert(WEIR_ITEM_LORAS_MAX == WEIR_JOB_LORAS_MAX, "an item holds what the wire can say");
+    if (spec->n_loras > WEIR_ITEM_LORAS_MAX) {
+        return weir_fail(error, WEIR_TOO_LARGE, "--lora: %zu adapters; the most is %d", spec->n_loras,
+                         WEIR_ITEM_LORAS_MAX);
+    }
+    for (size_t i = 0; i < spec->n_loras; i++) {
+        const Weir__Pb__Lora *lora = spec->loras[i];
+        const Weir__Pb__FileRef *file = lora->file;
+        if (!file || !file->has_digest || file->digest.len != WEIR_SHA256_BYTES || !file->has_bytes ||
+            file->bytes > FILE_BYTES_MAX) {
+            return weir_fail(error, WEIR_BAD_ARGUMENT,
+                             "--lora: adapter %zu names no file with a digest and a size of at most 4 GiB", i + 1);
+        }
+        struct weir_item_lora *to = &out->loras[out->lora_count++];
+        memcpy(to->digest, file->digest.data, sizeof to->digest);
+        to->bytes = file->bytes;
+        to->weight = lora->has_weight ? lora->weight : 1;
+    }
+    return WEIR_OK;
+}
+
+enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, struct weir_item *out, struct weir_error *error)
 {
     const int sampler = sampler_of(spec->sampler), noise = noise_of(spec->noise);
     if (!spec->has_spec_version || spec->spec_version != WEIR_SPEC_VERSION) {
@@ -37,19 +83,32 @@ enum weir_status weir_spec_item(const Weir__Pb__JobSpec *spec, uint32_t index, s
     }
     if (!spec->model || !spec->has_model_digest || !spec->prompt || !spec->has_width || !spec->has_height ||
         !spec->has_frames || !spec->has_fps || !spec->has_steps || !spec->has_guidance || !spec->has_seed ||
-        !spec->format || sampler < 0 || noise < 0) {
+        !spec->format || sampler < 0 || noise < 0 || (spec->control && !spec->has_control_scale) ||
+        (spec->start_image && !spec->has_strength)) {
         return weir_fail(error, WEIR_BAD_ARGUMENT, "a resolved spec lacks a field, or names no known sampler or noise");
     }
+    const enum weir_status status = check_files(spec, error);
+    if (status != WEIR_OK) return status;
     *out = (struct weir_item){ .width = spec->width,
                                .height = spec->height,
                                .frames = spec->frames,
                                .fps = spec->fps,
                                .steps = spec->steps,
                                .guidance = spec->guidance,
-                               .seed = spec->seed + index,
+                               .seed = spec->seed,
                                .sampler = (enum weir_item_sampler)sampler,
-                               .noise = (enum weir_item_noise)noise };
-    return WEIR_OK;
+                               .noise = (enum weir_item_noise)noise,
+                               .has_control = spec->control != NULL,
+                               .has_start = spec->start_image != NULL };
+    if (spec->control) {
+        memcpy(out->control, spec->control->digest.data, sizeof out->control);
+        out->control_scale = spec->control_scale;
+    }
+    if (spec->start_image) {
+        memcpy(out->start, spec->start_image->digest.data, sizeof out->start);
+        out->strength = spec->strength;
+    }
+    return read_loras(spec, out, error);
 }
 
 static int64_t wished(protobuf_c_boolean has, uint32_t value)
@@ -79,7 +138,7 @@ static enum weir_status check_film(const struct weir_film_format *format, const 
     }
     if (!format->is_joined && format->size_multiple == 1 && strcmp(format->name, "png") == 0 &&
         (uint64_t)n * item->frames > format->frames_max) {
-        return weir_fail(error, WEIR_TOO_LARGE, "--n %u of %u frames as png: one job makes at most %u pictures", n,
+        return weir_fail(error, WEIR_TOO_LARGE, "%u times %u frames as png: one job makes at most %u pictures", n,
                          item->frames, format->frames_max);
     }
     return WEIR_OK;
@@ -142,8 +201,9 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
         return weir_fail(error, WEIR_UNSUPPORTED, "spec version %u: this build takes %d", wish->spec_version,
                          WEIR_SPEC_VERSION);
     }
-    if (wish->precision && wish->precision[0] && strcmp(wish->precision, "f32") != 0) {
-        return weir_fail(error, WEIR_UNSUPPORTED, "--precision %s: f32 is offered", wish->precision);
+    if (wish->precision && wish->precision[0] && strcmp(wish->precision, model->precision) != 0) {
+        return weir_fail(error, WEIR_UNSUPPORTED, "--precision %s: this worker computes in %s", wish->precision,
+                         model->precision);
     }
     if (wish->has_model_digest && memcmp(wish->model_digest.data, model->digest, WEIR_SHA256_BYTES) != 0) {
         return weir_fail(error, WEIR_CONFLICT, "model %s: its files have another digest than the one asked for",
@@ -157,6 +217,11 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
     if (wish->has_guidance) blanks.guidance = wish->guidance;
     if (wish->sampler && wish->sampler[0]) blanks.sampler = wish->sampler;
     if (wish->noise && wish->noise[0]) blanks.noise = wish->noise;
+    WEIR_TRY(check_files(wish, error));
+    if (wish->control) blanks.control = wish->control->digest.data;
+    if (wish->has_control_scale) blanks.control_scale = wish->control_scale;
+    if (wish->start_image) blanks.start = wish->start_image->digest.data;
+    if (wish->has_strength) blanks.strength = wish->strength;
     blanks.seed = wish->seed;
     if (!wish->has_seed) { /* 32 bits: short enough to be written down */
         uint32_t random;
@@ -164,6 +229,8 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
         blanks.seed = random;
     }
     WEIR_TRY(weir_item_resolve(model->facts, &blanks, &item, error));
+    WEIR_TRY(read_loras(wish, &item, error));
+    WEIR_TRY(weir_item_check(model->facts, &item, error));
     if (model->facts->guidance_inside && wish->negative && wish->negative[0]) {
         WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "--negative: model %s takes none", model->name));
     }
@@ -200,20 +267,29 @@ enum weir_status weir_spec_resolve(const Weir__Pb__JobSpec *wish, const struct w
     out->noise = (char *)(uintptr_t)weir_item_noise_name(item.noise);
     out->format = (char *)(uintptr_t)format;
     out->codec = (char *)(uintptr_t)codec;
-    out->precision = (char *)(uintptr_t) "f32";
+    out->precision = (char *)(uintptr_t)model->precision;
     out->has_image = out->image = is_image;
+    out->control = wish->control;
+    out->has_control_scale = item.has_control;
+    out->control_scale = item.control_scale;
+    out->start_image = wish->start_image;
+    out->has_strength = item.has_start;
+    out->strength = item.strength;
+    out->n_loras = wish->n_loras;
+    out->loras = wish->loras;
+    for (size_t i = 0; i < out->n_loras; i++) {
+        out->loras[i]->has_weight = 1;
+        out->loras[i]->weight = item.loras[i].weight;
+    }
 cleanup:
     return status;
 }
 
-char *weir_spec_receipt(const Weir__Pb__JobSpec *spec, uint32_t index, const char *numerics_class, const char *encoder)
+char *weir_spec_receipt(const Weir__Pb__JobSpec *spec, const char *numerics_class, const char *encoder)
 {
-    Weir__Pb__JobSpec one = *spec;
     char digest[WEIR_SHA256_HEX_BYTES];
-    one.seed = spec->seed + index;
-    one.n = 1;
     weir_hex_write(spec->model_digest.data, WEIR_SHA256_BYTES, digest);
-    char *resolved = weir_spec_json(&one), *text = NULL;
+    char *resolved = weir_spec_json(spec), *text = NULL;
     json_t *object = resolved ? json_loads(resolved, 0, NULL) : NULL;
     json_t *receipt = json_pack("{s:i, s:o, s:s, s:s, s:s}", "weir", 1, "spec", object, "model_digest", digest,
                                 "numerics_class", numerics_class, "encoder", encoder);

@@ -16,7 +16,7 @@ enum weir_status weir_task_create(const Weir__Pb__Lease *lease, struct weir_task
     if (!weir_task_id_read(lease->task, &task->id) || !weir_tenant_valid(lease->tenant)) {
         status = weir_fail(error, WEIR_PROTOCOL, "a lease of no known stage or tenant");
     } else {
-        status = weir_spec_item(lease->spec, lease->has_item ? lease->item : 0, &task->item, error);
+        status = weir_spec_item(lease->spec, &task->item, error);
     }
     if (status == WEIR_OK)
         *out = task;

@@ -151,7 +151,8 @@ static void describe_children(struct weir_cluster *c)
         snprintf(worker->name, sizeof worker->name, "weir-worker");
         fill_arguments(worker, (const char *const[]){ worker->name, "--broker", c->workers_endpoint, "--model",
                                                       c->options.model, "--stages", c->stages[i - 1], "--device",
-                                                      c->options.device, "--threads", c->threads, "--store", c->store,
+                                                      c->options.device, "--precision",
+                                                      c->options.precision ? c->options.precision : "f32", "--threads", c->threads, "--store", c->store,
                                                       "--run-dir", c->run, "--supervised", "--memory-mib",
                                                       c->memory_mib, NULL });
     }

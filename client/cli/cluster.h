@@ -20,6 +20,7 @@ struct weir_cluster_options {
     const char *dir;       /* made when missing */
     const char *model;     /* of every worker; NULL: the default demo model */
     const char *device;    /* "auto", "cpu", ... */
+    const char *precision; /* "f32", "bf16"; NULL: f32 */
     const char *workers;   /* "2" or "text=1,denoise=2,decode=1"; NULL: one that does all */
     int64_t threads;       /* of each worker; 0: the cores shared out */
     bool forward_log;      /* children's stderr goes to ours, line by line; else only their last line is kept */

@@ -1,134 +1,28 @@
 #include "client/cli/receipt.h"
 
+#include "client/cli/encoder.h"
+#include "proto/base/bytes.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
-#include <libgen.h>
-#include <limits.h>
 #include <math.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-enum { RECEIPT_BYTES_MAX = 1 << 16, WORDS_MAX = 512, OUT = 0, ERR = 1, PIPES = 2 };
-
-/* Sanitizers reserve terabytes of address space: there --memory-mib cannot be given. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define LIMITS "--cpu-seconds", "60"
-#else
-#define LIMITS "--cpu-seconds", "60", "--memory-mib", "4096"
-#endif
-
-/* ---- reading ----------------------------------------------------------------------------------------------------- */
-
-/* What a pipe said, up to its limit; more than that is read away and makes `over` true. */
-struct heard {
-    char *text;
-    size_t count, limit;
-    int fd;
-    bool over;
-};
-
-static void hear_some(struct heard *heard)
-{
-    char bytes[4096];
-    const ssize_t got = read(heard->fd, bytes, sizeof bytes);
-    if (got < 0 && errno == EINTR) return;
-    if (got <= 0) {
-        close(heard->fd);
-        heard->fd = -1;
-        return;
-    }
-    const size_t room = heard->limit - heard->count, take = (size_t)got < room ? (size_t)got : room;
-    heard->over |= take < (size_t)got;
-    memcpy(heard->text + heard->count, bytes, take);
-    heard->count += take;
-    heard->text[heard->count] = '\0';
-}
-
-static void hear(struct heard heard[PIPES])
-{
-    while (heard[OUT].fd >= 0 || heard[ERR].fd >= 0) {
-        struct pollfd polled[PIPES] = { { heard[OUT].fd, POLLIN, 0 }, { heard[ERR].fd, POLLIN, 0 } };
-        if (poll(polled, PIPES, -1) < 0 && errno != EINTR) break;
-        for (int i = 0; i < PIPES; i++) {
-            if (heard[i].fd >= 0 && polled[i].revents) hear_some(&heard[i]);
-        }
-    }
-}
-
-static enum weir_status start(const char *path, int ours[PIPES], pid_t *pid, struct weir_error *error)
-{
-    char self[PATH_MAX], program[PATH_MAX + 16];
-    int theirs[PIPES] = { -1, -1 }, ends[2];
-    const ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (length < 0) return weir_fail(error, WEIR_IO, "/proc/self/exe: %s", strerror(errno));
-    self[length] = '\0';
-    snprintf(program, sizeof program, "%s/weir-encode", dirname(self));
-    for (int i = 0; i < PIPES; i++) {
-        if (pipe2(ends, O_CLOEXEC) != 0) {
-            const int code = errno;
-            if (i > 0) close(ours[OUT]), close(theirs[OUT]);
-            return weir_fail(error, WEIR_IO, "starting weir-encode: %s", strerror(code));
-        }
-        ours[i] = ends[0];
-        theirs[i] = ends[1];
-    }
-    const char *const words[] = { program, "probe", "--receipt", LIMITS, "--", path, NULL };
-    *pid = fork();
-    if (*pid == 0) {
-        dup2(theirs[OUT], 1);
-        dup2(theirs[ERR], 2);
-        execv(program, (char *const *)(uintptr_t)words);
-        dprintf(2, "%s: %s\n", program, strerror(errno));
-        _exit(70);
-    }
-    const int code = errno;
-    for (int i = 0; i < PIPES; i++) {
-        close(theirs[i]);
-        if (*pid < 0) close(ours[i]);
-    }
-    return *pid < 0 ? weir_fail(error, WEIR_IO, "starting weir-encode: %s", strerror(code)) : WEIR_OK;
-}
-
-/* Its one line is our words, without its name in front. */
-static enum weir_status explain(const char *path, int state, const char *words, struct weir_error *error)
-{
-    static const char own_name[] = "weir-encode: ";
-    if (!WIFEXITED(state) || !words[0]) {
-        return weir_fail(error, WEIR_INTERNAL, "%s: weir-encode did not survive reading it", path);
-    }
-    if (strncmp(words, own_name, sizeof own_name - 1) == 0) words += sizeof own_name - 1;
-    const int code = WEXITSTATUS(state), line_bytes = (int)strcspn(words, "\n");
-    const enum weir_status status = code == 64   ? WEIR_BAD_ARGUMENT
-                                    : code == 71 ? WEIR_NO_MEMORY
-                                    : code == 74 ? WEIR_BAD_FILE
-                                    : code == 75 ? WEIR_IO
-                                                 : WEIR_INTERNAL;
-    return weir_fail(error, status, "%.*s", line_bytes, words);
-}
+enum { RECEIPT_BYTES_MAX = 1 << 16 };
 
 enum weir_status weir_cli_receipt_read(const char *path, char **text, struct weir_error *error)
 {
-    int ours[PIPES], state = 0;
-    pid_t pid;
-    char words[WORDS_MAX + 1] = "";
     *text = calloc(1, RECEIPT_BYTES_MAX + 1);
     if (!*text) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a receipt");
-    enum weir_status status = start(path, ours, &pid, error);
-    if (status == WEIR_OK) {
-        struct heard heard[PIPES] = { { *text, 0, RECEIPT_BYTES_MAX, ours[OUT], false },
-                                      { words, 0, WORDS_MAX, ours[ERR], false } };
-        hear(heard);
-        while (waitpid(pid, &state, 0) < 0 && errno == EINTR) continue;
-        if (!WIFEXITED(state) || WEXITSTATUS(state) != 0)
-            status = explain(path, state, words, error);
-        else if (heard[OUT].over) {
-            status = weir_fail(error, WEIR_BAD_FILE, "%s: a receipt of over %d bytes", path, RECEIPT_BYTES_MAX);
-        }
+    const char *const words[] = { "probe", "--receipt", WEIR_CLI_ENCODER_LIMITS, "--", path, NULL };
+    bool over = false;
+    enum weir_status status = weir_cli_encoder_run(words, NULL, *text, RECEIPT_BYTES_MAX, &over, path, error);
+    if (status == WEIR_OK && over) {
+        status = weir_fail(error, WEIR_BAD_FILE, "%s: a receipt of over %d bytes", path, RECEIPT_BYTES_MAX);
     }
     if (status != WEIR_OK) {
         free(*text);
@@ -181,6 +75,48 @@ static bool is_name(const char *model)
            !strstr(model, "//");
 }
 
+static const char *digest_of(struct fields *from, const char *name)
+{
+    uint8_t digest[WEIR_SHA256_BYTES];
+    const char *text = text_of(from, name, 64, 64);
+    if (text[0] && !weir_hex_read(text, digest, sizeof digest) && !from->missing) from->missing = name;
+    return text;
+}
+
+static void add_file(struct weir_cli_receipt *out, const char *what, const char *flag, const char *digest)
+{
+    out->files[out->file_count++] = (struct weir_cli_receipt_file){ .what = what, .flag = flag, .digest = digest };
+}
+
+/* The LoRAs come first, so that files[i] is of loras[i]. */
+static void read_files(struct fields *spec, struct weir_cli_receipt *out)
+{
+    struct weir_request *r = &out->request;
+    const json_t *loras = json_object_get(spec->object, "loras");
+    const size_t count = json_array_size(loras);
+    if ((loras && !json_is_array(loras)) || count > WEIR_COUNT(out->loras)) {
+        if (!spec->missing) spec->missing = "loras";
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct fields lora = { .object = json_array_get(loras, i) };
+        const json_t *weight = json_object_get(lora.object, "weight");
+        add_file(out, "LoRA", "--lora", digest_of(&lora, "file"));
+        if ((lora.missing || !json_is_number(weight)) && !spec->missing) spec->missing = "loras";
+        out->loras[i].weight = json_number_value(weight);
+    }
+    r->loras = out->loras;
+    r->lora_count = count;
+    if (json_object_get(spec->object, "control")) {
+        add_file(out, "control image", "--control", digest_of(spec, "control"));
+        if (json_object_get(spec->object, "control_scale")) r->control_scale = real_of(spec, "control_scale");
+    }
+    if (json_object_get(spec->object, "start_image")) {
+        add_file(out, "start image", "--image", digest_of(spec, "start_image"));
+        if (json_object_get(spec->object, "strength")) r->strength = real_of(spec, "strength");
+    }
+}
+
 static void read_spec(struct fields *spec, struct weir_cli_receipt *out)
 {
     struct weir_request *r = &out->request;
@@ -203,6 +139,8 @@ static void read_spec(struct fields *spec, struct weir_cli_receipt *out)
     r->noise = text_of(spec, "noise", 1, 8);
     r->format = text_of(spec, "format", 1, 8);
     r->codec = text_of(spec, "codec", 0, 8);
+    if (json_object_get(spec->object, "precision")) r->precision = text_of(spec, "precision", 1, 8);
+    read_files(spec, out);
     r->folder = strcmp(r->format, "png") == 0 && !json_is_true(json_object_get(spec->object, "image"));
 }
 
@@ -234,6 +172,59 @@ enum weir_status weir_cli_receipt_parse(const char *text, const char *path, stru
     }
     if (status != WEIR_OK) weir_cli_receipt_destroy(out);
     return status;
+}
+
+static enum weir_status digest_of_file(const char *flag, const char *path, char out[WEIR_SHA256_HEX_BYTES],
+                                       struct weir_error *error)
+{
+    uint8_t bytes[1 << 16], digest[WEIR_SHA256_BYTES];
+    struct weir_sha256 sha;
+    ssize_t got = -1;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return weir_fail(error, errno == ENOENT ? WEIR_NOT_FOUND : WEIR_IO, "%s %s: %s", flag, path, strerror(errno));
+    }
+    weir_sha256_init(&sha);
+    while ((got = read(fd, bytes, sizeof bytes)) > 0) weir_sha256_update(&sha, bytes, (size_t)got);
+    const int code = errno;
+    weir_sha256_final(&sha, digest);
+    close(fd);
+    weir_hex_write(digest, sizeof digest, out);
+    return got < 0 ? weir_fail(error, WEIR_IO, "%s %s: %s", flag, path, strerror(code)) : WEIR_OK;
+}
+
+enum weir_status weir_cli_receipt_give(struct weir_cli_receipt *receipt, const char *flag, const char *path,
+                                       struct weir_error *error)
+{
+    char digest[WEIR_SHA256_HEX_BYTES];
+    bool found = false;
+    const enum weir_status status = digest_of_file(flag, path, digest, error);
+    if (status != WEIR_OK) return status;
+    for (size_t i = 0; i < receipt->file_count; i++) {
+        struct weir_cli_receipt_file *file = &receipt->files[i];
+        if (strcmp(file->flag, flag) != 0 || strcasecmp(file->digest, digest) != 0) continue;
+        file->path = path;
+        found = true;
+    }
+    if (found) return WEIR_OK;
+    return weir_fail(error, WEIR_BAD_ARGUMENT, "%s %s: the receipt names none of its digest %s", flag, path, digest);
+}
+
+enum weir_status weir_cli_receipt_complete(struct weir_cli_receipt *receipt, struct weir_error *error)
+{
+    for (size_t i = 0; i < receipt->file_count; i++) {
+        const struct weir_cli_receipt_file *file = &receipt->files[i];
+        if (!file->path) {
+            return weir_fail(error, WEIR_BAD_ARGUMENT, "it was made with the %s of digest %s: %s FILE gives it again",
+                             file->what, file->digest, file->flag);
+        }
+        if (i < receipt->request.lora_count)
+            receipt->loras[i].path = file->path;
+        else
+            *(file->flag[2] == 'c' ? &receipt->request.control : &receipt->request.start_image) = file->path;
+    }
+    receipt->request.loras = receipt->loras;
+    return WEIR_OK;
 }
 
 void weir_cli_receipt_destroy(struct weir_cli_receipt *receipt)

@@ -1,5 +1,7 @@
 #include "client/cli/request.h"
 
+#include "client/cli/prompts.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <libgen.h>
@@ -36,9 +38,60 @@ void weir_cli_request_rows(struct weir_option rows[WEIR_CLI_REQUEST_ROWS], size_
           "else mp4, or png where the model makes images)" },
         { "codec", 0, WEIR_OPTION_CHOICE, AT(codec), 0, 0, "h264|av1|vp9",
           "video codec (default: h264 where the encoder has it; vp9 for webm)" },
+        { "precision", 0, WEIR_OPTION_CHOICE, AT(precision), 0, 0, "f32|bf16",
+          "what the networks' products read; bf16 is faster where the processor has AMX or AVX512-BF16 (default: f32; "
+          "of a cluster: what its workers compute in)" },
+        { "prompts", 0, WEIR_OPTION_TEXT, AT(prompts), 1, 4000, "FILE",
+          "many prompts: .txt, one a line; .jsonl, an object a line; .csv with a header row; keys and columns: prompt, "
+          "negative, seed, width, height, size, steps, guidance, loras" },
+        { "lora", 0, WEIR_OPTION_TEXTS, AT(loras), 1, WEIR_CLI_PATH_BYTES - 1, "FILE[:W]",
+          "a low-rank adapter, a .safetensors of at most 4 GiB, with weight W (default: 1); up to 8 times" },
+        { "control", 0, WEIR_OPTION_TEXT, AT(control), 1, WEIR_CLI_PATH_BYTES - 1, "FILE[:SCALE]",
+          "a picture of at most 64 MiB that the model's ControlNet looks at, 0 to 10 strongly (default: the model's)" },
+        { "image", 0, WEIR_OPTION_TEXT, AT(image), 1, WEIR_CLI_PATH_BYTES - 1, "FILE",
+          "a picture of at most 64 MiB to begin from" },
+        { "strength", 0, WEIR_OPTION_REAL, AT(strength), 0.001, 1, "S",
+          "how far --image may be left, 0.001 to 1 (default: the model's)" },
     };
 #undef AT
     memcpy(rows, own, sizeof own);
+}
+
+static enum weir_status take_apart(const char *name, const char *text, double min, double max, char *path,
+                                   double *number, struct weir_error *error)
+{
+    const size_t bytes = weir_cli_split_number(text, number);
+    if (bytes < strlen(text) && !(*number >= min && *number <= max)) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--%s %s: a number from %g to %g is wanted behind the colon", name,
+                         text, min, max);
+    }
+    if (bytes < 1 || bytes >= WEIR_CLI_PATH_BYTES) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--%s: a file's name of 1 to %d bytes is wanted", name,
+                         WEIR_CLI_PATH_BYTES - 1);
+    }
+    snprintf(path, WEIR_CLI_PATH_BYTES, "%.*s", (int)bytes, text);
+    return WEIR_OK;
+}
+
+enum weir_status weir_cli_request_files(struct weir_cli_request *request, struct weir_error *error)
+{
+    struct weir_cli_files *files = &request->files;
+    enum weir_status status = WEIR_OK;
+    for (size_t i = 0; i < request->loras.count && status == WEIR_OK; i++) {
+        files->loras[i] = (struct weir_lora){ .path = files->paths[i], .weight = 1 };
+        status =
+            take_apart("lora", request->loras.texts[i], -100, 100, files->paths[i], &files->loras[i].weight, error);
+    }
+    files->lora_count = request->loras.count;
+    files->control_scale = -1;
+    if (status == WEIR_OK && request->control) {
+        status = take_apart("control", request->control, 0, 10, files->control, &files->control_scale, error);
+    }
+    if (status == WEIR_OK && request->strength >= 0 && !request->image) {
+        status =
+            weir_fail(error, WEIR_BAD_ARGUMENT, "--strength %g: there is no --image to begin from", request->strength);
+    }
+    return status;
 }
 
 static bool ends_with(const char *text, const char *ending)
@@ -60,15 +113,8 @@ static const char *format_of_path(const char *path)
 
 static enum weir_status read_size(const char *text, uint32_t *width, uint32_t *height, struct weir_error *error)
 {
-    char *end = NULL;
-    const unsigned long w = isdigit((unsigned char)text[0]) ? strtoul(text, &end, 10) : 0;
-    const unsigned long h = end && *end == 'x' && isdigit((unsigned char)end[1]) ? strtoul(end + 1, &end, 10) : 0;
-    if (!end || *end || w < 1 || h < 1 || w > 65536 || h > 65536) {
-        return weir_fail(error, WEIR_BAD_ARGUMENT, "--size %s: WIDTHxHEIGHT is wanted, each from 1 to 65536", text);
-    }
-    *width = (uint32_t)w;
-    *height = (uint32_t)h;
-    return WEIR_OK;
+    if (weir_cli_size_read(text, width, height)) return WEIR_OK;
+    return weir_fail(error, WEIR_BAD_ARGUMENT, "--size %s: WIDTHxHEIGHT is wanted, each from 1 to 65536", text);
 }
 
 enum weir_status weir_cli_request_read(const struct weir_cli_request *from, const char *prompt,
@@ -86,8 +132,15 @@ enum weir_status weir_cli_request_read(const struct weir_cli_request *from, cons
                                   .sampler = from->sampler,
                                   .noise = from->noise,
                                   .format = from->format,
-                                  .codec = from->codec };
-    if (strlen(prompt) > 10240) {
+                                  .codec = from->codec,
+                                  .precision = from->precision,
+                                  .loras = from->files.loras,
+                                  .lora_count = from->files.lora_count,
+                                  .control = from->control ? from->files.control : NULL,
+                                  .control_scale = from->control ? from->files.control_scale : -1,
+                                  .start_image = from->image,
+                                  .strength = from->strength };
+    if (prompt && strlen(prompt) > 10240) {
         return weir_fail(error, WEIR_BAD_ARGUMENT, "a prompt of %zu bytes, at most 10240 are allowed", strlen(prompt));
     }
     const char *of_path = from->output ? format_of_path(from->output) : NULL;

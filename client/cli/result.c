@@ -19,6 +19,19 @@ static json_t *task_json(const struct weir_task_report *task)
                      "seconds", (double)task->milliseconds / 1000, "numerics_class", task->numerics_class);
 }
 
+static json_t *prompts_json(const struct weir_report *report)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < report->prompt_count; i++) {
+        const struct weir_prompt_report *p = &report->prompts[i];
+        json_array_append_new(list, json_pack("{s:i,s:s,s:s,s:i,s:i,s:i,s:f,s:I}", "line", (int)p->line, "prompt", p->text,
+                                              "negative", p->negative, "width", (int)p->width, "height", (int)p->height,
+                                              "steps", (int)p->steps, "guidance", p->guidance, "seed",
+                                              (json_int_t)p->seed));
+    }
+    return list;
+}
+
 static json_t *job_json(const struct weir_report *report)
 {
     json_t *tasks = json_array();
@@ -30,6 +43,12 @@ static json_t *job_json(const struct weir_report *report)
                                report->guidance, "sampler", report->sampler, "format", report->format, "seconds",
                                seconds_of(report), "tasks", tasks);
     if (object && report->words[0]) json_object_set_new(object, "error", json_string(report->words));
+    if (object && report->batch[0]) {
+        json_object_set_new(object, "batch", json_string(report->batch));
+        json_object_set_new(object, "part", json_integer(report->part));
+        json_object_set_new(object, "parts", json_integer(report->parts));
+    }
+    if (object && report->prompts[0].line) json_object_set_new(object, "prompts", prompts_json(report));
     return object;
 }
 
@@ -37,7 +56,8 @@ static void add_item(json_t *object, const struct weir_report *report, uint32_t 
 {
     json_object_set_new(object, "path", json_string(path));
     json_object_set_new(object, "item", json_integer(item));
-    json_object_set_new(object, "seed", json_integer((json_int_t)(report->seed + item)));
+    const uint32_t n = report->items / (uint32_t)report->prompt_count;
+    json_object_set_new(object, "seed", json_integer((json_int_t)(report->prompts[item / n].seed + item % n)));
     json_t *files = json_array();
     for (size_t i = 0; i < report->object_count; i++) {
         const struct weir_object_report *o = &report->objects[i];
@@ -72,6 +92,11 @@ void weir_cli_result_text(const struct weir_report *report)
     strftime(created, sizeof created, "%Y-%m-%d %H:%M:%S", localtime_r(&seconds, &local));
     printf("job       %s\nstate     %s%s%s\ncreated   %s\nmodel     %s\nprompt    %s\n", report->job, report->state,
            report->words[0] ? ": " : "", report->words, created, report->model, report->prompt);
+    if (report->prompt_count > 1) {
+        printf("prompts   %zu, lines %u to %u\n", report->prompt_count, report->prompts[0].line,
+               report->prompts[report->prompt_count - 1].line);
+    }
+    if (report->batch[0]) printf("batch     %s, part %u of %u\n", report->batch, report->part + 1, report->parts);
     char frames[48] = "";
     if (!report->image) snprintf(frames, sizeof frames, " %u frames at %u/s,", report->frames, report->fps);
     printf("%s%ux%u,%s %u steps, guidance %g, seed %llu, n %u, %s %s\n", report->image ? "image     " : "film      ",

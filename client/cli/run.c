@@ -1,5 +1,8 @@
 /* weir run: the embedded default. A private broker and workers in a temporary directory, the very same path as a
  * cluster, and nothing left running. */
+#include "client/cli/await.h"
+#include "client/cli/batch.h"
+#include "client/cli/collect.h"
 #include "client/cli/commands.h"
 #include "client/cli/private.h"
 #include "client/cli/progress.h"
@@ -114,18 +117,113 @@ cleanup:
     return weir_cli_private_explain(own, status, error);
 }
 
-static enum weir_status run(const struct run_options *options, char **prompts, size_t prompt_count,
+/* ---- a file of prompts ------------------------------------------------------------------------------------------- */
+
+static bool workers_may_come(void *context, uint64_t waited_ms)
+{
+    return waited_ms <= WEIR_CLI_WORKERS_WAIT_MS && weir_cli_private_goes_on(context);
+}
+
+static bool goes_on(void *context)
+{
+    return weir_cli_private_goes_on(context);
+}
+
+/* Also after Ctrl-C, of the jobs that have ended. */
+static enum weir_status take_all(const struct weir_cli_private *own, const struct run_options *options,
+                                 const struct weir_cli_jobs *jobs, int *exit_code, struct weir_error *error)
+{
+    struct weir_cli_collected collected;
+    char folder[PATH_MAX];
+    size_t length = strlen(options->request.output);
+    while (length > 1 && options->request.output[length - 1] == '/') length--;
+    snprintf(folder, sizeof folder, "%.*s", (int)length, options->request.output);
+    const enum weir_status status = weir_cli_collect(own->client, jobs, folder, options->json, &collected, error);
+    if (status != WEIR_OK) return status;
+    if (!options->quiet) {
+        fprintf(stderr, "%llu in %s/, described by manifest.json\n", (unsigned long long)collected.made, folder);
+    }
+    if (collected.lost + collected.open == 0) return WEIR_OK;
+    if (collected.made == 0)
+        return weir_fail(error, collected.cause ? collected.cause : WEIR_CANCELLED, "%s", collected.words);
+    *exit_code = WEIR_CLI_EXIT_PARTLY;
+    return WEIR_OK;
+}
+
+static enum weir_status make_batch(const struct weir_cli_private *own, const struct run_options *options,
+                                   struct weir_cli_batch *batch, int *exit_code, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_request request;
+    struct weir_cli_awaited awaited = { .made = 0 };
+    struct weir_cli_jobs jobs = { .count = 0 };
+    struct weir_cli_request described = options->request;
+    described.output = NULL; /* a folder of files, not of frames */
+    WEIR_TRY(weir_cli_request_read(&described, NULL, &request, error));
+    WEIR_TRY(weir_cli_batch_read(own->client, &request, NULL, options->request.prompts, batch, error));
+    WEIR_TRY(weir_cli_batch_submit(own->client, batch, options->quiet, workers_may_come, (void *)own, error));
+    WEIR_TRY(weir_cli_jobs_find(own->client, weir_cli_batch_name(batch), &jobs, error));
+    status = weir_cli_await(own->client, &jobs, options->quiet, goes_on, (void *)own, &awaited, error);
+    if (status == WEIR_INTERRUPTED && *own->interrupted && awaited.ready > 0) {
+        weir_client_on_idle(own->client, NULL, NULL); /* a second Ctrl-C ends the program */
+        (void)take_all(own, options, &jobs, exit_code, NULL);
+    }
+    if (status == WEIR_INTERRUPTED && *own->interrupted) {
+        weir_fail(error, status, "interrupted; %llu of %llu are in %s, the others would have gone on under weir serve",
+                  (unsigned long long)awaited.ready, (unsigned long long)awaited.items, options->request.output);
+    }
+    if (status == WEIR_OK) status = take_all(own, options, &jobs, exit_code, error);
+
+cleanup:
+    weir_cli_jobs_destroy(&jobs);
+    return weir_cli_private_explain(own, status, error);
+}
+
+static enum weir_status run_file(const struct weir_cli_private *own, const struct run_options *options, int *exit_code,
+                                 struct weir_error *error)
+{
+    struct weir_cli_batch *batch = calloc(1, sizeof *batch);
+    if (!batch) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a batch");
+    const enum weir_status status = make_batch(own, options, batch, exit_code, error);
+    if (weir_cli_batch_tell(batch)) *exit_code = WEIR_CLI_EXIT_PARTLY;
+    weir_cli_batch_close(batch);
+    free(batch);
+    return status;
+}
+
+static enum weir_status check_words(const struct run_options *options, size_t prompt_count, struct weir_error *error)
+{
+    const char *output = options->request.output;
+    if (!options->request.prompts && (prompt_count < 1 || prompt_count > PROMPTS_MAX)) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "run: %zu prompts, 1 to %d are wanted; weir run --help",
+                         prompt_count, PROMPTS_MAX);
+    }
+    if (options->request.prompts && prompt_count > 0) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "run: either PROMPTs or --prompts FILE are wanted");
+    }
+    if (options->request.prompts && (!output || !output[0] || output[strlen(output) - 1] != '/')) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "-o %s: with --prompts a folder is wanted, with a final /",
+                         output ? output : "is missing");
+    }
+    return WEIR_OK;
+}
+
+static enum weir_status run(const struct run_options *options, char **prompts, size_t prompt_count, int *exit_code,
                             struct weir_error *error)
 {
     const struct weir_cluster_options cluster_options = {
         .model = options->request.model ? options->request.model : "shapes-modelscope",
         .device = options->device,
+        .precision = options->request.precision,
         .workers = options->workers,
         .threads = options->threads,
     };
     struct weir_cli_private own;
     enum weir_status status = weir_cli_private_start(&cluster_options, &own, error);
-    if (status == WEIR_OK) status = make_films(&own, options, prompts, prompt_count, error);
+    if (status == WEIR_OK) {
+        status = options->request.prompts ? run_file(&own, options, exit_code, error)
+                                          : make_films(&own, options, prompts, prompt_count, error);
+    }
     weir_cli_private_stop(&own);
     return status;
 }
@@ -143,24 +241,27 @@ int weir_cli_run(int argc, char **argv)
     enum weir_status status = weir_options_parse(rows, count, argc, argv, &options, &given, &first, &error);
     if (status != WEIR_OK) return weir_cli_fail(status, &error);
     if (options.help) {
-        weir_cli_help("weir run PROMPT... [options]",
-                      "Makes a film or an image of each prompt on this machine: starts a private broker and workers, "
-                      "shows progress, prints the path, and leaves nothing running.",
-                      rows, count);
+        weir_cli_help(
+            "weir run PROMPT... | --prompts FILE [options]",
+            "Makes a film or an image of each prompt on this machine: starts a private broker and workers, shows\n"
+            "progress, prints the path, and leaves nothing running.\n"
+            "Of a file of prompts all go into the folder -o FOLDER/, as LINE-INDEX.png and so on, with a\n"
+            "manifest.json and a contact-sheet.png. Lines that cannot be are told with their numbers; the others\n"
+            "are made, and the exit code is 3.",
+            rows, count);
         puts("\nExample\n  weir run \"a red circle moving right on a navy background\" --seed 7 -o circle.mp4\n"
-             "  weir run \"a yellow star on a black background\" --frames 1 -o star.png");
+             "  weir run \"a yellow star on a black background\" --frames 1 -o star.png\n"
+             "  weir run --prompts prompts.jsonl --n 2 --model shapes-sana -o pictures/");
         return 0;
     }
     const size_t prompt_count = (size_t)(argc - first);
-    if (prompt_count < 1 || prompt_count > PROMPTS_MAX) {
-        status = weir_fail(&error, WEIR_BAD_ARGUMENT, "run: %zu prompts, 1 to %d are wanted; weir run --help",
-                           prompt_count, PROMPTS_MAX);
-        return weir_cli_fail(status, &error);
-    }
+    int exit_code = 0;
+    status = check_words(&options, prompt_count, &error);
+    if (status == WEIR_OK) status = weir_cli_request_files(&options.request, &error);
     for (size_t i = 0; i < prompt_count && status == WEIR_OK; i++) {
         status = weir_cli_request_read(&options.request, argv[first + (int)i], &checked, &error);
     }
     if (status == WEIR_OK) status = weir_cli_output_check(options.request.output, &error);
-    if (status == WEIR_OK) status = run(&options, argv + first, prompt_count, &error);
-    return status == WEIR_OK ? 0 : weir_cli_fail(status, &error);
+    if (status == WEIR_OK) status = run(&options, argv + first, prompt_count, &exit_code, &error);
+    return status == WEIR_OK ? exit_code : weir_cli_fail(status, &error);
 }

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 struct serve_options {
-    const char *dir, *model, *device, *workers;
+    const char *dir, *model, *device, *precision, *workers;
     int64_t threads;
     bool test_timers, help;
 };
@@ -18,6 +18,8 @@ static const struct weir_option rows[] = {
       "what the workers serve (default: shapes-modelscope)" },
     { "device", 0, WEIR_OPTION_TEXT, offsetof(struct serve_options, device), 0, 0, "auto|cpu|ref|cuda[:GPU]",
       "what computes (default: auto)" },
+    { "precision", 0, WEIR_OPTION_CHOICE, offsetof(struct serve_options, precision), 0, 0, "f32|bf16",
+      "what the networks' products read; bf16 is faster where the processor has AMX or AVX512-BF16 (default: f32)" },
     { "workers", 0, WEIR_OPTION_TEXT, offsetof(struct serve_options, workers), 0, 200, "SPEC",
       "2: two that do all; text=1,denoise=2,decode=1: some for each stage (default: 1)" },
     { "threads", 0, WEIR_OPTION_INT, offsetof(struct serve_options, threads), 1, 1024, "N",
@@ -58,6 +60,7 @@ int weir_cli_serve(int argc, char **argv)
     status = weir_cluster_start(&(struct weir_cluster_options){ .dir = options.dir,
                                                                 .model = options.model,
                                                                 .device = options.device,
+                                                                .precision = options.precision,
                                                                 .workers = options.workers,
                                                                 .threads = options.threads,
                                                                 .forward_log = true,

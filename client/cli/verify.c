@@ -17,7 +17,8 @@
 enum { EXIT_SAME = 0, EXIT_DIFFERS = 1, EXIT_ELSEWHERE = 2, COMPARE_BYTES = 1 << 16, FRAMES_MAX = 100000 };
 
 struct verify_options {
-    const char *model, *device, *workers;
+    const char *model, *device, *workers, *control, *image;
+    struct weir_option_texts loras;
     int64_t threads;
     bool quiet, help;
 };
@@ -26,6 +27,10 @@ struct verify_options {
 static const struct weir_option rows[] = {
     { "model", 'm', WEIR_OPTION_TEXT, AT(model), 0, 4096, "DIR|NAME",
       "where its model is (default: the name in the receipt)" },
+    { "lora", 0, WEIR_OPTION_TEXTS, AT(loras), 1, 4000, "FILE",
+      "a LoRA that it was made with, found by its digest; its weight is in the receipt; up to 8 times" },
+    { "control", 0, WEIR_OPTION_TEXT, AT(control), 1, 4000, "FILE", "the control image that it was made with" },
+    { "image", 0, WEIR_OPTION_TEXT, AT(image), 1, 4000, "FILE", "the picture that it began from" },
     { "device", 0, WEIR_OPTION_TEXT, AT(device), 0, 0, "auto|cpu|ref|cuda[:GPU]",
       "what computes (default: what the receipt says it was made on)" },
     { "threads", 0, WEIR_OPTION_INT, AT(threads), 1, 1024, "N",
@@ -209,24 +214,48 @@ static enum weir_status make_again(const struct weir_cli_private *own, const str
     return status;
 }
 
+static enum weir_status give_files(const struct verify_options *options, struct weir_cli_receipt *receipt,
+                                   struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    for (size_t i = 0; i < options->loras.count; i++) {
+        WEIR_TRY(weir_cli_receipt_give(receipt, "--lora", options->loras.texts[i], error));
+    }
+    if (options->control) WEIR_TRY(weir_cli_receipt_give(receipt, "--control", options->control, error));
+    if (options->image) WEIR_TRY(weir_cli_receipt_give(receipt, "--image", options->image, error));
+    status = weir_cli_receipt_complete(receipt, error);
+
+cleanup:
+    return status;
+}
+
 static enum weir_status verify(const struct verify_options *options, const char *path, struct verdict *verdict,
                                struct weir_error *error)
 {
+    static const char worker_says[] = "weir-worker: "; /* before what it ended with */
     char *text = NULL;
     struct weir_cli_receipt receipt = { .json = NULL };
     struct weir_cli_private own = { .folder = "" };
     enum weir_status status = WEIR_OK;
     WEIR_TRY(weir_cli_receipt_read(path, &text, error));
     WEIR_TRY(weir_cli_receipt_parse(text, path, &receipt, error));
+    WEIR_TRY(give_files(options, &receipt, error));
     const struct weir_cluster_options cluster_options = {
         .model = options->model ? options->model : receipt.model,
+        .precision = receipt.request.precision,
         .device = options->device ? options->device : device_of(receipt.numerics_class),
         .workers = options->workers,
         .threads = options->threads,
     };
-    WEIR_TRY(weir_cli_private_start(&cluster_options, &own, error));
-    status = make_again(&own, options, path, &receipt, verdict, error);
+    status = weir_cli_private_start(&cluster_options, &own, error);
+    if (status == WEIR_OK) status = make_again(&own, options, path, &receipt, verdict, error);
     status = weir_cli_private_explain(&own, status, error);
+    if (status == WEIR_BAD_ARGUMENT && strncmp(error->words, worker_says, sizeof worker_says - 1) == 0) {
+        verdict->code = EXIT_ELSEWHERE; /* there is no such device or precision here */
+        snprintf(verdict->words, sizeof verdict->words, "made on %.150s, cannot be replayed here: %.200s",
+                 receipt.numerics_class, error->words + sizeof worker_says - 1);
+        status = WEIR_OK;
+    }
 
 cleanup:
     weir_cli_private_stop(&own);

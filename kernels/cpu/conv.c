@@ -6,17 +6,19 @@
  * beyond; what lies outside the image is the primitive's padding, so first, middle and last bands are primitives of
  * their own.
  *
- * Bands serve two ends: enough items for many threads when a row has few images, and a resized input that stays in the
- * cache. Otherwise an image is one band. A conv2d with row_bias adds it to the bias first, one small vector an item. */
+ * Bands serve three ends: enough items for many threads when a row has few images, a resized input that stays in the
+ * cache, and a rounded one (of a bf16 layer, before any resize) that takes little memory. Otherwise an image is one
+ * band. A conv2d with row_bias adds it to the bias first, one small vector an item. */
 #include "kernels/cpu/cpu.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define ITEMS_WANTED 8         /* of one row of the batch, */
-#define BAND_FLOPS_MIN 6000000 /* if they are no smaller than this: about 50 us */
-#define BAND_BYTES_MAX 2097152 /* of a resized input and its output */
-#define WIDTH_MAX 8192         /* columns of a conv_temporal, where the pixels have a divisor for it */
+#define ITEMS_WANTED 8           /* of one row of the batch, */
+#define BAND_FLOPS_MIN 6000000   /* if they are no smaller than this: about 50 us */
+#define BAND_BYTES_MAX 2097152   /* of a resized input and its output */
+#define BAND_ROUNDED_MAX 4194304 /* bytes of an input rounded to bf16 */
+#define WIDTH_MAX 8192           /* columns of a conv_temporal, where the pixels have a divisor for it */
 
 struct image {                          /* what conv2d and conv_temporal come down to */
     uint32_t rows, images;              /* images of each row of the batch */
@@ -41,8 +43,9 @@ struct conv_plan {
     struct weir_cpu_primitive *primitives;
     struct weir_cpu_convolution *shapes; /* of the primitives */
     uint32_t band_count, primitive_count;
-    size_t bias_offset, resized_offset; /* in the slice */
-    uint32_t x, residual, row_bias, y;  /* operand numbers */
+    size_t value_bytes;                                 /* of x as the product reads it */
+    size_t bias_offset, rounded_offset, resized_offset; /* in the slice */
+    uint32_t x, residual, row_bias, y;                  /* operand numbers */
 };
 
 static bool is_resized(const struct image *m)
@@ -50,24 +53,58 @@ static bool is_resized(const struct image *m)
     return m->height != m->given_height || m->width != m->given_width;
 }
 
-/* Rows first.. of the resized image, by the nearest pixel below; equal neighbours are copied whole. */
-static void resize(const struct image *m, const float *image, uint32_t first, uint32_t count, float *to)
+/* The row of the image given that row v of the resized one is. */
+static uint32_t given_row(const struct image *m, uint32_t v)
 {
-    const size_t row_count = (size_t)m->width * m->in;
-    uint64_t last = UINT64_MAX;
-    for (uint32_t v = first; v < first + count; v++, to += row_count) {
-        const uint64_t from = (uint64_t)v * m->given_height / m->height;
+    return (uint32_t)((uint64_t)v * m->given_height / m->height);
+}
+
+/* Rows first.. of the resized image, by the nearest pixel below, of `given`, whose first row is given_row(first); equal
+ * neighbours are copied whole. */
+static void resize(const struct image *m, const char *given, size_t pixel_bytes, uint32_t first, uint32_t count,
+                   char *to)
+{
+    const size_t row_bytes = m->width * pixel_bytes;
+    const uint32_t top = given_row(m, first);
+    uint32_t last = UINT32_MAX;
+    for (uint32_t v = first; v < first + count; v++, to += row_bytes) {
+        const uint32_t from = given_row(m, v);
         if (from == last) {
-            memcpy(to, to - row_count, row_count * sizeof(float));
+            memcpy(to, to - row_bytes, row_bytes);
             continue;
         }
         last = from;
-        const float *row = image + from * m->given_width * m->in;
+        const char *row = given + (from - top) * m->given_width * pixel_bytes;
         for (uint32_t u = 0; u < m->width; u++) {
-            memcpy(to + (size_t)u * m->in, row + (uint64_t)u * m->given_width / m->width * m->in,
-                   m->in * sizeof(float));
+            memcpy(to + u * pixel_bytes, row + (uint64_t)u * m->given_width / m->width * pixel_bytes, pixel_bytes);
         }
     }
+}
+
+/* Rows of x that a band reads, as they are given. */
+static uint32_t given_count(const struct image *m, const struct band *band)
+{
+    return given_row(m, band->in_first + band->in_count - 1) - given_row(m, band->in_first) + 1;
+}
+
+/* The band's rows of x as the product reads them: rounded, then resized, where either is wanted. */
+static const void *band_input(const struct weir_cpu_simd *simd, const struct conv_plan *plan, const struct band *band,
+                              const float *image, char *slice)
+{
+    const struct image *m = &plan->image;
+    const size_t row_count = (size_t)m->given_width * m->in;
+    const void *x = image + given_row(m, band->in_first) * row_count;
+    if (plan->head.layer->head.dtype == WEIR_BF16) {
+        uint16_t *rounded = (uint16_t *)(void *)(slice + plan->rounded_offset);
+        simd->round_bf16(x, rounded, given_count(m, band) * row_count);
+        x = rounded;
+    }
+    if (is_resized(m)) {
+        char *resized = slice + plan->resized_offset;
+        resize(m, x, m->in * plan->value_bytes, band->in_first, band->in_count, resized);
+        x = resized;
+    }
+    return x;
 }
 
 static void conv_item(void *context, uint32_t item, uint32_t slot)
@@ -83,12 +120,7 @@ static void conv_item(void *context, uint32_t item, uint32_t slot)
     const size_t y_offset = (image * m->out_height + band->first) * m->out_width * m->out;
     float *y = (float *)run->operands[plan->y] + y_offset;
 
-    const float *x = given + (size_t)band->in_first * m->width * m->in;
-    if (is_resized(m)) {
-        float *resized = (float *)(void *)(slice + plan->resized_offset);
-        resize(m, given, band->in_first, band->in_count, resized);
-        x = resized;
-    }
+    const void *x = band_input(run->cpu->simd, plan, band, given, slice);
     if (m->row_bias) {
         const float *row_bias = (const float *)run->operands[plan->row_bias] + image / m->images * m->out;
         float *sum = (float *)(void *)(slice + plan->bias_offset);
@@ -120,7 +152,7 @@ static void conv_deinit(struct weir_cpu *cpu, struct weir_cpu_plan *head)
 }
 
 /* Rows of y in a band: see the top of this file. By the image's shape alone, never by `rows`. */
-static uint32_t band_rows(const struct image *m)
+static uint32_t band_rows(const struct image *m, enum weir_dtype dtype)
 {
     const uint64_t flops = 2 * (uint64_t)m->kernel_height * m->kernel_width * m->in * m->out * m->out_width;
     uint64_t bands = (ITEMS_WANTED + m->images - 1) / m->images;
@@ -131,6 +163,10 @@ static uint32_t band_rows(const struct image *m)
             sizeof(float) * ((uint64_t)m->height * m->width * m->in + (uint64_t)m->out_height * m->out_width * m->out);
         const uint64_t by_bytes = bytes / BAND_BYTES_MAX + 1;
         if (bands < by_bytes) bands = by_bytes;
+    }
+    if (dtype == WEIR_BF16) {
+        const uint64_t bytes = sizeof(uint16_t) * (uint64_t)m->given_height * m->given_width * m->in;
+        if (bands < bytes / BAND_ROUNDED_MAX + 1) bands = bytes / BAND_ROUNDED_MAX + 1;
     }
     if (bands < 1) bands = 1;
     if (bands > m->out_height) bands = m->out_height;
@@ -189,7 +225,7 @@ static struct weir_cpu_plan *conv_plan_create(struct weir_cpu *cpu, struct weir_
                                               const struct image *m, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    const uint32_t each = band_rows(m), bands = (m->out_height + each - 1) / each;
+    const uint32_t each = band_rows(m, layer->head.dtype), bands = (m->out_height + each - 1) / each;
     struct conv_plan *plan = calloc(1, sizeof *plan);
     if (plan) {
         plan->bands = calloc(bands, sizeof *plan->bands);
@@ -205,7 +241,8 @@ static struct weir_cpu_plan *conv_plan_create(struct weir_cpu *cpu, struct weir_
     plan->head.deinit = conv_deinit;
     plan->image = *m;
     plan->band_count = bands;
-    size_t scratch_bytes = 0, resized_rows = 0;
+    plan->value_bytes = weir_dtype_bytes(layer->head.dtype);
+    size_t scratch_bytes = 0, rounded_rows = 0, resized_rows = 0;
     for (uint32_t i = 0; i < bands; i++) {
         struct band *band = &plan->bands[i];
         band->first = i * each;
@@ -215,10 +252,13 @@ static struct weir_cpu_plan *conv_plan_create(struct weir_cpu *cpu, struct weir_
             scratch_bytes = plan->primitives[band->primitive].scratch_bytes;
         }
         if (is_resized(m) && band->in_count > resized_rows) resized_rows = band->in_count;
+        if (layer->head.dtype == WEIR_BF16 && given_count(m, band) > rounded_rows) rounded_rows = given_count(m, band);
     }
     plan->bias_offset = weir_cpu_aligned(scratch_bytes);
-    plan->resized_offset = plan->bias_offset + (m->row_bias ? weir_cpu_aligned(m->out * sizeof(float)) : 0);
-    plan->head.slice_bytes = plan->resized_offset + resized_rows * m->width * m->in * sizeof(float);
+    plan->rounded_offset = plan->bias_offset + (m->row_bias ? weir_cpu_aligned(m->out * sizeof(float)) : 0);
+    plan->resized_offset =
+        plan->rounded_offset + weir_cpu_aligned(rounded_rows * m->given_width * m->in * sizeof(uint16_t));
+    plan->head.slice_bytes = plan->resized_offset + resized_rows * m->width * m->in * plan->value_bytes;
 
 cleanup:
     if (status != WEIR_OK) {

@@ -120,31 +120,6 @@ static void cpu_close(struct weir_device *device)
     free(cpu);
 }
 
-static const struct weir_device_table cpu_table = {
-    .name = "cpu",
-    .close = cpu_close,
-    .memory_alloc = weir_host_memory_alloc,
-    .memory_free = weir_host_memory_free,
-    .upload = weir_host_copy_in,
-    .download = weir_host_copy_out,
-    .stream_create = weir_host_stream_create,
-    .stream_destroy = weir_host_stream_destroy,
-    .stream_sync = weir_host_stream_sync,
-};
-
-static const struct weir_ops cpu_ops = {
-    .pack = weir_cpu_pack,
-    .packed_destroy = weir_cpu_packed_destroy,
-    .packed_bytes = weir_cpu_packed_bytes,
-    .plan = {
-#define X(op, OP) [WEIR_OP_##OP] = plan_##op,
-        WEIR_OP_TABLE(X)
-#undef X
-    },
-    .plan_destroy = plan_destroy,
-    .run = run,
-};
-
 static const char *isa_name(dnnl_cpu_isa_t isa)
 {
     switch ((unsigned)isa) {
@@ -197,17 +172,65 @@ static unsigned sharing(void)
     return 1;
 }
 
-/* "cpu-avx512-avx512_core-onednn2.6.3-f32-cache48.1280.49152x2": our loops, oneDNN's instruction set and version, and the
- * sizes it cuts its sums by. */
-static void name_class(struct weir_cpu *cpu, dnnl_cpu_isa_t isa)
+/* "cpu-avx512-avx512_core-onednn2.6.3-f32-cache48.1280.49152x2": our loops, oneDNN's instruction set and version, what
+ * products read, and the sizes that oneDNN cuts its sums by. */
+static void name_class(struct weir_cpu *cpu)
 {
     const dnnl_version_t *version = dnnl_version();
     snprintf(cpu->head.numerics_class, sizeof cpu->head.numerics_class,
-             "cpu-%s-%s%s-onednn%d.%d.%d-f32-cache%ld.%ld.%ldx%u", cpu->simd->name, isa_name(isa),
+             "cpu-%s-%s%s-onednn%d.%d.%d-%s-cache%ld.%ld.%ldx%u", cpu->simd->name, isa_name(cpu->isa),
              dnnl_get_cpu_isa_hints() == dnnl_cpu_isa_prefer_ymm ? "-ymm" : "", version->major, version->minor,
-             version->patch, cache_kib(_SC_LEVEL1_DCACHE_SIZE), cache_kib(_SC_LEVEL2_CACHE_SIZE),
-             cache_kib(_SC_LEVEL3_CACHE_SIZE), sharing());
+             version->patch, weir_precision_name(cpu->head.precision), cache_kib(_SC_LEVEL1_DCACHE_SIZE),
+             cache_kib(_SC_LEVEL2_CACHE_SIZE), cache_kib(_SC_LEVEL3_CACHE_SIZE), sharing());
 }
+
+enum weir_status weir_cpu_offers(const struct weir_cpu *cpu, enum weir_dtype dtype, struct weir_error *error)
+{
+    const bool multiplies_bf16 = ((unsigned)cpu->isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+    if (dtype == WEIR_F32 || (dtype == WEIR_BF16 && multiplies_bf16)) return WEIR_OK;
+    if (dtype == WEIR_BF16) { /* oneDNN would make it of f32 products, more slowly than f32 itself */
+        return weir_fail(error, WEIR_UNSUPPORTED,
+                         "--precision bf16: this processor has neither AMX nor AVX512-BF16; f32 is offered");
+    }
+    return weir_fail(error, WEIR_UNSUPPORTED, "device cpu: layers are f32 or bf16, not dtype %d", (int)dtype);
+}
+
+static enum weir_status cpu_set_precision(struct weir_device *device, enum weir_dtype precision,
+                                          struct weir_error *error)
+{
+    struct weir_cpu *cpu = (struct weir_cpu *)device;
+    const enum weir_status status = weir_cpu_offers(cpu, precision, error);
+    if (status != WEIR_OK) return status;
+    device->precision = precision;
+    name_class(cpu);
+    return WEIR_OK;
+}
+
+static const struct weir_device_table cpu_table = {
+    .name = "cpu",
+    .close = cpu_close,
+    .memory_alloc = weir_host_memory_alloc,
+    .memory_free = weir_host_memory_free,
+    .set_precision = cpu_set_precision,
+    .upload = weir_host_copy_in,
+    .download = weir_host_copy_out,
+    .stream_create = weir_host_stream_create,
+    .stream_destroy = weir_host_stream_destroy,
+    .stream_sync = weir_host_stream_sync,
+};
+
+static const struct weir_ops cpu_ops = {
+    .pack = weir_cpu_pack,
+    .packed_destroy = weir_cpu_packed_destroy,
+    .packed_bytes = weir_cpu_packed_bytes,
+    .plan = {
+#define X(op, OP) [WEIR_OP_##OP] = plan_##op,
+        WEIR_OP_TABLE(X)
+#undef X
+    },
+    .plan_destroy = plan_destroy,
+    .run = run,
+};
 
 enum weir_status weir_cpu_open(int threads, struct weir_device **out, struct weir_error *error)
 {
@@ -220,7 +243,7 @@ enum weir_status weir_cpu_open(int threads, struct weir_device **out, struct wei
     if (!cpu) return weir_fail(error, WEIR_NO_MEMORY, "device cpu: no memory");
     cpu->head.table = &cpu_table;
     cpu->head.ops = &cpu_ops;
-    cpu->head.memory_bytes = weir_host_memory_bytes();
+    cpu->head.memory_bytes = cpu->head.memory_all = weir_host_memory_bytes();
     pthread_mutex_init(&cpu->planning, NULL);
     WEIR_TRY(weir_pool_create(threads, thread_start, &cpu->pool, error));
     cpu->streams = calloc((size_t)threads, sizeof *cpu->streams);
@@ -236,9 +259,9 @@ enum weir_status weir_cpu_open(int threads, struct weir_device **out, struct wei
                            "device cpu: oneDNN would not start (its status %d)", (int)fault);
         goto cleanup;
     }
-    const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
-    cpu->simd = simd_for(isa);
-    name_class(cpu, isa);
+    cpu->isa = dnnl_get_effective_cpu_isa();
+    cpu->simd = simd_for(cpu->isa);
+    name_class(cpu);
     *out = &cpu->head;
     cpu = NULL;
 

@@ -5,6 +5,10 @@
  * beside. They do depend on the instruction set, the library's version and, through oneDNN's choice of block sizes, on
  * the sizes of the caches and how many share the last one: all are in the numerics class.
  *
+ * A layer packed as bf16 (linear, conv2d, conv_temporal, where the processor multiplies bf16: AMX or AVX512-BF16) keeps
+ * its weights rounded to bf16; an item rounds its part of x into the slot's slice and oneDNN multiplies the two, which
+ * is exact in f32, and sums in f32. Bias, residual, activation and y are f32 as ever, and so is every other op.
+ *
  * A plan holds the primitives of its shape with one set of memory objects a slot. A slot has one user at a time on a
  * device (pool.h), so plans may be shared by streams. Scratch is the caller's workspace: a slice for each slot, then
  * what all share. run allocates nothing of ours; oneDNN itself takes a few hundred bytes a call for its argument table.
@@ -23,6 +27,7 @@ struct weir_cpu {
     struct weir_device head;
     struct weir_pool *pool;
     const struct weir_cpu_simd *simd;
+    dnnl_cpu_isa_t isa; /* what oneDNN uses */
     dnnl_engine_t engine;
     dnnl_stream_t *streams; /* one a slot */
     /* Held while oneDNN chooses an algorithm: some releases keep what they found for the last convolution in a static
@@ -56,6 +61,8 @@ struct weir_cpu_packed {
 enum weir_status weir_cpu_pack(struct weir_device *device, const struct weir_parameters *parameters,
                                struct weir_packed **out, struct weir_error *error);
 void weir_cpu_packed_destroy(struct weir_packed *packed);
+/* UNSUPPORTED, naming what is missing, when this processor has no products of that dtype. */
+enum weir_status weir_cpu_offers(const struct weir_cpu *cpu, enum weir_dtype dtype, struct weir_error *error);
 size_t weir_cpu_packed_bytes(const struct weir_packed *packed);
 
 /* --- primitives: a oneDNN call made ready ------------------------------------------------------------------------- */
@@ -86,9 +93,9 @@ enum weir_status weir_cpu_convolution_create(struct weir_cpu *cpu, struct weir_c
                                              const struct weir_cpu_convolution *shape, struct weir_cpu_primitive *out,
                                              struct weir_error *error);
 void weir_cpu_primitive_destroy(struct weir_cpu *cpu, struct weir_cpu_primitive *primitive);
-/* On the calling thread. false when oneDNN reports a fault. */
+/* On the calling thread. x is in the layer's dtype. false when oneDNN reports a fault. */
 bool weir_cpu_primitive_run(const struct weir_cpu *cpu, const struct weir_cpu_primitive *primitive, uint32_t slot,
-                            const float *x, const float *bias, float *y, void *scratch);
+                            const void *x, const float *bias, float *y, void *scratch);
 
 /* oneDNN's OpenMP: the calling thread's calls use one thread between these two. */
 int weir_cpu_alone_begin(void);

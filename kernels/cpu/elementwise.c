@@ -82,10 +82,16 @@ static void activate_item(void *context, uint32_t item, uint32_t slot)
 {
     struct weir_cpu_run *run = context;
     const struct elementwise_plan *plan = (const struct elementwise_plan *)run->plan;
-    const size_t first = (size_t)item * plan->piece;
+    const struct weir_activate *s = &plan->shape.activate;
+    const size_t first = (size_t)item * plan->piece, count = piece_count(plan, item); /* floats; with a GEGLU tokens */
+    const float *x = run->operands[WEIR_ACTIVATE_X];
+    float *y = run->operands[WEIR_ACTIVATE_Y];
     (void)slot;
-    run->cpu->simd->activate(plan->shape.activate.activation, (const float *)run->operands[WEIR_ACTIVATE_X] + first,
-                             NULL, (float *)run->operands[WEIR_ACTIVATE_Y] + first, piece_count(plan, item));
+    if (weir_activation_is_gated(s->activation))
+        run->cpu->simd->finish(s->activation, x + first * 2 * s->channels, NULL, NULL, y + first * s->channels, count,
+                               s->channels);
+    else
+        run->cpu->simd->activate(s->activation, x + first, NULL, y + first, count);
 }
 
 static void concat_item(void *context, uint32_t item, uint32_t slot)
@@ -206,7 +212,8 @@ static void pixel_unshuffle_item(void *context, uint32_t item, uint32_t slot)
         cut(plan, (uint64_t)s->rows *(total), PIECE_FLOATS / (floats_each) + 1);                                       \
         return &plan->head;                                                                                            \
     }
-PIECES(activate, (uint64_t)s->tokens * s->channels, 1)
+PIECES(activate, weir_activation_is_gated(s->activation) ? s->tokens : (uint64_t)s->tokens * s->channels,
+       weir_activation_is_gated(s->activation) ? 3 * (uint64_t)s->channels : 1)
 PIECES(concat, s->tokens, s->a_channels + s->b_channels)
 PIECES(to_rgb8, s->tokens, s->channels)
 PIECES(table_add, s->vectors, s->channels)

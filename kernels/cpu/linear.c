@@ -3,7 +3,7 @@
  *
  * The sum with the residual is oneDNN's when nothing else follows the product; the residual is copied to y first when it
  * is not there already. Where more follows, the product goes to the slot's scratch: y may be the residual, and that of
- * a GEGLU is twice as wide as y. */
+ * a GEGLU is twice as wide as y. Of a bf16 layer, the piece of x is rounded into the slot's slice first. */
 #include "kernels/cpu/cpu.h"
 
 #include <stdlib.h>
@@ -19,7 +19,7 @@ struct linear_plan {
     struct weir_linear shape;
     struct weir_cpu_primitive whole, rest; /* of piece_tokens, of the last piece when it is shorter */
     uint32_t piece_tokens, pieces;         /* of a row */
-    size_t product_offset;                 /* in the slice, after oneDNN's scratch */
+    size_t rounded_offset, product_offset; /* in the slice, after oneDNN's scratch */
 };
 
 /* The product alone, or with the residual: oneDNN does it all. */
@@ -60,8 +60,14 @@ static void linear_item(void *context, uint32_t item, uint32_t slot)
     char *slice = weir_cpu_slice(run, slot);
     float *product = goes_aside(s) ? (float *)(void *)(slice + plan->product_offset) : y;
 
+    const void *read = x;
+    if (plan->head.layer->head.dtype == WEIR_BF16) {
+        uint16_t *rounded = (uint16_t *)(void *)(slice + plan->rounded_offset);
+        simd->round_bf16(x, rounded, (size_t)tokens * s->in);
+        read = rounded;
+    }
     if (is_plain(s) && residual && residual != y) memcpy(y, residual, tokens * width * sizeof(float));
-    if (!weir_cpu_primitive_run(run->cpu, tokens == plan->piece_tokens ? &plan->whole : &plan->rest, slot, x,
+    if (!weir_cpu_primitive_run(run->cpu, tokens == plan->piece_tokens ? &plan->whole : &plan->rest, slot, read,
                                 plan->head.layer->bias, product, slice)) {
         weir_cpu_fault(run);
         return;
@@ -112,8 +118,12 @@ struct weir_cpu_plan *weir_cpu_plan_linear(struct weir_cpu *cpu, struct weir_cpu
     if (rest != plan->piece_tokens) {
         WEIR_TRY(weir_cpu_product_create(cpu, layer, &(struct weir_cpu_product){ rest, add }, &plan->rest, error));
     }
-    plan->product_offset =
+    plan->rounded_offset =
         plan->whole.scratch_bytes > plan->rest.scratch_bytes ? plan->whole.scratch_bytes : plan->rest.scratch_bytes;
+    plan->product_offset = plan->rounded_offset;
+    if (layer->head.dtype == WEIR_BF16) {
+        plan->product_offset += weir_cpu_aligned((size_t)plan->piece_tokens * s->in * sizeof(uint16_t));
+    }
     plan->head.slice_bytes = plan->product_offset;
     if (goes_aside(s)) plan->head.slice_bytes += (size_t)plan->piece_tokens * s->out * sizeof(float);
 

@@ -64,6 +64,9 @@ struct weir_cpu_simd {
     /* y = a + b; y may be either. */
     void (*add)(const float *a, const float *b, float *y, size_t count);
 
+    /* y = x to the nearest bf16, half to even; a NaN stays one */
+    void (*round_bf16)(const float *x, uint16_t *y, size_t count);
+
     /* to[i, 0..width-1] = from[i,:], or max(that, 0) with relu; to[i, width..padded-1] = 0. */
     void (*gather)(const float *from, size_t from_stride, size_t rows, size_t width, float *to, size_t to_stride,
                    size_t padded, bool relu);

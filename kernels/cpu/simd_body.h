@@ -17,7 +17,9 @@
 
 typedef float vector __attribute__((vector_size(LANES * 4), may_alias));
 typedef int32_t integers __attribute__((vector_size(LANES * 4), may_alias));
-typedef float vector_at __attribute__((vector_size(LANES * 4), aligned(4), may_alias)); /* in memory, unaligned */
+typedef uint32_t words __attribute__((vector_size(LANES * 4), may_alias));
+typedef uint16_t halves_at __attribute__((vector_size(LANES * 2), aligned(2), may_alias)); /* in memory, unaligned */
+typedef float vector_at __attribute__((vector_size(LANES * 4), aligned(4), may_alias));    /* in memory, unaligned */
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -860,6 +862,24 @@ static void unshuffle(const float *const x[4], size_t of, const float *residual,
     }
 }
 
+/* The upper half of the bits, after adding what carries into it where the lower half counts. */
+static void round_bf16(const float *x, uint16_t *y, size_t count)
+{
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        const vector value = load(x + i);
+        const words bits = (words)value, upper = bits >> 16, is_nan = (words)(value != value);
+        const words rounded = (bits + 0x7fff + (upper & 1)) >> 16;
+        *(halves_at *)(y + i) = __builtin_convertvector((is_nan & (upper | 0x40)) | (~is_nan & rounded), halves_at);
+    }
+    for (; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        const uint32_t upper = bits >> 16;
+        y[i] = (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? upper | 0x40 : (bits + 0x7fff + (upper & 1)) >> 16);
+    }
+}
+
 const struct weir_cpu_simd SIMD_NAME = {
     .name = SIMD_WORDS,
     .lanes = LANES,
@@ -876,6 +896,7 @@ const struct weir_cpu_simd SIMD_NAME = {
     .scale = scale,
     .softcap = softcap,
     .add = add,
+    .round_bf16 = round_bf16,
     .gather = gather,
     .divide = divide,
     .depthwise = depthwise,

@@ -50,6 +50,12 @@ struct recipe {
     bool add;
 };
 
+/* What oneDNN's products read of x and of the weights; bias, sums and y are f32. */
+static dnnl_data_type_t read_type(const struct weir_packed *layer)
+{
+    return layer->dtype == WEIR_BF16 ? dnnl_bf16 : dnnl_f32;
+}
+
 /* The layer's weights in the order of the model file: [out, in, ...], or for products its transpose [in, out]. */
 static void weight_dims(const struct weir_packed *layer, dnnl_dims_t dims, dnnl_memory_desc_t *plain)
 {
@@ -79,12 +85,13 @@ static dnnl_status_t describe(const struct weir_cpu *cpu, const struct recipe *r
     dnnl_primitive_attr_t attributes = NULL;
     dnnl_post_ops_t after = NULL;
     dnnl_status_t fault;
+    const dnnl_data_type_t read = read_type(layer);
 
     weight_dims(layer, dims, &w);
     if (weights) {
         w = *weights;
     } else {
-        fault = dnnl_memory_desc_init_by_tag(&w, w.ndims, dims, dnnl_f32, dnnl_format_tag_any);
+        fault = dnnl_memory_desc_init_by_tag(&w, w.ndims, dims, read, dnnl_format_tag_any);
         if (fault != dnnl_success) return fault;
     }
     fault = dnnl_primitive_attr_create(&attributes);
@@ -104,7 +111,7 @@ static dnnl_status_t describe(const struct weir_cpu *cpu, const struct recipe *r
         const dnnl_dims_t bias = { layer->out }, strides = { s->stride, s->stride }, dilates = { s->dilation - 1, 0 };
         const dnnl_dims_t before = { s->pad_top, s->pad_left }, behind = { s->pad_bottom, s->pad_right };
         dnnl_convolution_desc_t desc;
-        dnnl_memory_desc_init_by_tag(&out->x, 4, x, dnnl_f32, dnnl_nhwc);
+        dnnl_memory_desc_init_by_tag(&out->x, 4, x, read, dnnl_nhwc);
         dnnl_memory_desc_init_by_tag(&out->y, 4, y, dnnl_f32, dnnl_nhwc);
         dnnl_memory_desc_init_by_tag(&out->bias, 1, bias, dnnl_f32, dnnl_a);
         fault =
@@ -115,7 +122,7 @@ static dnnl_status_t describe(const struct weir_cpu *cpu, const struct recipe *r
         const uint32_t tokens = recipe->shape.product.tokens;
         const dnnl_dims_t x = { tokens, layer->in }, y = { tokens, layer->out }, bias = { 1, layer->out };
         dnnl_matmul_desc_t desc;
-        dnnl_memory_desc_init_by_tag(&out->x, 2, x, dnnl_f32, dnnl_ab);
+        dnnl_memory_desc_init_by_tag(&out->x, 2, x, read, dnnl_ab);
         dnnl_memory_desc_init_by_tag(&out->y, 2, y, dnnl_f32, dnnl_ab);
         dnnl_memory_desc_init_by_tag(&out->bias, 2, bias, dnnl_f32, dnnl_ab);
         fault = dnnl_matmul_desc_init(&desc, &out->x, &w, &out->bias, &out->y);
@@ -288,12 +295,12 @@ enum weir_status weir_cpu_convolution_create(struct weir_cpu *cpu, struct weir_c
 }
 
 bool weir_cpu_primitive_run(const struct weir_cpu *cpu, const struct weir_cpu_primitive *p, uint32_t slot,
-                            const float *x, const float *bias, float *y, void *scratch)
+                            const void *x, const float *bias, float *y, void *scratch)
 {
     const struct weir_cpu_arguments *a = &p->slots[slot];
     dnnl_stream_t stream = cpu->streams[slot];
     union { /* oneDNN's handles are not const, though it only reads these */
-        const float *from;
+        const void *from;
         void *to;
     } x_handle = { x }, bias_handle = { bias };
     if (dnnl_memory_set_data_handle(a->x, x_handle.to) != dnnl_success ||
@@ -444,13 +451,13 @@ enum weir_status weir_cpu_pack(struct weir_device *device, const struct weir_par
 {
     enum weir_status status = weir_check_parameters(q, error);
     if (status != WEIR_OK) return status;
-    if (q->dtype != WEIR_F32) return weir_fail(error, WEIR_UNSUPPORTED, "device cpu: layers are f32");
-
     struct weir_cpu *cpu = (struct weir_cpu *)device;
+    if (q->dtype != WEIR_F32 && (status = weir_cpu_offers(cpu, q->dtype, error)) != WEIR_OK) return status;
     struct weir_cpu_packed *packed = calloc(1, sizeof *packed);
     if (!packed) return weir_fail(error, WEIR_NO_MEMORY, "device cpu: no memory for a layer");
     weir_packed_head(&packed->head, device, q);
     const bool blocks = q->op == WEIR_OP_LINEAR || q->op == WEIR_OP_CONV2D || q->op == WEIR_OP_CONV_TEMPORAL;
+    if (!blocks) packed->head.dtype = WEIR_F32; /* our own loops */
     const uint64_t bias_count = blocks ? q->out : weir_bias_count(q), weight_count = blocks ? 0 : vector_count(q);
     packed->vector_bytes = (size_t)(weight_count + bias_count) * sizeof(float);
     const bool copies = !q->shape_only;

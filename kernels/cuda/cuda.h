@@ -25,6 +25,7 @@ extern "C" {
 struct weir_cuda {
     struct weir_device head;
     int index; /* as the runtime counts the GPUs that this process sees */
+    int generation, multiprocessors; /* 90, 132 */
     cublasLtHandle_t blas;
     cudnnHandle_t dnn;                          /* plans alone, while `planning` is held; streams have their own */
     pthread_mutex_t planning;                   /* held while libraries choose algorithms, and while weights travel */
@@ -102,6 +103,7 @@ WEIR_OP_TABLE(X)
 /* Ops that prepare more than their shape. Fills product, convolution and workspace_bytes. `planning` is held. */
 #define WEIR_CUDA_PREPARED_TABLE(X)                                                                                    \
     X(linear, LINEAR)                                                                                                  \
+    X(low_rank, LOW_RANK)                                                                                              \
     X(grouped_linear, GROUPED_LINEAR)                                                                                  \
     X(conv2d, CONV2D)                                                                                                  \
     X(conv_temporal, CONV_TEMPORAL)                                                                                    \

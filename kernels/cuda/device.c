@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define GENERATION_MIN 8                  /* of compute capability, major: what has tensor cores for bf16 */
+#define FREE_BYTES_MIN ((size_t)512 << 20) /* a context with the libraries' code and handles, and a little beside it */
+
 size_t weir_cuda_aligned(size_t bytes)
 {
     return (bytes + WEIR_ALIGNMENT - 1) / WEIR_ALIGNMENT * WEIR_ALIGNMENT;
@@ -219,9 +222,12 @@ static void cuda_close(struct weir_device *device)
     free(cuda);
 }
 
+static enum weir_status set_precision(struct weir_device *device, enum weir_dtype precision, struct weir_error *error);
+
 static const struct weir_device_table cuda_table = {
     .name = "cuda",
     .close = cuda_close,
+    .set_precision = set_precision,
     .memory_alloc = memory_alloc,
     .memory_free = memory_free,
     .upload = upload,
@@ -235,13 +241,45 @@ static const struct weir_device_table cuda_table = {
     .graph_destroy = weir_cuda_graph_destroy,
 };
 
-/* "cuda-sm90x132-rt13.0-cublaslt130100-cudnn91900-f32": the libraries choose algorithms by the generation and the number of
- * multiprocessors, and each of their releases chooses anew. */
-static void name_class(struct weir_cuda *cuda, const struct cudaDeviceProp *facts)
+/* "cuda-sm90x132-rt13.0-cublaslt130100-cudnn91900-f32": the libraries choose algorithms by the generation and the number
+ * of multiprocessors, and each of their releases chooses anew. */
+static void name_class(struct weir_cuda *cuda)
 {
     snprintf(cuda->head.numerics_class, sizeof cuda->head.numerics_class,
-             "cuda-sm%d%dx%d-rt%d.%d-cublaslt%zu-cudnn%zu-f32", facts->major, facts->minor, facts->multiProcessorCount,
-             CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, cublasLtGetVersion(), cudnnGetVersion());
+             "cuda-sm%dx%d-rt%d.%d-cublaslt%zu-cudnn%zu-%s", cuda->generation, cuda->multiprocessors,
+             CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, cublasLtGetVersion(), cudnnGetVersion(),
+             weir_precision_name(cuda->head.precision));
+}
+
+static enum weir_status set_precision(struct weir_device *device, enum weir_dtype precision, struct weir_error *error)
+{
+    if (precision != WEIR_F32 && precision != WEIR_BF16) {
+        return weir_fail(error, WEIR_UNSUPPORTED, "device cuda: layers are f32 or bf16, not dtype %d", (int)precision);
+    }
+    device->precision = device->values = precision;
+    name_class((struct weir_cuda *)device);
+    return WEIR_OK;
+}
+
+/* Every card that is taken multiplies bf16 on its tensor cores, and has what the libraries need beside the plan. */
+static enum weir_status check_card(const struct cudaDeviceProp *facts, int index, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    size_t free_bytes = 0, all_bytes = 0;
+    if (facts->major < GENERATION_MIN) {
+        return weir_fail(error, WEIR_UNSUPPORTED,
+                         "device cuda: GPU %d (%s) has compute capability %d.%d; at least %d.0 is needed", index,
+                         facts->name, facts->major, facts->minor, GENERATION_MIN);
+    }
+    WEIR_TRY(weir_cuda_check(cudaMemGetInfo(&free_bytes, &all_bytes), "asking for the GPU's memory", error));
+    if (free_bytes < FREE_BYTES_MIN) {
+        status = weir_fail(error, WEIR_NO_MEMORY,
+                           "device cuda: of GPU %d (%s) %zu MiB of %zu are free; at least %zu are needed", index,
+                           facts->name, free_bytes >> 20, all_bytes >> 20, FREE_BYTES_MIN >> 20);
+    }
+
+cleanup:
+    return status;
 }
 
 enum weir_status weir_cuda_open(const char *which, struct weir_device **out, struct weir_error *error)
@@ -260,6 +298,9 @@ enum weir_status weir_cuda_open(const char *which, struct weir_device **out, str
     pthread_mutex_init(&cuda->planning, NULL);
     WEIR_TRY(weir_cuda_check(cudaSetDevice(index), "choosing the GPU", error));
     WEIR_TRY(weir_cuda_check(cudaGetDeviceProperties(&facts, index), "asking for the GPU's properties", error));
+    WEIR_TRY(check_card(&facts, index, error));
+    cuda->generation = facts.major * 10 + facts.minor;
+    cuda->multiprocessors = facts.multiProcessorCount;
     WEIR_TRY(weir_cuda_check(cudaStreamCreateWithFlags(&cuda->uploads, cudaStreamNonBlocking), "a stream", error));
     if (cublasLtCreate(&cuda->blas) != CUBLAS_STATUS_SUCCESS) {
         status = weir_fail(error, WEIR_DEVICE, "device cuda: cuBLASLt would not start");
@@ -271,7 +312,8 @@ enum weir_status weir_cuda_open(const char *which, struct weir_device **out, str
     }
     WEIR_TRY(weir_cuda_check(cudaMemGetInfo(&free_bytes, &all_bytes), "asking for the GPU's memory", error));
     cuda->head.memory_bytes = free_bytes - free_bytes / 32; /* the rest is for what the libraries take as they run */
-    name_class(cuda, &facts);
+    cuda->head.memory_all = all_bytes - all_bytes / 32;
+    name_class(cuda);
     *out = &cuda->head;
     cuda = NULL;
 

@@ -6,10 +6,28 @@ template <typename T> __global__ void activate(enum weir_activation activation, 
     WEIR_EACH(i, count) weir_write(y + i, weir_act(activation, weir_read(x + i)));
 }
 
+/* Of two halves: the value, and behind it the gate. */
+template <typename T> __global__ void activate_gated(struct weir_activate s, uint64_t count, const T *x, T *y)
+{
+    WEIR_EACH(i, count)
+    {
+        const struct weir_split at = weir_split_by(i, s.channels);
+        const T *from = x + at.quotient * 2 * s.channels + at.rest;
+        weir_write(y + i, weir_read(from) * weir_act(s.activation, weir_read(from + s.channels)));
+    }
+}
+
 enum weir_status weir_cuda_run_activate(const struct weir_cuda_run *run)
 {
     const struct weir_activate *s = &run->plan->shape.activate;
     const uint64_t count = (uint64_t)s->rows * s->tokens * s->channels;
+    if (weir_activation_is_gated(s->activation)) {
+        WEIR_BY_TYPE(s->dtype, T,
+                     (activate_gated<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
+                         *s, count, (const T *)run->operands[WEIR_ACTIVATE_X],
+                         (T *)run->operands[WEIR_ACTIVATE_Y])));
+        return weir_launched();
+    }
     WEIR_BY_TYPE(s->dtype, T,
                  (activate<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
                      s->activation, count, (const T *)run->operands[WEIR_ACTIVATE_X],

@@ -18,7 +18,7 @@ static void window_sum(const struct weir_conv2d *s, const struct weir_conv2d_siz
             const float *x = image + (from_row * s->width + from_column) * s->in;
             const float *weight = layer->weight + ((size_t)ky * s->kernel + kx) * s->in * s->out;
             for (uint32_t i = 0; i < s->in; i++, weight += s->out) {
-                const double xi = (double)x[i];
+                const double xi = weir_ref_read(layer, x[i]);
                 for (uint32_t o = 0; o < s->out; o++) sum[o] += xi * (double)weight[o];
             }
         }

@@ -24,7 +24,7 @@ void weir_ref_conv_temporal(const struct weir_conv_temporal *s, const struct wei
                     const float *token = x + (at + (size_t)k * s->pixels - s->pixels) * s->in;
                     const float *weight = layer->weight + (size_t)k * s->in * s->out;
                     for (uint32_t i = 0; i < s->in; i++, weight += s->out) {
-                        const double xi = (double)token[i];
+                        const double xi = weir_ref_read(layer, token[i]);
                         for (uint32_t o = 0; o < s->out; o++) sum[o] += xi * (double)weight[o];
                     }
                 }

@@ -24,8 +24,14 @@ void weir_ref_activate(const struct weir_activate *s, const struct weir_ref_pack
     float *y = operands[WEIR_ACTIVATE_Y];
     (void)layer;
     (void)scratch;
-    for (uint64_t i = 0; i < (uint64_t)s->rows * s->tokens * s->channels; i++) {
-        y[i] = (float)weir_ref_activation(s->activation, (double)x[i]);
+    const uint64_t tokens = (uint64_t)s->rows * s->tokens, width = s->channels;
+    if (!weir_activation_is_gated(s->activation)) {
+        for (uint64_t i = 0; i < tokens * width; i++) y[i] = (float)weir_ref_activation(s->activation, (double)x[i]);
+        return;
+    }
+    for (uint64_t token = 0; token < tokens; token++, x += 2 * width, y += width) {
+        for (uint64_t c = 0; c < width; c++)
+            y[c] = (float)((double)x[c] * weir_ref_activation(s->activation, (double)x[width + c]));
     }
 }
 

@@ -40,7 +40,7 @@ void weir_ref_linear(const struct weir_linear *s, const struct weir_ref_packed *
     for (uint64_t token = 0; token < (uint64_t)s->rows * s->tokens; token++, x += s->in, y += width) {
         for (uint32_t o = 0; o < s->out; o++) sum[o] = layer->bias ? (double)layer->bias[o] : 0;
         for (uint32_t i = 0; i < s->in; i++) {
-            const double xi = (double)x[i];
+            const double xi = weir_ref_read(layer, x[i]);
             const float *weight = layer->weight + (size_t)i * s->out;
             for (uint32_t o = 0; o < s->out; o++) sum[o] += xi * (double)weight[o];
         }

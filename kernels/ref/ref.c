@@ -4,6 +4,7 @@
 #include "kernels/host.h"
 #include "kernels/internal.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,16 @@ static size_t packed_bytes(const struct weir_packed *head)
     return ((const struct weir_ref_packed *)head)->bytes;
 }
 
+float weir_ref_bf16(float x)
+{
+    uint32_t bits;
+    if (isnan(x)) return x;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 /* [out, in, taps] -> [taps, in, out] */
 static void transpose(const struct weir_parameters *q, uint64_t taps, float *to)
 {
@@ -42,6 +53,12 @@ static void transpose(const struct weir_parameters *q, uint64_t taps, float *to)
             }
         }
     }
+}
+
+/* The ops whose products a layer's dtype speaks of. */
+static bool has_products(enum weir_op op)
+{
+    return op == WEIR_OP_LINEAR || op == WEIR_OP_CONV2D || op == WEIR_OP_CONV_TEMPORAL;
 }
 
 static enum weir_status pack(struct weir_device *device, const struct weir_parameters *q, struct weir_packed **out,
@@ -55,6 +72,7 @@ static enum weir_status pack(struct weir_device *device, const struct weir_param
     packed = calloc(1, sizeof *packed);
     if (packed) {
         weir_packed_head(&packed->head, device, q);
+        if (!has_products(q->op)) packed->head.dtype = WEIR_F32;
         packed->bytes = (size_t)(weight_count + bias_count) * sizeof(float);
         if (q->shape_only) {
             *out = &packed->head;
@@ -81,6 +99,9 @@ static enum weir_status pack(struct weir_device *device, const struct weir_param
     default:
         memcpy(packed->weight, q->weight, (size_t)weight_count * sizeof(float));
         break;
+    }
+    if (packed->head.dtype == WEIR_BF16) {
+        for (uint64_t i = 0; i < weight_count; i++) packed->weight[i] = weir_ref_bf16(packed->weight[i]);
     }
     if (bias_count) memcpy(packed->bias, q->bias, (size_t)bias_count * sizeof(float));
     *out = &packed->head;
@@ -142,6 +163,17 @@ static enum weir_status run(const struct weir_plan *head, struct weir_stream *st
     return WEIR_OK;
 }
 
+static enum weir_status ref_set_precision(struct weir_device *device, enum weir_dtype precision,
+                                          struct weir_error *error)
+{
+    if (precision != WEIR_F32 && precision != WEIR_BF16) {
+        return weir_fail(error, WEIR_UNSUPPORTED, "device ref: layers are f32 or bf16, not dtype %d", (int)precision);
+    }
+    device->precision = precision;
+    snprintf(device->numerics_class, sizeof device->numerics_class, "ref-f64sums-%s", weir_precision_name(precision));
+    return WEIR_OK;
+}
+
 static void ref_close(struct weir_device *device)
 {
     free(device);
@@ -152,6 +184,7 @@ static const struct weir_device_table ref_table = {
     .close = ref_close,
     .memory_alloc = weir_host_memory_alloc,
     .memory_free = weir_host_memory_free,
+    .set_precision = ref_set_precision,
     .upload = weir_host_copy_in,
     .download = weir_host_copy_out,
     .stream_create = weir_host_stream_create,
@@ -178,8 +211,8 @@ enum weir_status weir_ref_open(struct weir_device **out, struct weir_error *erro
     if (!device) return weir_fail(error, WEIR_NO_MEMORY, "device ref: no memory");
     device->table = &ref_table;
     device->ops = &ref_ops;
-    device->memory_bytes = weir_host_memory_bytes();
-    snprintf(device->numerics_class, sizeof device->numerics_class, "ref-f64sums-f32");
+    device->memory_bytes = device->memory_all = weir_host_memory_bytes();
+    (void)ref_set_precision(device, WEIR_F32, NULL);
     *out = device;
     return WEIR_OK;
 }

@@ -10,7 +10,8 @@
 #include "kernels/check.h"
 
 /* weight, bias: see weir_parameters, copied. Linear and convolution weights are kept with `out` innermost, so that the
- * inner loops run along memory: linear [in, out], conv2d [kernel, kernel, in, out], conv_temporal [3, in, out]. */
+ * inner loops run along memory: linear [in, out], conv2d [kernel, kernel, in, out], conv_temporal [3, in, out]. Those of
+ * a bf16 layer are rounded, but kept as f32. */
 struct weir_ref_packed {
     struct weir_packed head;
     float *weight, *bias; /* bias NULL when absent */
@@ -24,6 +25,14 @@ struct weir_ref_packed {
     size_t weir_ref_scratch_##op(const struct weir_##op *shape);
 WEIR_OP_TABLE(X)
 #undef X
+
+/* The nearest bf16, half to even, as an f32; a NaN stays one. */
+float weir_ref_bf16(float x);
+/* x as the layer's products read it. */
+static inline double weir_ref_read(const struct weir_ref_packed *layer, float x)
+{
+    return (double)(layer->head.dtype == WEIR_BF16 ? weir_ref_bf16(x) : x);
+}
 
 double weir_ref_activation(enum weir_activation activation, double x);
 

@@ -72,6 +72,31 @@ bool weir_hex_read(const char *hex, void *out, size_t count)
     return hex[2 * count] == '\0';
 }
 
+/* How many bytes follow the first of a character, or -1; `low` and `high` bound the first of those. */
+static int more_of(uint8_t first, uint8_t *low, uint8_t *high)
+{
+    *low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
+    *high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+    if (first < 0x80) return first ? 0 : -1;
+    return first < 0xc2 ? -1 : first < 0xe0 ? 1 : first < 0xf0 ? 2 : first < 0xf5 ? 3 : -1;
+}
+
+bool weir_utf8_valid(const void *bytes, size_t count)
+{
+    const uint8_t *s = bytes, *const end = s + count;
+    while (s < end) {
+        uint8_t low, high;
+        const int more = more_of(*s, &low, &high);
+        if (more < 0 || end - s <= more) return false;
+        if (more && (s[1] < low || s[1] > high)) return false;
+        for (int i = 2; i <= more; i++) {
+            if (s[i] < 0x80 || s[i] > 0xbf) return false;
+        }
+        s += 1 + more;
+    }
+    return true;
+}
+
 void weir_random_bytes(void *out, size_t count)
 {
     uint8_t *to = out;

@@ -26,6 +26,9 @@ void weir_hex_write(const void *bytes, size_t count, char *out);
 /* Exactly 2 * count hex digits of either case, then NUL; false when not. */
 bool weir_hex_read(const char *hex, void *out, size_t count);
 
+/* Strict UTF-8: no overlong forms, no surrogates, nothing over U+10FFFF, no NUL. */
+bool weir_utf8_valid(const void *bytes, size_t count);
+
 /* From getrandom(2). Blocks only before the system's pool was first filled. */
 void weir_random_bytes(void *out, size_t count);
 /* Takes as long for equal bytes as for others: tokens and tickets are compared so. */

@@ -49,6 +49,24 @@ static enum weir_status parse_real(const struct weir_option *row, const char *te
     return WEIR_OK;
 }
 
+static enum weir_status check_text(const struct weir_option *row, const char *text, struct weir_error *error)
+{
+    if (row->max <= 0 || (double)strlen(text) <= row->max) return WEIR_OK;
+    return weir_fail(error, WEIR_BAD_ARGUMENT, "--%s: %zu bytes, at most %.0f are allowed", row->name, strlen(text),
+                     row->max);
+}
+
+static enum weir_status add_text(const struct weir_option *row, const char *text, struct weir_option_texts *out,
+                                 struct weir_error *error)
+{
+    if (out->count == WEIR_OPTION_TEXTS_MAX) {
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--%s %s: it is given more than %d times", row->name, text,
+                         WEIR_OPTION_TEXTS_MAX);
+    }
+    out->texts[out->count++] = text;
+    return check_text(row, text, error);
+}
+
 static enum weir_status take(const struct weir_option *row, const char *text, void *values, struct weir_error *error)
 {
     void *field = (char *)values + row->offset;
@@ -57,12 +75,9 @@ static enum weir_status take(const struct weir_option *row, const char *text, vo
     case WEIR_OPTION_INT: return parse_int(row, text, field, error);
     case WEIR_OPTION_REAL: return parse_real(row, text, field, error);
     case WEIR_OPTION_TEXT:
-        if (row->max > 0 && (double)strlen(text) > row->max) {
-            return weir_fail(error, WEIR_BAD_ARGUMENT, "--%s: %zu bytes, at most %.0f are allowed", row->name,
-                             strlen(text), row->max);
-        }
         *(const char **)field = text;
-        return WEIR_OK;
+        return check_text(row, text, error);
+    case WEIR_OPTION_TEXTS: return add_text(row, text, field, error);
     case WEIR_OPTION_CHOICE:
         if (!is_choice(row->value, text)) {
             return weir_fail(error, WEIR_BAD_ARGUMENT, "--%s %s: one of %s is wanted", row->name, text, row->value);

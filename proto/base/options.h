@@ -8,7 +8,7 @@
  *
  * Syntax   --name VALUE, --name=VALUE, -x VALUE; flags take none; `--` ends them; other words may stand anywhere
  * Errors   BAD_ARGUMENT, in words: the flag, the value and the bounds
- * Memory   TEXT and CHOICE point into argv
+ * Memory   TEXT, TEXTS and CHOICE point into argv
  */
 #ifndef WEIR_PROTO_BASE_OPTIONS_H
 #define WEIR_PROTO_BASE_OPTIONS_H
@@ -22,6 +22,7 @@ enum weir_option_kind {
     WEIR_OPTION_INT,    /* int64_t, min..max */
     WEIR_OPTION_REAL,   /* double, min..max, finite */
     WEIR_OPTION_TEXT,   /* const char *, at most `max` bytes when max > 0 */
+    WEIR_OPTION_TEXTS,  /* struct weir_option_texts: like TEXT, and may be given again */
     WEIR_OPTION_CHOICE, /* const char *, one of `value` = "a|b|c" */
     WEIR_OPTION_TITLE,  /* no option: a heading in --help, its words in `help` */
 };
@@ -37,6 +38,12 @@ struct weir_option {
 };
 
 #define WEIR_OPTIONS_MAX 63
+
+#define WEIR_OPTION_TEXTS_MAX 8
+struct weir_option_texts {
+    size_t count;
+    const char *texts[WEIR_OPTION_TEXTS_MAX];
+};
 
 /* Fills `values` by the rows; fields whose option is absent stay as they were. Bit i of `*given` is set when row i was
  * on the line. `words` is argv's array: it is reordered so that the words which are no options come last, from

@@ -295,6 +295,7 @@ static void say_quoted(struct world *w, uint8_t peer)
 {
     Weir__Pb__Quoted quoted = WEIR__PB__QUOTED__INIT;
     Weir__Pb__JobSpec spec = WEIR__PB__JOB_SPEC__INIT;
+    Weir__Pb__Prompt prompts[4], *list[4];
     const uint8_t size = take_byte(w), kind = take_byte(w);
     spec.has_spec_version = spec.has_model_digest = spec.has_width = spec.has_height = true;
     spec.has_frames = spec.has_steps = spec.has_n = true;
@@ -307,6 +308,19 @@ static void say_quoted(struct world *w, uint8_t peer)
     if (kind >= 3 && kind < 64) {
         spec.has_image = spec.image = true;
         if (kind < 60) spec.frames = 1;
+    }
+    if (kind >= 64 && kind < 128) { /* a list, in which bits of `kind` say who has which text */
+        spec.n_prompts = 1 + kind / 16u % 4;
+        spec.prompts = list;
+        for (size_t k = 0; k < spec.n_prompts; k++) {
+            list[k] = &prompts[k];
+            weir__pb__prompt__init(&prompts[k]);
+            prompts[k].text = (char *)(uintptr_t)((kind >> k & 1) != 0 ? "p" : "q");
+            prompts[k].negative = (char *)(uintptr_t) "";
+            prompts[k].has_width = prompts[k].has_height = prompts[k].has_steps = prompts[k].has_guidance = true;
+            prompts[k].has_seed = kind != 65;
+        }
+        spec.has_image = spec.image = spec.frames == 1;
     }
     quoted.has_number = quoted.has_status = true;
     quoted.number = w->quote;

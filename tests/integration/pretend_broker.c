@@ -330,6 +330,7 @@ void lease(struct broker *b, struct ticketed *t, const struct lease_options *o)
 {
     Weir__Pb__Lease body = WEIR__PB__LEASE__INIT;
     Weir__Pb__Input inputs[64], *list[64];
+    Weir__Pb__JobSpec own;
     weir_random_bytes(t->token, sizeof t->token);
     b->step = 0; /* of this lease from now on: on a slow machine the one before was renewed, too */
     name_task(b, &t->id, o->stage, o->index);
@@ -340,7 +341,8 @@ void lease(struct broker *b, struct ticketed *t, const struct lease_options *o)
     body.attempt = 1;
     body.lease_ms = LEASE_MS;
     body.tenant = (char *)(uintptr_t) "local";
-    body.spec = b->spec;
+    weir_spec_of_item(b->spec, o->item, &own);
+    body.spec = &own;
     body.item = o->item;
     body.frame_first = o->frame_first;
     body.frame_count = o->frame_count;

@@ -697,6 +697,69 @@ static void a_permanent_failure_ends_the_job_with_its_cause(void **state)
     end(w);
 }
 
+/* Images of two prompts; the second cannot be made. */
+static void a_list_keeps_what_was_made_when_one_item_is_lost(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    struct peer *worker = join_worker(w), *client = join(w, false);
+    static char *const texts[] = { (char *)(uintptr_t) "a red circle", (char *)(uintptr_t) "a blue square" };
+    Weir__Pb__Prompt prompts[2], *list[] = { &prompts[0], &prompts[1] };
+    Weir__Pb__JobSpec spec = WEIR__PB__JOB_SPEC__INIT;
+    Weir__Pb__Submit ask = WEIR__PB__SUBMIT__INIT;
+    for (uint32_t k = 0; k < 2; k++) {
+        weir__pb__prompt__init(&prompts[k]);
+        prompts[k].text = texts[k];
+        prompts[k].negative = (char *)(uintptr_t) "";
+        prompts[k].has_width = prompts[k].has_height = prompts[k].has_steps = prompts[k].has_guidance = true;
+        prompts[k].has_seed = true;
+        prompts[k].width = prompts[k].height = 64;
+        prompts[k].seed = 100 + k;
+    }
+    spec.model = (char *)(uintptr_t) "tiny";
+    spec.n_prompts = 2;
+    spec.prompts = list;
+    spec.has_image = spec.image = true;
+    ask.has_number = true;
+    ask.number = 1;
+    ask.spec = &spec;
+    say(client, WEIR_MESSAGE_SUBMIT, &ask.base);
+    quote(w, worker, 1, 1); /* what the wish has it keeps */
+    const struct weir_job_id job = see_accepted(w, client, 1, false);
+
+    do_task(w, worker, WEIR_STAGE_TEXT, 0, 0, "embedding 0");
+    do_task(w, worker, WEIR_STAGE_DENOISE, 0, 1, "latents 0");
+    do_task(w, worker, WEIR_STAGE_DECODE, 0, 1, "image 0");
+    do_task(w, worker, WEIR_STAGE_TEXT, 1, 0, "embedding 1");
+    struct weir_message message = hear(w, worker, WEIR_MESSAGE_LEASE);
+    assert_int_equal(message.body.lease->item, 1);
+    assert_int_equal(message.body.lease->spec->n_prompts, 0); /* its own prompt, and no list */
+    assert_string_equal(message.body.lease->spec->prompt, texts[1]);
+    assert_int_equal(message.body.lease->spec->seed, 101);
+    const struct grant grant = read_grant(&message);
+    Weir__Pb__TaskId id = wire_id(&grant);
+    Weir__Pb__Fail fail = WEIR__PB__FAIL__INIT;
+    fail.task = &id;
+    fail.has_token = fail.has_status = true;
+    fail.token = bytes_of(grant.token, WEIR_TOKEN_BYTES);
+    fail.status = WEIR_BAD_SHAPE;
+    fail.words = (char *)(uintptr_t) "it does not fit";
+    say(worker, WEIR_MESSAGE_FAIL, &fail.base);
+    see(w, worker, WEIR_MESSAGE_FAIL_ACK);
+    see_state(w, client, &job, WEIR_JOB_FAILED);
+    message = show(w, client, &job);
+    const Weir__Pb__JobView *view = message.body.job_view;
+    assert_string_equal(view->words, "1 of 2 items failed; the first, item 1: denoise/1: it does not fit");
+    assert_int_equal(view->cause, WEIR_BAD_SHAPE);
+    assert_int_equal(view->n_manifest, 1);
+    assert_int_equal(view->manifest[0]->bytes, strlen("image 0"));
+    assert_int_equal(view->spec->n_prompts, 2);
+    weir_message_release(&message);
+    done(w, worker, &grant, "latents 1", true);
+    see(w, worker, WEIR_MESSAGE_STALE);
+    end(w);
+}
+
 static void malformed_messages_hurt_nobody_else(void **state)
 {
     (void)state;
@@ -807,6 +870,7 @@ int main(void)
         cmocka_unit_test(a_result_whose_bytes_are_not_in_the_store_is_refused),
         cmocka_unit_test(after_a_cancel_no_result_becomes_visible),
         cmocka_unit_test(a_permanent_failure_ends_the_job_with_its_cause),
+        cmocka_unit_test(a_list_keeps_what_was_made_when_one_item_is_lost),
         cmocka_unit_test(malformed_messages_hurt_nobody_else),
         cmocka_unit_test(status_and_list_tell_what_is_there),
         cmocka_unit_test(a_broker_that_cannot_write_stops_without_an_answer),

@@ -115,6 +115,46 @@ refused 64 '--negative: model tiny-sana-b takes none' --negative "a blue star" -
 refused 64 'takes: scm' --sampler ddim -o x.png
 tiny=$2/tests/golden/tiny-a
 
+# ---- the shipped model of two steps, whose folder shares parts with another's, by its name and with its defaults
+"$weir" models >"$work/words"
+grep -q '^shapes-sana-sprint .*SanaSprintPipeline: .*, 256x256, 2 steps, guidance 4.5, sampler scm$' "$work/words" ||
+    fail "weir models does not list shapes-sana-sprint"
+"$weir" run "a red circle left of a blue star on a gray background" --model shapes-sana-sprint --seed 1 -q -o sprint.png \
+    >"$work/stdout" 2>"$work/words" || fail "shapes-sana-sprint"
+nothing_left "shapes-sana-sprint"
+"$encode" probe sprint.png | grep -q '"width":256,"height":256' || fail "shapes-sana-sprint: $("$encode" probe sprint.png)"
+"$encode" probe --receipt sprint.png | grep -q '"model":"shapes-sana-sprint",.*"sampler":"scm",.*"steps":2,' ||
+    fail "shapes-sana-sprint: receipt: $("$encode" probe --receipt sprint.png)"
+verified 0 '^same bytes$' sprint.png
+# ---- in bf16: cpu where the processor has it, else ref, whose every product is rounded in the same way
+device="--device cpu"
+if ! "$weir" run "a red circle" --model "$tiny" --steps 1 --frames 1 --size 32x32 --precision bf16 -q -o x.png \
+    >"$work/stdout" 2>"$work/words"; then
+    grep -q -e '--precision bf16: this processor has neither AMX nor AVX512-BF16; f32 is offered' "$work/words" ||
+        fail "--precision bf16 is neither done nor refused by name"
+    device="--device ref"
+fi
+rm -f x.png
+for model in tiny-a tiny-sana-a; do
+    tiny=$2/tests/golden/$model
+    made --frames 1 -o f32.png $device
+    made --frames 1 -o bf16.png --precision bf16 $device
+    cmp -s f32.png bf16.png && fail "$model: bf16 is f32"
+    "$encode" probe --receipt bf16.png | grep -q '"numerics_class":"[^"]*-bf16.*"precision":"bf16"' ||
+        fail "$model: the receipt does not say bf16"
+    verified 0 '^same bytes$' bf16.png --model "$tiny"
+    made --frames 1 -o s.png --precision bf16 --workers text=1,denoise=1,decode=1 --threads 1 $device
+    cmp -s bf16.png s.png || fail "$model in bf16: split stages and one thread made another picture"
+done
+tiny=$2/tests/golden/tiny-a
+if [ "$device" = "--device cpu" ]; then
+    export ONEDNN_MAX_CPU_ISA=AVX512_CORE # a processor without
+    refused 64 '--precision bf16: this processor has neither AMX nor AVX512-BF16; f32 is offered' --precision bf16 -o x.png
+    verified 2 '^made on cpu-.*-bf16-.*, cannot be replayed here: .*--precision bf16: this processor has' bf16.png --model "$tiny"
+    unset ONEDNN_MAX_CPU_ISA
+fi
+refused 64 '--precision' --precision f16 -o x.png
+
 # ---- films and folders are verified, too
 made --frames 20 -o f.mp4
 made --frames 2 -o f.gif
@@ -159,6 +199,23 @@ verified 74 'bare.png: carries no receipt' bare.png
 verified 74 'absent.png: No such file' absent.png
 verified 74 'tiny-a.*not found' a.png
 verified 64 '2 files' a.png a.jpg
+
+# ---- a contact sheet: each picture in its cell, made smaller by averaging, never larger
+solid() { head -c $(($1 * $2 * 3)) /dev/zero | tr '\000' "$3" | "$encode" image --width "$1" --height "$2" --format "$4" -o "$5"; }
+solid 320 160 '\100' png wide.png
+solid 100 160 '\200' webp high.webp
+solid 30 30 '\300' jpeg small.jpg
+"$encode" sheet -o sheet.png wide.png high.webp small.jpg
+"$encode" probe sheet.png | grep -q '"width":332,"height":332' || fail "the sheet is $("$encode" probe sheet.png)"
+"$encode" probe --raw sheet.png >"$work/raw"
+bytes_of() { tr -cd "$1" <"$work/raw" | wc -c; }
+[ "$(bytes_of '\100')" = 38400 ] && [ "$(bytes_of '\200')" = 48000 ] && [ "$(bytes_of '\300')" = 2700 ] ||
+    fail "the sheet has $(bytes_of '\100'), $(bytes_of '\200') and $(bytes_of '\300') bytes of the three"
+[ "$(head -c $(((4 * 332 + 4) * 3)) "$work/raw" | tr -d '\377' | wc -c)" = 0 ] || fail "its border is not white"
+if "$encode" sheet -o no.png wide.png absent.png 2>"$work/words"; then fail "a sheet of a picture that is not there"; fi
+grep -q 'absent.png: No such file' "$work/words" && [ ! -e no.png ] || fail "absent.png: words"
+if "$encode" sheet -o no.png t.png 2>"$work/words"; then fail "a sheet of what is no picture"; fi
+[ ! -e no.png ] || fail "a sheet was left"
 
 # ---- what cannot be asked for
 refused 64 '--frames 3: a jpeg image holds 1' --frames 3 -o x.jpg

@@ -4,6 +4,7 @@
 #include "tests/integration/pretend_broker.h"
 
 #include <dirent.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,9 +101,16 @@ static void a_quote_fills_every_blank_or_says_why_not(void **state)
     assert_int_equal(b->spec->model_digest.len, WEIR_SHA256_BYTES);
     assert_string_equal(b->spec->sampler, "ddim");
     assert_string_equal(b->spec->noise, "f32");
+    assert_string_equal(b->spec->precision, "f32");
     assert_string_equal(b->spec->format, "mp4");
     assert_true(strlen(b->spec->codec) > 0);
     assert_true(b->spec->has_guidance);
+
+    wish.precision = (char *)(uintptr_t) "bf16";
+    quote_refused(b, &wish, WEIR_UNSUPPORTED, "--precision bf16: this worker computes in f32");
+    wish.precision = (char *)(uintptr_t) "f32";
+    quote(b, &wish);
+    wish.precision = NULL;
 
     wish.width = 65;
     quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "65");
@@ -197,6 +205,11 @@ static void pictures_and_gifs_pass_through_the_assembler(void **state)
         assert_int_equal(film->n_artefacts, i == 0 ? 20 : 1);
         assert_string_equal(film->artefacts[0]->name, i == 0 ? "00000.png" : "film.gif");
         assert_non_null(strstr(film->artefacts[0]->key, "assemble-2/"));
+        for (size_t k = 0; k < film->n_artefacts; k++) {
+            assert_true(film->artefacts[k]->has_item);
+            assert_int_equal(film->artefacts[k]->item, 2);
+        }
+        assert_false(frames->artefacts[0]->has_item);             /* the manifest does not name them */
         assert_non_null(strstr(film->facts->note, "\"seed\":9")); /* item 2 of seed 7 */
         done_free(film);
         done_free(frames);
@@ -253,6 +266,83 @@ static void one_frame_is_an_image_where_the_format_can_be_one(void **state)
     wish.format = (char *)(uintptr_t) "webp";
     wish.codec = (char *)(uintptr_t) "vp9";
     quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "--codec vp9");
+}
+
+/* A job of many prompts, and the refusals that name one of them. */
+static void a_list_is_quoted_prompt_by_prompt(void **state)
+{
+    struct broker *b = *state;
+    Weir__Pb__JobSpec wish;
+    Weir__Pb__Prompt prompts[40], *list[40];
+    char texts[40][24];
+    wish_init(&wish, 2);
+    wish.prompt = NULL;
+    wish.frames = 1;
+    wish.format = (char *)(uintptr_t) "png";
+    wish.prompts = list;
+    for (uint32_t k = 0; k < 40; k++) {
+        weir__pb__prompt__init(&prompts[k]);
+        snprintf(texts[k], sizeof texts[k], "a red circle %u", k % 2);
+        prompts[k].text = texts[k];
+        list[k] = &prompts[k];
+    }
+    worker_start(b, (const char *const[]){ "--stages", "text,denoise,decode", "--memory-mib", "16", NULL });
+    worker_greet(b);
+    wish.n_prompts = 3;
+    prompts[1].has_width = 1;
+    prompts[1].width = 32;
+    quote(b, &wish);
+    assert_int_equal(b->spec->n_prompts, 3);
+    assert_null(b->spec->prompt);
+    static const uint32_t lines[] = { 1, 3, 2 }, widths[] = { 64, 64, 32 };
+    for (uint32_t k = 0; k < 3; k++) {
+        assert_int_equal(b->spec->prompts[k]->line, lines[k]);
+        assert_int_equal(b->spec->prompts[k]->width, widths[k]);
+        assert_int_equal(b->spec->prompts[k]->seed, 7 + lines[k] - 1);
+    }
+    /* Item 2 is the second line: its own size and seed, and a receipt like that of any job. */
+    Weir__Pb__Done *embedding = run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_TEXT, .index = 1, .item = 2 });
+    Weir__Pb__Done *latents = run_task(
+        b, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .index = 2, .item = 2, .inputs = { embedding } });
+    Weir__Pb__Done *image =
+        run_task(b, &(struct lease_options){
+                        .stage = WEIR_STAGE_DECODE, .index = 2, .item = 2, .frame_count = 1, .inputs = { latents } });
+    assert_int_equal(image->artefacts[0]->item, 2);
+    static const char *const said[] = { "\"prompt\":\"a red circle 1\"", "\"seed\":8", "\"width\":32", "\"n\":1" };
+    for (size_t i = 0; i < WEIR_COUNT(said); i++) assert_non_null(strstr(image->facts->note, said[i]));
+    assert_null(strstr(image->facts->note, "\"prompts\""));
+    assert_null(strstr(image->facts->note, "\"line\""));
+    done_free(image);
+    done_free(latents);
+    done_free(embedding);
+
+    prompts[1].width = 33;
+    quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "line 2: --size");
+    prompts[1].width = 32;
+    prompts[2].has_line = 1;
+    prompts[2].line = 17;
+    prompts[2].has_steps = 1;
+    prompts[2].steps = 100000;
+    quote_refused(b, &wish, WEIR_TOO_LARGE, "line 17: --steps");
+    prompts[2].has_steps = 0;
+    prompts[2].has_width = prompts[2].has_height = 1;
+    prompts[2].width = prompts[2].height = 1024;
+    quote_refused(b, &wish, WEIR_TOO_LARGE, "line 17: ");
+    quote_refused(b, &wish, WEIR_TOO_LARGE, "16.0 MiB");
+    wish.n_prompts = 40;
+    for (uint32_t k = 0; k < 40; k++) {
+        prompts[k].has_width = prompts[k].has_height = 1;
+        prompts[k].width = 32 + 8 * (k % 32);
+        prompts[k].height = 32;
+    }
+    quote(b, &wish); /* 32 different shapes */
+    prompts[39].has_guidance = 1;
+    prompts[39].guidance = 1; /* and one more */
+    quote_refused(b, &wish, WEIR_TOO_LARGE, "line 40: --size 88x32, not guided: one job has at most 32");
+    wish.n_prompts = 1;
+    wish.has_n = 1;
+    wish.n = 513;
+    quote_refused(b, &wish, WEIR_TOO_LARGE, "at most 512");
 }
 
 static void an_image_is_done_when_it_is_decoded(void **state)
@@ -473,6 +563,177 @@ static void an_input_that_is_nowhere_is_reported_with_who_made_it(void **state)
     done_free(embedding);
 }
 
+/* A cluster may have workers of two precisions; the one that resolved the spec need not be the one that is asked. */
+static void a_lease_in_another_precision_is_refused_by_name(void **state)
+{
+    struct broker *b = *state;
+    struct ticketed t;
+    Weir__Pb__Done *embedding = ready(b, 2, NULL);
+    char *own = b->spec->precision;
+    b->spec->precision = (char *)(uintptr_t) "bf16";
+    lease(b, &t, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } });
+    b->spec->precision = own;
+    struct weir_message m = see(b, WEIR_MESSAGE_FAIL);
+    assert_int_equal(m.body.fail->status, WEIR_UNSUPPORTED);
+    assert_non_null(strstr(m.body.fail->words, "precision bf16, but this worker computes in f32"));
+    weir_message_release(&m);
+    done_free(embedding);
+}
+
+/* A file in the store, where a client of the tenant puts it. */
+static void put_file(struct broker *b, const char *name, const void *bytes, size_t count, Weir__Pb__FileRef *file,
+                     uint8_t digest[WEIR_SHA256_BYTES])
+{
+    char key[WEIR_KEY_BYTES];
+    struct weir_error error;
+    weir_sha256_of(bytes, count, digest);
+    weir_key_file("local", digest, key);
+    assert_int_equal(weir_store_put(b->store, key, bytes, count, &error), WEIR_OK);
+    weir__pb__file_ref__init(file);
+    file->has_digest = file->has_bytes = 1;
+    file->digest = (ProtobufCBinaryData){ WEIR_SHA256_BYTES, digest };
+    file->bytes = count;
+    file->name = (char *)(uintptr_t)name;
+}
+
+/* One of tests/golden/loras; its last number, of 16 bits, becomes a NaN on request. */
+static void put_lora(struct broker *b, const char *name, bool spoilt, Weir__Pb__FileRef *file,
+                     uint8_t digest[WEIR_SHA256_BYTES])
+{
+    char path[512];
+    static uint8_t bytes[65536];
+    snprintf(path, sizeof path, "%s/tests/golden/loras/%s.safetensors", WEIR_SOURCE_DIR, name);
+    FILE *stream = fopen(path, "rb");
+    assert_non_null(stream);
+    const size_t count = fread(bytes, 1, sizeof bytes, stream);
+    fclose(stream);
+    assert_true(count > 0 && count < sizeof bytes);
+    if (spoilt) memset(bytes + count - 2, 0xff, 2);
+    put_file(b, name, bytes, count, file, digest);
+}
+
+/* Finite numbers with which no step is. */
+static void put_huge_lora(struct broker *b, Weir__Pb__FileRef *file, uint8_t digest[WEIR_SHA256_BYTES])
+{
+    static uint8_t bytes[512];
+    const int header = snprintf((char *)bytes + 8, sizeof bytes - 8,
+                                "{\"time_embedding.linear_2.lora_A.weight\":{\"dtype\":\"F32\",\"shape\":[1,16],"
+                                "\"data_offsets\":[0,64]},\"time_embedding.linear_2.lora_B.weight\":{\"dtype\":\"F32\","
+                                "\"shape\":[16,1],\"data_offsets\":[64,128]}}");
+    const float huge = 3e38f;
+    weir_store_u64(bytes, (uint64_t)header);
+    for (size_t i = 0; i < 32; i++) memcpy(bytes + 8 + header + 4 * i, &huge, sizeof huge);
+    put_file(b, "huge", bytes, 8 + (size_t)header + 128, file, digest);
+}
+
+static void denoised(struct broker *b, const Weir__Pb__JobSpec *wish, const Weir__Pb__Done *embedding, uint32_t index,
+                     uint8_t digest[WEIR_SHA256_BYTES])
+{
+    quote(b, wish);
+    Weir__Pb__Done *done =
+        run_task(b, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .index = index, .inputs = { embedding } });
+    digest_of(done, digest);
+    done_free(done);
+}
+
+static void see_denoise_fail(struct broker *b, const Weir__Pb__JobSpec *wish, const Weir__Pb__Done *embedding,
+                             uint32_t index, enum weir_status status, const char *words)
+{
+    struct ticketed t;
+    quote(b, wish);
+    lease(b, &t, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .index = index, .inputs = { embedding } });
+    struct weir_message m = see(b, WEIR_MESSAGE_FAIL);
+    assert_int_equal(m.body.fail->status, status);
+    if (!strstr(m.body.fail->words, words)) fail_msg("%s", m.body.fail->words);
+    Weir__Pb__FailAck ack = WEIR__PB__FAIL_ACK__INIT;
+    ack.task = m.body.fail->task;
+    ack.has_token = 1;
+    ack.token = m.body.fail->token;
+    say(b, WEIR_MESSAGE_FAIL_ACK, &ack.base);
+    weir_message_release(&m);
+    see_credit(b, 2);
+}
+
+/* Items with adapters between items without, on one worker: each has its own bytes, always the same. */
+static void adapters_change_the_item_that_names_them_alone(void **state)
+{
+    struct broker *b = *state;
+    Weir__Pb__JobSpec wish;
+    Weir__Pb__FileRef files[2];
+    Weir__Pb__Lora loras[2] = { WEIR__PB__LORA__INIT, WEIR__PB__LORA__INIT }, *list[] = { &loras[0], &loras[1] };
+    uint8_t digests[2][WEIR_SHA256_BYTES], base[WEIR_SHA256_BYTES], one[WEIR_SHA256_BYTES], again[WEIR_SHA256_BYTES];
+    Weir__Pb__Done *embedding = ready(b, 6, NULL);
+    wish_init(&wish, 6);
+    wish.width = 32, wish.height = 24, wish.frames = 2;
+    for (size_t i = 0; i < 2; i++) {
+        put_lora(b, i ? "tiny-a-two" : "tiny-a-one", false, &files[i], digests[i]);
+        loras[i].file = &files[i];
+    }
+    wish.loras = list;
+    denoised(b, &wish, embedding, 0, base);
+    wish.n_loras = 1; /* its weight is 1 when none is said */
+    denoised(b, &wish, embedding, 1, one);
+    assert_true(b->spec->n_loras == 1 && b->spec->loras[0]->has_weight && b->spec->loras[0]->weight == 1);
+    assert_memory_not_equal(one, base, sizeof one);
+    loras[0].has_weight = loras[1].has_weight = 1;
+    loras[0].weight = 1, loras[1].weight = -0.5;
+    wish.n_loras = 2;
+    denoised(b, &wish, embedding, 2, again);
+    assert_memory_not_equal(again, one, sizeof one);
+    assert_memory_not_equal(again, base, sizeof one);
+    wish.n_loras = 0;
+    denoised(b, &wish, embedding, 3, again);
+    assert_memory_equal(again, base, sizeof base);
+    wish.n_loras = 2;
+    loras[1].weight = 0;
+    denoised(b, &wish, embedding, 4, again);
+    assert_memory_equal(again, one, sizeof one);
+    loras[0].weight = 0;
+    denoised(b, &wish, embedding, 5, again);
+    assert_memory_equal(again, base, sizeof base);
+    done_free(embedding);
+}
+
+static void adapters_that_cannot_be_are_refused_and_fail_for_ever(void **state)
+{
+    struct broker *b = *state;
+    Weir__Pb__JobSpec wish;
+    Weir__Pb__FileRef file;
+    Weir__Pb__Lora lora = WEIR__PB__LORA__INIT, *list[] = { &lora };
+    uint8_t digest[WEIR_SHA256_BYTES], base[WEIR_SHA256_BYTES], after[WEIR_SHA256_BYTES];
+    Weir__Pb__Done *embedding = ready(b, 2, NULL);
+    wish_init(&wish, 2);
+    wish.width = 32, wish.height = 24, wish.frames = 2;
+    denoised(b, &wish, embedding, 0, base);
+    put_lora(b, "tiny-a-one", false, &file, digest);
+    lora.file = &file;
+    wish.n_loras = 1;
+    wish.loras = list;
+    lora.has_weight = 1;
+    lora.weight = 100.5;
+    quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "--lora: the weight of adapter 1 is 100.5; -100 to 100 is allowed");
+    lora.weight = (double)NAN;
+    quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "--lora: the weight of adapter 1 is nan");
+    lora.weight = 1;
+    file.bytes = (UINT64_C(4) << 30) + 1;
+    quote_refused(b, &wish, WEIR_BAD_ARGUMENT, "adapter 1 names no file with a digest and a size of at most 4 GiB");
+    file.bytes = 7; /* in truth it has more */
+    see_denoise_fail(b, &wish, embedding, 1, WEIR_BAD_FILE, "--lora tiny-a-one: it has");
+    put_lora(b, "tiny-a-one", true, &file, digest);
+    see_denoise_fail(b, &wish, embedding, 2, WEIR_BAD_FILE, "holds NaN; its numbers must be finite");
+    put_lora(b, "tiny-sana-a-one", false, &file, digest);
+    see_denoise_fail(b, &wish, embedding, 3, WEIR_BAD_FILE, "the network has no linear transformer_blocks.0");
+    put_huge_lora(b, &file, digest);
+    see_denoise_fail(b, &wish, embedding, 6, WEIR_BAD_MODEL, "after step 2 of 2 the latents are not finite");
+    put_lora(b, "tiny-sana-a-one", false, &file, digest);
+    digest[0] ^= 1;
+    see_denoise_fail(b, &wish, embedding, 4, WEIR_NOT_FOUND, "tiny-sana-a-one: it is not in the store");
+    wish.n_loras = 0;
+    denoised(b, &wish, embedding, 5, after);
+    assert_memory_equal(after, base, sizeof base);
+    done_free(embedding);
+}
+
 static void inputs_come_from_a_peer_when_the_store_has_lost_them(void **state)
 {
     struct broker *b = *state;
@@ -562,6 +823,7 @@ int main(void)
         CASE(the_four_stages_make_a_film_with_its_receipt),
         CASE(pictures_and_gifs_pass_through_the_assembler),
         CASE(one_frame_is_an_image_where_the_format_can_be_one),
+        CASE(a_list_is_quoted_prompt_by_prompt),
         CASE(an_image_is_done_when_it_is_decoded),
         CASE(a_result_is_told_until_it_is_acknowledged),
         CASE(what_runs_is_renewed_with_progress_and_a_waiting_lease_too),
@@ -570,6 +832,9 @@ int main(void)
         CASE(a_drained_worker_gives_back_and_another_goes_on_to_the_same_bytes),
         CASE(a_killed_worker_costs_five_steps_and_no_byte),
         CASE(an_input_that_is_nowhere_is_reported_with_who_made_it),
+        CASE(a_lease_in_another_precision_is_refused_by_name),
+        CASE(adapters_change_the_item_that_names_them_alone),
+        CASE(adapters_that_cannot_be_are_refused_and_fail_for_ever),
         CASE(inputs_come_from_a_peer_when_the_store_has_lost_them),
         CASE(garbage_on_its_sockets_changes_nothing),
         CASE(a_bad_start_is_one_line_and_an_exit_code),

@@ -1,6 +1,6 @@
 /* bench_ops: each op of a device at the shapes of real networks, against what that device can do at best.
  *
- *   bench_ops [DEVICE [THREADS [FILTER [bf16]]]]      defaults: cpu, 1 thread, all, f32
+ *   bench_ops [DEVICE [THREADS [FILTER [PRECISION]]]]      defaults: cpu, 1 thread, all, f32
  *
  * One line a case: median and p90 of the samples; for products GFLOP/s and `of_product`, their share of a product of
  * 1024 x 1024 x 1024 by the same device in the same run; for ops that only move memory GB/s and `of_copy`, against a
@@ -66,6 +66,9 @@ static const struct kernel_case bench_cases[] = {
     TEMPORAL(16, 1024, 5, 64),
     /* Sana 1.6B at 1024 x 1024: its denoiser over 32 x 32 tokens, and its text encoder. */
     LINEAR(1024, 2240, 2240, .gate_vectors = 6, .gate_vector = 2, .residual = true),
+    LOW_RANK(1024, 2240, 16, 2240, 6720, 0),
+    LOW_RANK(1024, 2240, 64, 2240, 6720, 0),
+    LOW_RANK(1024, 5600, 16, 2240, 2240, 0, .gate_vectors = 6, .gate_vector = 5),
     DEPTHWISE_CONV(1, 32, 32, 11200, 3, .glu = true),
     LINEAR_ATTENTION(1, 1024, 70, 32, 6720, 32, 0, 2240, 4480),
     MODULATED_NORM(1024, 2240, 6, 0, 1),
@@ -93,6 +96,10 @@ static double flops_of(const struct kernel_case *c)
     switch (c->op) {
     case WEIR_OP_LINEAR:
         return 2.0 * rows * c->shape.linear.tokens * c->shape.linear.in * c->shape.linear.out;
+    case WEIR_OP_LOW_RANK: {
+        const struct weir_low_rank *s = &c->shape.low_rank;
+        return 2.0 * rows * s->tokens * s->rank * ((double)s->in + s->out);
+    }
     case WEIR_OP_CONV2D: {
         const struct weir_conv2d *s = &c->shape.conv2d;
         const struct weir_conv2d_size size = weir_conv2d_size_of(s);
@@ -124,7 +131,6 @@ struct bench {
     struct weir_stream *stream;
     clockid_t clock;
     unsigned queued; /* runs between two waits */
-    bool bf16;       /* what the numbers are then, nobody looks at */
     double product_gflops;
 };
 
@@ -207,9 +213,9 @@ static struct times time_copy(const struct bench *bench, size_t operand_bytes)
     return times;
 }
 
-static void set_bf16(struct running_case *r)
+/* What the numbers are then, nobody looks at. */
+static void set_values_bf16(struct running_case *r)
 {
-    r->parameters.dtype = WEIR_BF16;
     switch (r->c.op) {
 #define X(op, OP)                                                                                                      \
     case WEIR_OP_##OP:                                                                                                 \
@@ -232,7 +238,8 @@ static struct times time_case(const struct bench *bench, struct running_case *r)
     size_t workspace_bytes = 0;
 
     for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) operands[i] = r->operands[i];
-    if (bench->bf16) set_bf16(r);
+    r->parameters.dtype = bench->device->precision;
+    if (bench->device->values == WEIR_BF16) set_values_bf16(r);
     const bool there = !memory_is_the_hosts(bench->device);
     if (there) operands_to(bench->device, bench->stream, r, operands);
     if ((r->weight && ops->pack(bench->device, &r->parameters, &packed, &error) != WEIR_OK) ||
@@ -263,7 +270,7 @@ static void bench_case(const struct bench *bench, const struct kernel_case *c)
     } else {
         size_t bytes = 0;
         for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) bytes += r.sizes.row[i] * rows * sizeof(float);
-        if (bench->bf16) bytes /= 2;
+        if (bench->device->values == WEIR_BF16) bytes /= 2;
         printf(" gb_s=%.1f", (double)bytes / times.median_us / 1e3);
         if (memory_is_the_hosts(bench->device)) {
             printf(" of_copy=%.2f", time_copy(bench, bytes).median_us / times.median_us);
@@ -280,9 +287,14 @@ int main(int argc, char **argv)
     const int threads = argc > 2 ? atoi(argv[2]) : 1;
     struct weir_error error = { 0 };
     struct bench bench = { .clock = threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, .queued = 1 };
-    bench.bf16 = argc > 4 && strcmp(argv[4], "bf16") == 0;
+    enum weir_dtype precision = WEIR_F32;
 
+    if (argc > 4 && !weir_precision_parse(argv[4], &precision)) {
+        fprintf(stderr, "bench_ops: %s is neither f32 nor bf16\n", argv[4]);
+        return weir_status_exit_code(WEIR_BAD_ARGUMENT);
+    }
     if (weir_device_open(name, threads, &bench.device, &error) != WEIR_OK ||
+        weir_device_set_precision(bench.device, precision, &error) != WEIR_OK ||
         bench.device->table->stream_create(bench.device, &bench.stream, &error) != WEIR_OK) {
         fprintf(stderr, "bench_ops: %s\n", error.words);
         return weir_status_exit_code(error.code);
@@ -297,8 +309,7 @@ int main(int argc, char **argv)
     struct running_case r = case_begin(&product, 0, 1);
     bench.product_gflops = flops_of(&product) / time_case(&bench, &r).median_us / 1e3;
     case_end(&r);
-    printf("device=%s dtype=%s threads=%d product_gflop_s=%.1f\n", bench.device->numerics_class,
-           bench.bf16 ? "bf16" : "f32", threads, bench.product_gflops);
+    printf("device=%s threads=%d product_gflop_s=%.1f\n", bench.device->numerics_class, threads, bench.product_gflops);
     for (size_t i = 0; i < WEIR_COUNT(bench_cases); i++) {
         if (strstr(bench_cases[i].label, filter)) bench_case(&bench, &bench_cases[i]);
     }

@@ -19,101 +19,324 @@ struct kernel_case {
 #undef X
     } shape;
     bool no_bias;
+    bool geglu;            /* the layer is packed for one, whatever the shape says */
+    enum weir_dtype reads; /* of the layer's products */
 };
 
 #define LINEAR(L, IN, OUT, ...)                                                                                        \
-    { .label = "linear " #L " x " #IN " -> " #OUT " " #__VA_ARGS__, .op = WEIR_OP_LINEAR,                              \
-      .shape.linear = { .rows = 2, .tokens = L, .in = IN, .out = OUT, __VA_ARGS__ } }
+    {                                                                                                                  \
+        .label = "linear " #L " x " #IN " -> " #OUT " " #__VA_ARGS__, .op = WEIR_OP_LINEAR, .shape.linear = {          \
+            .rows = 2,                                                                                                 \
+            .tokens = L,                                                                                               \
+            .in = IN,                                                                                                  \
+            .out = OUT,                                                                                                \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
+#define LOW_RANK(L, IN, RANK, OUT, CHANNELS, FIRST, ...)                                                               \
+    {                                                                                                                  \
+        .label = "low_rank " #L " x " #IN " -> " #RANK " -> " #OUT " of " #CHANNELS " " #__VA_ARGS__,                  \
+        .op = WEIR_OP_LOW_RANK, .shape.low_rank = {                                                                    \
+            .rows = 2,                                                                                                 \
+            .tokens = L,                                                                                               \
+            .in = IN,                                                                                                  \
+            .rank = RANK,                                                                                              \
+            .out = OUT,                                                                                                \
+            .y_channels = CHANNELS,                                                                                    \
+            .channel = FIRST,                                                                                          \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
 #define CONV2D(T, H, W, IN, OUT, K, S, P, E, ...)                                                                      \
-    { .label = "conv2d " #T " of " #H "x" #W " " #IN " -> " #OUT " kernel " #K " stride " #S " " #__VA_ARGS__,         \
-      .op = WEIR_OP_CONV2D,                                                                                            \
-      .shape.conv2d = { .rows = 2, .frames = T, .height = H, .width = W, .in = IN, .out = OUT, .kernel = K,            \
-                        .stride = S, .pad = P, .pad_end = E, __VA_ARGS__ } }
+    {                                                                                                                  \
+        .label = "conv2d " #T " of " #H "x" #W " " #IN " -> " #OUT " kernel " #K " stride " #S " " #__VA_ARGS__,       \
+        .op = WEIR_OP_CONV2D, .shape.conv2d = {                                                                        \
+            .rows = 2,                                                                                                 \
+            .frames = T,                                                                                               \
+            .height = H,                                                                                               \
+            .width = W,                                                                                                \
+            .in = IN,                                                                                                  \
+            .out = OUT,                                                                                                \
+            .kernel = K,                                                                                               \
+            .stride = S,                                                                                               \
+            .pad = P,                                                                                                  \
+            .pad_end = E,                                                                                              \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
 #define CONV_TEMPORAL(T, P, IN, OUT, ...)                                                                              \
-    { .label = "conv_temporal " #T " x " #P " " #IN " -> " #OUT " " #__VA_ARGS__, .op = WEIR_OP_CONV_TEMPORAL,         \
-      .shape.conv_temporal = { .rows = 2, .frames = T, .pixels = P, .in = IN, .out = OUT, __VA_ARGS__ } }
+    {                                                                                                                  \
+        .label = "conv_temporal " #T " x " #P " " #IN " -> " #OUT " " #__VA_ARGS__, .op = WEIR_OP_CONV_TEMPORAL,       \
+        .shape.conv_temporal = {                                                                                       \
+            .rows = 2,                                                                                                 \
+            .frames = T,                                                                                               \
+            .pixels = P,                                                                                               \
+            .in = IN,                                                                                                  \
+            .out = OUT,                                                                                                \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
 #define GROUP_NORM(B, P, C, G, ...)                                                                                    \
-    { .label = "group_norm " #B " x " #P " x " #C " in " #G " " #__VA_ARGS__, .op = WEIR_OP_GROUP_NORM,                \
-      .shape.group_norm = { .rows = 2, .batch = B, .pixels = P, .channels = C, .groups = G, .eps = 1e-5f,              \
-                            __VA_ARGS__ } }
+    {                                                                                                                  \
+        .label = "group_norm " #B " x " #P " x " #C " in " #G " " #__VA_ARGS__, .op = WEIR_OP_GROUP_NORM,              \
+        .shape.group_norm = {                                                                                          \
+            .rows = 2,                                                                                                 \
+            .batch = B,                                                                                                \
+            .pixels = P,                                                                                               \
+            .channels = C,                                                                                             \
+            .groups = G,                                                                                               \
+            .eps = 1e-5f,                                                                                              \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
 #define LAYER_NORM(L, C)                                                                                               \
-    { .label = "layer_norm " #L " x " #C, .op = WEIR_OP_LAYER_NORM,                                                    \
-      .shape.layer_norm = { .rows = 2, .tokens = L, .channels = C, .eps = 1e-5f } }
+    {                                                                                                                  \
+        .label = "layer_norm " #L " x " #C, .op = WEIR_OP_LAYER_NORM, .shape.layer_norm = {                            \
+            .rows = 2,                                                                                                 \
+            .tokens = L,                                                                                               \
+            .channels = C,                                                                                             \
+            .eps = 1e-5f                                                                                               \
+        }                                                                                                              \
+    }
 #define SPATIAL(T, Q, K, H, D, ...)                                                                                    \
-    { .label = "attention spatial " #T " of " #Q " x " #K ", " #H " heads of " #D " " #__VA_ARGS__,                    \
-      .op = WEIR_OP_ATTENTION,                                                                                         \
-      .shape.attention = { .rows = 2, .sequences = T, .query_length = Q, .key_length = K, .heads = H, .head_dim = D,   \
-                           .kv_heads = H, .query = { (T) * (Q), 1, Q, 0, 1 }, .key = { (T) * (K), 1, K, 0, 1 },        \
-                           .q_stride = 3 * (H) * (D), .k_stride = 3 * (H) * (D), .v_stride = 3 * (H) * (D),            \
-                           .k_channel = (H) * (D), .v_channel = 2 * (H) * (D), .y_stride = (H) * (D),                  \
-                           .scale = 0.25f, __VA_ARGS__ } }
+    {                                                                                                                  \
+        .label = "attention spatial " #T " of " #Q " x " #K ", " #H " heads of " #D " " #__VA_ARGS__,                  \
+        .op = WEIR_OP_ATTENTION, .shape.attention = {                                                                  \
+            .rows = 2,                                                                                                 \
+            .sequences = T,                                                                                            \
+            .query_length = Q,                                                                                         \
+            .key_length = K,                                                                                           \
+            .heads = H,                                                                                                \
+            .head_dim = D,                                                                                             \
+            .kv_heads = H,                                                                                             \
+            .query = { (T) * (Q), 1, Q, 0, 1 },                                                                        \
+            .key = { (T) * (K), 1, K, 0, 1 },                                                                          \
+            .q_stride = 3 * (H) * (D),                                                                                 \
+            .k_stride = 3 * (H) * (D),                                                                                 \
+            .v_stride = 3 * (H) * (D),                                                                                 \
+            .k_channel = (H) * (D),                                                                                    \
+            .v_channel = 2 * (H) * (D),                                                                                \
+            .y_stride = (H) * (D),                                                                                     \
+            .scale = 0.25f,                                                                                            \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
 #define TEMPORAL(T, P, H, D)                                                                                           \
-    { .label = "attention temporal " #T " x " #P ", " #H " heads of " #D, .op = WEIR_OP_ATTENTION,                     \
-      .shape.attention = { .rows = 2, .sequences = P, .query_length = T, .key_length = T, .heads = H, .head_dim = D,   \
-                           .kv_heads = H, .query = { (T) * (P), P, 0, 1, P }, .key = { (T) * (P), P, 0, 1, P },        \
-                           .q_stride = (H) * (D), .k_stride = (H) * (D), .v_stride = (H) * (D),                        \
-                           .y_stride = (H) * (D), .scale = 0.25f } }
+    {                                                                                                                  \
+        .label = "attention temporal " #T " x " #P ", " #H " heads of " #D, .op = WEIR_OP_ATTENTION,                   \
+        .shape.attention = {                                                                                           \
+            .rows = 2,                                                                                                 \
+            .sequences = P,                                                                                            \
+            .query_length = T,                                                                                         \
+            .key_length = T,                                                                                           \
+            .heads = H,                                                                                                \
+            .head_dim = D,                                                                                             \
+            .kv_heads = H,                                                                                             \
+            .query = { (T) * (P), P, 0, 1, P },                                                                        \
+            .key = { (T) * (P), P, 0, 1, P },                                                                          \
+            .q_stride = (H) * (D),                                                                                     \
+            .k_stride = (H) * (D),                                                                                     \
+            .v_stride = (H) * (D),                                                                                     \
+            .y_stride = (H) * (D),                                                                                     \
+            .scale = 0.25f                                                                                             \
+        }                                                                                                              \
+    }
 #define CROSS(T, Q, K, H, D, ...)                                                                                      \
-    { .label = "attention cross " #T " of " #Q " x " #K ", " #H " heads of " #D " " #__VA_ARGS__,                      \
-      .op = WEIR_OP_ATTENTION,                                                                                         \
-      .shape.attention = { .rows = 2, .sequences = T, .query_length = Q, .key_length = K, .heads = H, .head_dim = D,   \
-                           .kv_heads = H, .query = { (T) * (Q), 1, Q, 0, 1 }, .key = { K, 1, 0, 0, 1 },                \
-                           .q_stride = (H) * (D), .k_stride = (H) * (D), .v_stride = (H) * (D),                        \
-                           .y_stride = (H) * (D), .scale = 0.25f, __VA_ARGS__ } }
+    {                                                                                                                  \
+        .label = "attention cross " #T " of " #Q " x " #K ", " #H " heads of " #D " " #__VA_ARGS__,                    \
+        .op = WEIR_OP_ATTENTION, .shape.attention = {                                                                  \
+            .rows = 2,                                                                                                 \
+            .sequences = T,                                                                                            \
+            .query_length = Q,                                                                                         \
+            .key_length = K,                                                                                           \
+            .heads = H,                                                                                                \
+            .head_dim = D,                                                                                             \
+            .kv_heads = H,                                                                                             \
+            .query = { (T) * (Q), 1, Q, 0, 1 },                                                                        \
+            .key = { K, 1, 0, 0, 1 },                                                                                  \
+            .q_stride = (H) * (D),                                                                                     \
+            .k_stride = (H) * (D),                                                                                     \
+            .v_stride = (H) * (D),                                                                                     \
+            .y_stride = (H) * (D),                                                                                     \
+            .scale = 0.25f,                                                                                            \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
 #define CAUSAL(L, H, D, ...)                                                                                           \
-    { .label = "attention causal " #L ", " #H " heads of " #D " " #__VA_ARGS__,                                        \
-      .op = WEIR_OP_ATTENTION,                                                                                         \
-      .shape.attention = { .rows = 2, .sequences = 1, .query_length = L, .key_length = L, .heads = H, .head_dim = D,   \
-                           .kv_heads = H, .query = { L, 1, 0, 0, 1 }, .key = { L, 1, 0, 0, 1 }, .q_stride = (H) * (D), \
-                           .k_stride = (H) * (D), .v_stride = (H) * (D), .y_stride = (H) * (D), .scale = 0.25f,        \
-                           .causal = true, __VA_ARGS__ } }
+    {                                                                                                                  \
+        .label = "attention causal " #L ", " #H " heads of " #D " " #__VA_ARGS__, .op = WEIR_OP_ATTENTION,             \
+        .shape.attention = {                                                                                           \
+            .rows = 2,                                                                                                 \
+            .sequences = 1,                                                                                            \
+            .query_length = L,                                                                                         \
+            .key_length = L,                                                                                           \
+            .heads = H,                                                                                                \
+            .head_dim = D,                                                                                             \
+            .kv_heads = H,                                                                                             \
+            .query = { L, 1, 0, 0, 1 },                                                                                \
+            .key = { L, 1, 0, 0, 1 },                                                                                  \
+            .q_stride = (H) * (D),                                                                                     \
+            .k_stride = (H) * (D),                                                                                     \
+            .v_stride = (H) * (D),                                                                                     \
+            .y_stride = (H) * (D),                                                                                     \
+            .scale = 0.25f,                                                                                            \
+            .causal = true,                                                                                            \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
 #define SHARED(L, H, KV, D, ...)                                                                                       \
-    { .label = "attention causal " #L ", " #H " heads of " #D " on " #KV " " #__VA_ARGS__, .op = WEIR_OP_ATTENTION,    \
-      .shape.attention = { .rows = 2, .sequences = 1, .query_length = L, .key_length = L, .heads = H, .head_dim = D,   \
-                           .kv_heads = KV, .query = { L, 1, 0, 0, 1 }, .key = { L, 1, 0, 0, 1 },                       \
-                           .q_stride = ((H) + 2 * (KV)) * (D), .k_stride = ((H) + 2 * (KV)) * (D),                     \
-                           .v_stride = ((H) + 2 * (KV)) * (D), .k_channel = (H) * (D),                                 \
-                           .v_channel = ((H) + (KV)) * (D), .y_stride = (H) * (D), .scale = 0.25f, .causal = true,     \
-                           __VA_ARGS__ } }
+    {                                                                                                                  \
+        .label = "attention causal " #L ", " #H " heads of " #D " on " #KV " " #__VA_ARGS__, .op = WEIR_OP_ATTENTION,  \
+        .shape.attention = {                                                                                           \
+            .rows = 2,                                                                                                 \
+            .sequences = 1,                                                                                            \
+            .query_length = L,                                                                                         \
+            .key_length = L,                                                                                           \
+            .heads = H,                                                                                                \
+            .head_dim = D,                                                                                             \
+            .kv_heads = KV,                                                                                            \
+            .query = { L, 1, 0, 0, 1 },                                                                                \
+            .key = { L, 1, 0, 0, 1 },                                                                                  \
+            .q_stride = ((H) + 2 * (KV)) * (D),                                                                        \
+            .k_stride = ((H) + 2 * (KV)) * (D),                                                                        \
+            .v_stride = ((H) + 2 * (KV)) * (D),                                                                        \
+            .k_channel = (H) * (D),                                                                                    \
+            .v_channel = ((H) + (KV)) * (D),                                                                           \
+            .y_stride = (H) * (D),                                                                                     \
+            .scale = 0.25f,                                                                                            \
+            .causal = true,                                                                                            \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
 #define GROUPED_LINEAR(L, IN, OUT, G)                                                                                  \
-    { .label = "grouped_linear " #L " x " #IN " -> " #OUT " in " #G, .op = WEIR_OP_GROUPED_LINEAR, .no_bias = true,    \
-      .shape.grouped_linear = { .rows = 2, .tokens = L, .in = IN, .out = OUT, .groups = G } }
+    {                                                                                                                  \
+        .label = "grouped_linear " #L " x " #IN " -> " #OUT " in " #G, .op = WEIR_OP_GROUPED_LINEAR, .no_bias = true,  \
+        .shape.grouped_linear = {                                                                                      \
+            .rows = 2,                                                                                                 \
+            .tokens = L,                                                                                               \
+            .in = IN,                                                                                                  \
+            .out = OUT,                                                                                                \
+            .groups = G                                                                                                \
+        }                                                                                                              \
+    }
 #define DEPTHWISE_CONV(T, H, W, C, K, ...)                                                                             \
-    { .label = "depthwise_conv " #T " of " #H "x" #W " " #C " kernel " #K " " #__VA_ARGS__,                            \
-      .op = WEIR_OP_DEPTHWISE_CONV,                                                                                    \
-      .shape.depthwise_conv = { .rows = 2, .frames = T, .height = H, .width = W, .channels = C, .kernel = K,           \
-                                __VA_ARGS__ } }
+    {                                                                                                                  \
+        .label = "depthwise_conv " #T " of " #H "x" #W " " #C " kernel " #K " " #__VA_ARGS__,                          \
+        .op = WEIR_OP_DEPTHWISE_CONV, .shape.depthwise_conv = {                                                        \
+            .rows = 2,                                                                                                 \
+            .frames = T,                                                                                               \
+            .height = H,                                                                                               \
+            .width = W,                                                                                                \
+            .channels = C,                                                                                             \
+            .kernel = K,                                                                                               \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
 #define RMS_NORM(L, C, ...)                                                                                            \
-    { .label = "rms_norm " #L " x " #C " " #__VA_ARGS__, .op = WEIR_OP_RMS_NORM,                                       \
-      .shape.rms_norm = { .rows = 2, .tokens = L, .channels = C, .eps = 1e-5f, __VA_ARGS__ } }
+    {                                                                                                                  \
+        .label = "rms_norm " #L " x " #C " " #__VA_ARGS__, .op = WEIR_OP_RMS_NORM, .shape.rms_norm = {                 \
+            .rows = 2,                                                                                                 \
+            .tokens = L,                                                                                               \
+            .channels = C,                                                                                             \
+            .eps = 1e-5f,                                                                                              \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
 #define MODULATED_NORM(L, C, N, SHIFT, SCALE)                                                                          \
-    { .label = "modulated_norm " #L " x " #C ", " #SHIFT " and " #SCALE " of " #N, .op = WEIR_OP_MODULATED_NORM,       \
-      .shape.modulated_norm = { .rows = 2, .tokens = L, .channels = C, .vectors = N, .shift = SHIFT, .scale = SCALE,   \
-                                .eps = 1e-6f } }
+    {                                                                                                                  \
+        .label = "modulated_norm " #L " x " #C ", " #SHIFT " and " #SCALE " of " #N, .op = WEIR_OP_MODULATED_NORM,     \
+        .shape.modulated_norm = {                                                                                      \
+            .rows = 2,                                                                                                 \
+            .tokens = L,                                                                                               \
+            .channels = C,                                                                                             \
+            .vectors = N,                                                                                              \
+            .shift = SHIFT,                                                                                            \
+            .scale = SCALE,                                                                                            \
+            .eps = 1e-6f                                                                                               \
+        }                                                                                                              \
+    }
 #define TABLE_ADD(N, C, ...)                                                                                           \
-    { .label = "table_add " #N " x " #C " " #__VA_ARGS__, .op = WEIR_OP_TABLE_ADD, .no_bias = true,                    \
-      .shape.table_add = { .rows = 2, .vectors = N, .channels = C, __VA_ARGS__ } }
+    {                                                                                                                  \
+        .label = "table_add " #N " x " #C " " #__VA_ARGS__, .op = WEIR_OP_TABLE_ADD, .no_bias = true,                  \
+        .shape.table_add = {                                                                                           \
+            .rows = 2,                                                                                                 \
+            .vectors = N,                                                                                              \
+            .channels = C,                                                                                             \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
 #define LINEAR_ATTENTION(T, P, H, D, STRIDE, STEP, Q, K, V)                                                            \
-    { .label = "linear_attention " #T " x " #P ", " #H " heads of " #D ", one every " #STEP,                           \
-      .op = WEIR_OP_LINEAR_ATTENTION,                                                                                  \
-      .shape.linear_attention = { .rows = 2, .frames = T, .pixels = P, .stride = STRIDE, .heads = H, .head_dim = D,    \
-                                  .head_step = STEP, .q_channel = Q, .k_channel = K, .v_channel = V, .eps = 1e-15f } }
+    {                                                                                                                  \
+        .label = "linear_attention " #T " x " #P ", " #H " heads of " #D ", one every " #STEP,                         \
+        .op = WEIR_OP_LINEAR_ATTENTION, .shape.linear_attention = {                                                    \
+            .rows = 2,                                                                                                 \
+            .frames = T,                                                                                               \
+            .pixels = P,                                                                                               \
+            .stride = STRIDE,                                                                                          \
+            .heads = H,                                                                                                \
+            .head_dim = D,                                                                                             \
+            .head_step = STEP,                                                                                         \
+            .q_channel = Q,                                                                                            \
+            .k_channel = K,                                                                                            \
+            .v_channel = V,                                                                                            \
+            .eps = 1e-15f                                                                                              \
+        }                                                                                                              \
+    }
 #define ROPE(L, C, H, D)                                                                                               \
-    { .label = "rope " #L " x " #C ", " #H " heads of " #D, .op = WEIR_OP_ROPE,                                        \
-      .shape.rope = { .rows = 2, .tokens = L, .channels = C, .heads = H, .head_dim = D, .theta = 10000 } }
+    {                                                                                                                  \
+        .label = "rope " #L " x " #C ", " #H " heads of " #D, .op = WEIR_OP_ROPE, .shape.rope = {                      \
+            .rows = 2,                                                                                                 \
+            .tokens = L,                                                                                               \
+            .channels = C,                                                                                             \
+            .heads = H,                                                                                                \
+            .head_dim = D,                                                                                             \
+            .theta = 10000                                                                                             \
+        }                                                                                                              \
+    }
 #define REGROUP(L, IN, OUT)                                                                                            \
-    { .label = "regroup " #L " x " #IN " -> " #OUT, .op = WEIR_OP_REGROUP,                                             \
-      .shape.regroup = { .rows = 2, .tokens = L, .in = IN, .out = OUT } }
+    {                                                                                                                  \
+        .label = "regroup " #L " x " #IN " -> " #OUT, .op = WEIR_OP_REGROUP, .shape.regroup = {                        \
+            .rows = 2,                                                                                                 \
+            .tokens = L,                                                                                               \
+            .in = IN,                                                                                                  \
+            .out = OUT                                                                                                 \
+        }                                                                                                              \
+    }
 #define PIXEL_SHUFFLE(T, H, W, IN, OUT, ...)                                                                           \
-    { .label = "pixel_shuffle " #T " of " #H "x" #W " " #IN " -> " #OUT " " #__VA_ARGS__, .op = WEIR_OP_PIXEL_SHUFFLE, \
-      .shape.pixel_shuffle = { .rows = 2, .frames = T, .height = H, .width = W, .in = IN, .out = OUT, __VA_ARGS__ } }
+    {                                                                                                                  \
+        .label = "pixel_shuffle " #T " of " #H "x" #W " " #IN " -> " #OUT " " #__VA_ARGS__,                            \
+        .op = WEIR_OP_PIXEL_SHUFFLE, .shape.pixel_shuffle = {                                                          \
+            .rows = 2,                                                                                                 \
+            .frames = T,                                                                                               \
+            .height = H,                                                                                               \
+            .width = W,                                                                                                \
+            .in = IN,                                                                                                  \
+            .out = OUT,                                                                                                \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
 #define PIXEL_UNSHUFFLE(T, H, W, IN, OUT, ...)                                                                         \
-    { .label = "pixel_unshuffle " #T " of " #H "x" #W " " #IN " -> " #OUT " " #__VA_ARGS__,                            \
-      .op = WEIR_OP_PIXEL_UNSHUFFLE,                                                                                   \
-      .shape.pixel_unshuffle = { .rows = 2, .frames = T, .height = H, .width = W, .in = IN, .out = OUT, __VA_ARGS__ } }
+    {                                                                                                                  \
+        .label = "pixel_unshuffle " #T " of " #H "x" #W " " #IN " -> " #OUT " " #__VA_ARGS__,                          \
+        .op = WEIR_OP_PIXEL_UNSHUFFLE, .shape.pixel_unshuffle = {                                                      \
+            .rows = 2,                                                                                                 \
+            .frames = T,                                                                                               \
+            .height = H,                                                                                               \
+            .width = W,                                                                                                \
+            .in = IN,                                                                                                  \
+            .out = OUT,                                                                                                \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
 #define ACTIVATE(L, C, ACT)                                                                                            \
-    { .label = "activate " #L " x " #C " " #ACT, .op = WEIR_OP_ACTIVATE,                                               \
-      .shape.activate = { .rows = 2, .tokens = L, .channels = C, .activation = ACT } }
+    {                                                                                                                  \
+        .label = "activate " #L " x " #C " " #ACT, .op = WEIR_OP_ACTIVATE, .shape.activate = {                         \
+            .rows = 2,                                                                                                 \
+            .tokens = L,                                                                                               \
+            .channels = C,                                                                                             \
+            .activation = ACT                                                                                          \
+        }                                                                                                              \
+    }
 
 static const struct kernel_case kernel_cases[] = {
     LINEAR(1, 1, 1),
@@ -129,6 +352,22 @@ static const struct kernel_case kernel_cases[] = {
     LINEAR(300, 576, 144, .activation = WEIR_ACT_GELU_TANH),
     LINEAR(1000, 320, 320, .residual = true),
     LINEAR(33, 5120, 640),
+
+    { .label = "linear 77 x 33 -> 130, packed for a GEGLU",
+      .op = WEIR_OP_LINEAR,
+      .geglu = true,
+      .shape.linear = { .rows = 2, .tokens = 77, .in = 33, .out = 130 } },
+    { .label = "linear 256 x 96 -> 768, packed for a GEGLU",
+      .op = WEIR_OP_LINEAR,
+      .geglu = true,
+      .shape.linear = { .rows = 2, .tokens = 256, .in = 96, .out = 768 } },
+
+    LOW_RANK(1, 1, 1, 1, 1, 0),
+    LOW_RANK(7, 5, 3, 3, 9, 4),
+    LOW_RANK(77, 33, 4, 65, 65, 0, .gate_vectors = 1),
+    LOW_RANK(300, 48, 16, 48, 144, 48),
+    LOW_RANK(1025, 96, 32, 96, 100, 3, .gate_vectors = 6, .gate_vector = 5),
+    LOW_RANK(3, 2240, 128, 2240, 2240, 0),
 
     CONV2D(1, 1, 1, 1, 1, 1, 1, 0, 0),
     CONV2D(1, 1, 1, 3, 2, 3, 1, 1, 1),
@@ -150,9 +389,19 @@ static const struct kernel_case kernel_cases[] = {
     CONV2D(1, 40, 24, 320, 64, 3, 1, 1, 1),
     CONV2D(1, 4, 4, 1280, 320, 3, 1, 1, 1),
 
-    { .label = "conv2d without bias", .op = WEIR_OP_CONV2D, .no_bias = true,
-      .shape.conv2d = { .rows = 2, .frames = 2, .height = 6, .width = 5, .in = 18, .out = 34, .kernel = 3, .stride = 1,
-                        .pad = 1, .pad_end = 1 } },
+    { .label = "conv2d without bias",
+      .op = WEIR_OP_CONV2D,
+      .no_bias = true,
+      .shape.conv2d = { .rows = 2,
+                        .frames = 2,
+                        .height = 6,
+                        .width = 5,
+                        .in = 18,
+                        .out = 34,
+                        .kernel = 3,
+                        .stride = 1,
+                        .pad = 1,
+                        .pad_end = 1 } },
 
     CONV_TEMPORAL(1, 1, 1, 1),
     CONV_TEMPORAL(2, 3, 5, 7, .residual = true),
@@ -198,16 +447,23 @@ static const struct kernel_case kernel_cases[] = {
     CAUSAL(77, 4, 32),
     CAUSAL(19, 3, 5),
 
+    ACTIVATE(77, 33, WEIR_ACT_GEGLU),
+    ACTIVATE(1025, 48, WEIR_ACT_GEGLU_TANH),
     ACTIVATE(1000, 100, WEIR_ACT_RELU),
     LINEAR(77, 33, 65, .activation = WEIR_ACT_RELU, .residual = true),
 
-    { .label = "embed 77 of 300 x 48 with positions", .op = WEIR_OP_EMBED,
+    { .label = "embed 77 of 300 x 48 with positions",
+      .op = WEIR_OP_EMBED,
       .shape.embed = { .rows = 2, .tokens = 77, .channels = 48, .vocabulary = 300, .positions = 77 } },
-    { .label = "embed 1 of 1 x 1", .op = WEIR_OP_EMBED, .no_bias = true,
+    { .label = "embed 1 of 1 x 1",
+      .op = WEIR_OP_EMBED,
+      .no_bias = true,
       .shape.embed = { .rows = 2, .tokens = 1, .channels = 1, .vocabulary = 1 } },
-    { .label = "timestep_embedding 320", .op = WEIR_OP_TIMESTEP_EMBEDDING,
+    { .label = "timestep_embedding 320",
+      .op = WEIR_OP_TIMESTEP_EMBEDDING,
       .shape.timestep_embedding = { .rows = 2, .dim = 320, .flip_sin_to_cos = true } },
-    { .label = "timestep_embedding 6 shifted", .op = WEIR_OP_TIMESTEP_EMBEDDING,
+    { .label = "timestep_embedding 6 shifted",
+      .op = WEIR_OP_TIMESTEP_EMBEDDING,
       .shape.timestep_embedding = { .rows = 2, .dim = 6, .downscale_freq_shift = 1 } },
     ACTIVATE(1, 1, WEIR_ACT_SILU),
     ACTIVATE(100, 33, WEIR_ACT_SILU),
@@ -215,23 +471,36 @@ static const struct kernel_case kernel_cases[] = {
     ACTIVATE(1000, 100, WEIR_ACT_GELU_TANH),
     ACTIVATE(1000, 100, WEIR_ACT_QUICK_GELU),
     ACTIVATE(10, 3, WEIR_ACT_NONE),
-    { .label = "concat 4096 of 96 and 48", .op = WEIR_OP_CONCAT,
+    { .label = "concat 4096 of 96 and 48",
+      .op = WEIR_OP_CONCAT,
       .shape.concat = { .rows = 2, .tokens = 4096, .a_channels = 96, .b_channels = 48 } },
-    { .label = "concat 3 of 1 and 2", .op = WEIR_OP_CONCAT,
+    { .label = "concat 3 of 1 and 2",
+      .op = WEIR_OP_CONCAT,
       .shape.concat = { .rows = 2, .tokens = 3, .a_channels = 1, .b_channels = 2 } },
-    { .label = "latents_pack", .op = WEIR_OP_LATENTS_PACK,
+    { .label = "latents_pack",
+      .op = WEIR_OP_LATENTS_PACK,
       .shape.latents_pack = { .items = 2, .copies = 2, .frames = 16, .pixels = 256, .channels = 4, .factor = 5.5f } },
-    { .label = "latents_pack scaled by the sampler", .op = WEIR_OP_LATENTS_PACK,
-      .shape.latents_pack = { .items = 2, .copies = 2, .frames = 3, .pixels = 5, .channels = 4, .factor = 1,
+    { .label = "latents_pack scaled by the sampler",
+      .op = WEIR_OP_LATENTS_PACK,
+      .shape.latents_pack = { .items = 2,
+                              .copies = 2,
+                              .frames = 3,
+                              .pixels = 5,
+                              .channels = 4,
+                              .factor = 1,
                               .scaled = true } },
-    { .label = "guidance", .op = WEIR_OP_GUIDANCE,
+    { .label = "guidance",
+      .op = WEIR_OP_GUIDANCE,
       .shape.guidance = { .items = 2, .copies = 2, .frames = 16, .pixels = 256, .channels = 4 } },
-    { .label = "guidance of one copy", .op = WEIR_OP_GUIDANCE,
+    { .label = "guidance of one copy",
+      .op = WEIR_OP_GUIDANCE,
       .shape.guidance = { .items = 2, .copies = 1, .frames = 3, .pixels = 5, .channels = 2 } },
     { .label = "sampler_step", .op = WEIR_OP_SAMPLER_STEP, .shape.sampler_step = { .items = 2, .n = 1000 } },
-    { .label = "to_rgb8 truncated", .op = WEIR_OP_TO_RGB8,
+    { .label = "to_rgb8 truncated",
+      .op = WEIR_OP_TO_RGB8,
       .shape.to_rgb8 = { .rows = 2, .tokens = 20000, .channels = 3 } },
-    { .label = "to_rgb8 rounded, of 4 channels", .op = WEIR_OP_TO_RGB8,
+    { .label = "to_rgb8 rounded, of 4 channels",
+      .op = WEIR_OP_TO_RGB8,
       .shape.to_rgb8 = { .rows = 2, .tokens = 5, .channels = 4, .round = true } },
 
     LINEAR(7, 5, 3, .gate_vectors = 1),
@@ -256,14 +525,18 @@ static const struct kernel_case kernel_cases[] = {
     DEPTHWISE_CONV(2, 64, 9, 24, 3),
     DEPTHWISE_CONV(1, 5, 1500, 50, 3, .glu = true),
     DEPTHWISE_CONV(1, 8, 17, 20, 7),
-    { .label = "depthwise_conv without bias", .op = WEIR_OP_DEPTHWISE_CONV, .no_bias = true,
+    { .label = "depthwise_conv without bias",
+      .op = WEIR_OP_DEPTHWISE_CONV,
+      .no_bias = true,
       .shape.depthwise_conv = { .rows = 2, .frames = 1, .height = 9, .width = 5, .channels = 17, .kernel = 5 } },
 
     RMS_NORM(1, 1),
     RMS_NORM(5, 7, .activation = WEIR_ACT_RELU),
     RMS_NORM(300, 288, .activation = WEIR_ACT_SILU, .residual = true),
     RMS_NORM(77, 33, .residual = true),
-    { .label = "rms_norm 300 x 230 without beta", .op = WEIR_OP_RMS_NORM, .no_bias = true,
+    { .label = "rms_norm 300 x 230 without beta",
+      .op = WEIR_OP_RMS_NORM,
+      .no_bias = true,
       .shape.rms_norm = { .rows = 2, .tokens = 300, .channels = 230, .eps = 1e-6f } },
 
     MODULATED_NORM(1, 1, 1, 0, 0),
@@ -318,20 +591,33 @@ static inline struct operands_under_y operands_under_y(const struct kernel_case 
 {
 #define UNDER(...) ((struct operands_under_y){ { __VA_ARGS__, WEIR_OPERANDS_MAX } })
     switch (c->op) {
-    case WEIR_OP_LINEAR: return UNDER(WEIR_LINEAR_RESIDUAL);
-    case WEIR_OP_CONV2D: return UNDER(WEIR_CONV2D_RESIDUAL);
-    case WEIR_OP_CONV_TEMPORAL: return UNDER(WEIR_CONV_TEMPORAL_RESIDUAL);
-    case WEIR_OP_GROUP_NORM: return UNDER(WEIR_GROUP_NORM_X);
-    case WEIR_OP_LAYER_NORM: return UNDER(WEIR_LAYER_NORM_X);
-    case WEIR_OP_RMS_NORM: return UNDER(WEIR_RMS_NORM_X, WEIR_RMS_NORM_RESIDUAL);
-    case WEIR_OP_MODULATED_NORM: return UNDER(WEIR_MODULATED_NORM_X);
+    case WEIR_OP_LINEAR:
+        return UNDER(WEIR_LINEAR_RESIDUAL);
+    case WEIR_OP_CONV2D:
+        return UNDER(WEIR_CONV2D_RESIDUAL);
+    case WEIR_OP_CONV_TEMPORAL:
+        return UNDER(WEIR_CONV_TEMPORAL_RESIDUAL);
+    case WEIR_OP_GROUP_NORM:
+        return UNDER(WEIR_GROUP_NORM_X);
+    case WEIR_OP_LAYER_NORM:
+        return UNDER(WEIR_LAYER_NORM_X);
+    case WEIR_OP_RMS_NORM:
+        return UNDER(WEIR_RMS_NORM_X, WEIR_RMS_NORM_RESIDUAL);
+    case WEIR_OP_MODULATED_NORM:
+        return UNDER(WEIR_MODULATED_NORM_X);
     case WEIR_OP_TABLE_ADD:
         return c->shape.table_add.one ? UNDER(WEIR_OPERANDS_MAX) : UNDER(WEIR_TABLE_ADD_X);
-    case WEIR_OP_ROPE: return UNDER(WEIR_ROPE_X);
-    case WEIR_OP_ACTIVATE: return UNDER(WEIR_ACTIVATE_X);
-    case WEIR_OP_PIXEL_SHUFFLE: return UNDER(WEIR_PIXEL_SHUFFLE_RESIDUAL);
-    case WEIR_OP_PIXEL_UNSHUFFLE: return UNDER(WEIR_PIXEL_UNSHUFFLE_RESIDUAL);
-    default: return UNDER(WEIR_OPERANDS_MAX);
+    case WEIR_OP_ROPE:
+        return UNDER(WEIR_ROPE_X);
+    case WEIR_OP_ACTIVATE:
+        return weir_activation_is_gated(c->shape.activate.activation) ? UNDER(WEIR_OPERANDS_MAX)
+                                                                      : UNDER(WEIR_ACTIVATE_X);
+    case WEIR_OP_PIXEL_SHUFFLE:
+        return UNDER(WEIR_PIXEL_SHUFFLE_RESIDUAL);
+    case WEIR_OP_PIXEL_UNSHUFFLE:
+        return UNDER(WEIR_PIXEL_UNSHUFFLE_RESIDUAL);
+    default:
+        return UNDER(WEIR_OPERANDS_MAX);
     }
 #undef UNDER
 }
@@ -339,6 +625,7 @@ static inline struct operands_under_y operands_under_y(const struct kernel_case 
 /* Numbers of each operand a row, 0 when the case has none of that kind; and which one is y. */
 struct operand_sizes {
     size_t row[WEIR_OPERANDS_MAX];
+    size_t all[WEIR_OPERANDS_MAX]; /* of operands that all rows share */
     size_t y;
     bool y_bytes; /* y is uint8 */
 };
@@ -354,6 +641,16 @@ static inline struct operand_sizes sizes_of(const struct kernel_case *c)
         n.row[n.y] = (size_t)s->tokens * weir_linear_width(s);
         if (s->residual) n.row[WEIR_LINEAR_RESIDUAL] = n.row[n.y];
         n.row[WEIR_LINEAR_GATE] = (size_t)s->gate_vectors * weir_linear_width(s);
+        break;
+    }
+    case WEIR_OP_LOW_RANK: {
+        const struct weir_low_rank *s = &c->shape.low_rank;
+        n.y = WEIR_LOW_RANK_Y;
+        n.row[WEIR_LOW_RANK_X] = (size_t)s->tokens * s->in;
+        n.row[n.y] = (size_t)s->tokens * s->y_channels;
+        n.row[WEIR_LOW_RANK_GATE] = (size_t)s->gate_vectors * s->y_channels;
+        n.all[WEIR_LOW_RANK_A] = (size_t)s->in * s->rank;
+        n.all[WEIR_LOW_RANK_B] = (size_t)s->rank * s->out;
         break;
     }
     case WEIR_OP_GROUPED_LINEAR: {
@@ -455,6 +752,7 @@ static inline struct operand_sizes sizes_of(const struct kernel_case *c)
     case WEIR_OP_ACTIVATE:
         n.y = WEIR_ACTIVATE_Y;
         n.row[WEIR_ACTIVATE_X] = n.row[n.y] = (size_t)c->shape.activate.tokens * c->shape.activate.channels;
+        if (weir_activation_is_gated(c->shape.activate.activation)) n.row[WEIR_ACTIVATE_X] *= 2;
         break;
     case WEIR_OP_CONCAT: {
         const struct weir_concat *s = &c->shape.concat;
@@ -515,7 +813,8 @@ static inline struct operand_sizes sizes_of(const struct kernel_case *c)
         n.row[n.y] = (size_t)c->shape.to_rgb8.tokens * 3;
         n.y_bytes = true;
         break;
-    case WEIR_OP_COUNT: break;
+    case WEIR_OP_COUNT:
+        break;
     }
     return n;
 }
@@ -541,7 +840,7 @@ static inline struct weir_parameters parameters_of(const struct kernel_case *c)
     switch (c->op) {
     case WEIR_OP_LINEAR:
         q.out = c->shape.linear.out, q.in = c->shape.linear.in;
-        q.geglu = weir_activation_is_gated(c->shape.linear.activation);
+        q.geglu = c->geglu || weir_activation_is_gated(c->shape.linear.activation);
         break;
     case WEIR_OP_GROUPED_LINEAR:
         q.out = c->shape.grouped_linear.out, q.in = c->shape.grouped_linear.in;
@@ -550,18 +849,29 @@ static inline struct weir_parameters parameters_of(const struct kernel_case *c)
     case WEIR_OP_DEPTHWISE_CONV:
         q.out = c->shape.depthwise_conv.channels, q.kernel = c->shape.depthwise_conv.kernel;
         break;
-    case WEIR_OP_RMS_NORM: q.out = c->shape.rms_norm.channels; break;
-    case WEIR_OP_TABLE_ADD: q.out = c->shape.table_add.vectors, q.in = c->shape.table_add.channels; break;
+    case WEIR_OP_RMS_NORM:
+        q.out = c->shape.rms_norm.channels;
+        break;
+    case WEIR_OP_TABLE_ADD:
+        q.out = c->shape.table_add.vectors, q.in = c->shape.table_add.channels;
+        break;
     case WEIR_OP_CONV2D:
         q.out = c->shape.conv2d.out, q.in = c->shape.conv2d.in, q.kernel = c->shape.conv2d.kernel;
         break;
-    case WEIR_OP_CONV_TEMPORAL: q.out = c->shape.conv_temporal.out, q.in = c->shape.conv_temporal.in; break;
-    case WEIR_OP_GROUP_NORM: q.out = c->shape.group_norm.channels; break;
-    case WEIR_OP_LAYER_NORM: q.out = c->shape.layer_norm.channels; break;
+    case WEIR_OP_CONV_TEMPORAL:
+        q.out = c->shape.conv_temporal.out, q.in = c->shape.conv_temporal.in;
+        break;
+    case WEIR_OP_GROUP_NORM:
+        q.out = c->shape.group_norm.channels;
+        break;
+    case WEIR_OP_LAYER_NORM:
+        q.out = c->shape.layer_norm.channels;
+        break;
     case WEIR_OP_EMBED:
         q.out = c->shape.embed.vocabulary, q.in = c->shape.embed.channels, q.kernel = c->shape.embed.positions;
         break;
-    default: break;
+    default:
+        break;
     }
     return q;
 }
@@ -582,8 +892,11 @@ static inline struct running_case case_begin(const struct kernel_case *c, uint32
         if (!c->no_bias) r.bias = random_floats(&seed, weir_bias_count(&r.parameters), 1);
         r.parameters.weight = r.weight;
         r.parameters.bias = r.bias;
+        r.parameters.dtype = c->reads;
     }
     for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) {
+        uint64_t all_seed = 0x7654321 + i;
+        if (r.sizes.all[i]) r.operands[i] = random_floats(&all_seed, r.sizes.all[i], 0.2f);
         if (r.sizes.row[i] == 0) continue;
         r.operands[i] = random_floats(&seed, r.sizes.row[i] * rows, 0);
         for (uint32_t row = 0; row < rows; row++) {
@@ -615,7 +928,7 @@ static inline void case_end(struct running_case *r)
 
 static inline size_t operand_bytes(const struct running_case *r, size_t i)
 {
-    return r->sizes.row[i] * r->c.shape.linear.rows * sizeof(float);
+    return (r->sizes.row[i] * r->c.shape.linear.rows + r->sizes.all[i]) * sizeof(float);
 }
 
 static inline bool memory_is_the_hosts(const struct weir_device *device)
@@ -676,6 +989,20 @@ static inline void case_run(struct running_case *r, struct weir_device *device)
         operands_from(device, stream, r, operands);
         device->table->stream_destroy(stream);
     }
+}
+
+/* f32 against f64 sums: a product over K terms rounds each of its sums to 2^-24 of its size so far, which is sqrt(K) of
+ * a term on average; over K <= 3,000 that stays near 1e-6 of the result, and grows with the root of K beyond. */
+#define TOLERANCE 2e-6
+#define TOLERANCE_TERMS 3000
+
+static inline double f32_tolerance(const struct kernel_case *c)
+{
+    double terms = 0;
+    if (c->op == WEIR_OP_LINEAR) terms = c->shape.linear.in;
+    if (c->op == WEIR_OP_CONV2D) terms = (double)c->shape.conv2d.in * c->shape.conv2d.kernel * c->shape.conv2d.kernel;
+    if (c->op == WEIR_OP_CONV_TEMPORAL) terms = 3.0 * c->shape.conv_temporal.in;
+    return TOLERANCE * sqrt(terms > TOLERANCE_TERMS ? terms / TOLERANCE_TERMS : 1);
 }
 
 static inline size_t y_bytes(const struct running_case *r, uint32_t rows)

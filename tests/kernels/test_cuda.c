@@ -4,20 +4,7 @@
 
 #include "kernels/program.h"
 
-/* As for the cpu device: a product over K terms is summed in f32, see test_cpu.c. */
-#define TOLERANCE 2e-6
-#define TOLERANCE_TERMS 3000
-
 static struct weir_device *cuda; /* one for all tests: opening takes seconds */
-
-static double tolerance_of(const struct kernel_case *c)
-{
-    double terms = 0;
-    if (c->op == WEIR_OP_LINEAR) terms = c->shape.linear.in;
-    if (c->op == WEIR_OP_CONV2D) terms = (double)c->shape.conv2d.in * c->shape.conv2d.kernel * c->shape.conv2d.kernel;
-    if (c->op == WEIR_OP_CONV_TEMPORAL) terms = 3.0 * c->shape.conv_temporal.in;
-    return TOLERANCE * sqrt(terms > TOLERANCE_TERMS ? terms / TOLERANCE_TERMS : 1);
-}
 
 static void every_op_computes_what_ref_computes(void **state)
 {
@@ -38,7 +25,7 @@ static void every_op_computes_what_ref_computes(void **state)
         } else {
             const double error = relative_error(got.operands[y], wanted.operands[y], count);
             worst[wanted.c.op] = fmax(worst[wanted.c.op], error);
-            if (!(error <= tolerance_of(&wanted.c))) {
+            if (!(error <= f32_tolerance(&wanted.c))) {
                 print_error("%s: relative error %.2e\n", wanted.c.label, error);
                 faults++;
             }

@@ -3,7 +3,7 @@
 #include "tests/kernels/cases.h"
 
 /* Half a unit of 8 bits is 2e-3 at most and 1.1e-3 on average; convolutions round twice. */
-#define TOLERANCE 4e-3
+#define BF16_TOLERANCE 4e-3
 
 static struct weir_device *cuda;
 
@@ -29,6 +29,8 @@ static bool is_bf16(const struct kernel_case *c, size_t operand)
         return operand != WEIR_EMBED_IDS;
     case WEIR_OP_ATTENTION:
         return operand != WEIR_ATTENTION_LENGTHS;
+    case WEIR_OP_LOW_RANK:
+        return operand != WEIR_LOW_RANK_A && operand != WEIR_LOW_RANK_B;
     case WEIR_OP_TIMESTEP_EMBEDDING:
         return operand != WEIR_TIMESTEP_EMBEDDING_T;
     case WEIR_OP_LATENTS_PACK:
@@ -140,7 +142,7 @@ static void every_op_computes_what_ref_computes_from_the_same_numbers(void **sta
         } else {
             const double error = relative_error(got.operands[y], wanted.operands[y], count);
             worst[wanted.c.op] = fmax(worst[wanted.c.op], error);
-            if (!(error <= TOLERANCE)) {
+            if (!(error <= BF16_TOLERANCE)) {
                 print_error("%s: relative error %.2e\n", wanted.c.label, error);
                 faults++;
             }

@@ -415,6 +415,10 @@ static void wrong_operands_of_new_ops_are_refused_in_words(void **state)
                                   "regroup: of 8 and 3 channels",
                                   "linear_attention: 3 heads of 4",
                                   "1 channels are no value and gate",
+                                  "low_rank: 8 outputs from channel 1 on do not fit y's 8",
+                                  "low_rank: a is [1, 8, 8], but must be [1, 4, 8]",
+                                  "a part of 16 elements from 17 on leaves a value of 32",
+                                  "linear fc: y is [2, 3, 8], but must be [2, 2, 8]",
                                   "grouped_linear fc: the layer given is linear" };
     const struct weir_value none = { 0 };
     for (size_t fault = 0; fault < WEIR_COUNT(words); fault++) {
@@ -426,6 +430,7 @@ static void wrong_operands_of_new_ops_are_refused_in_words(void **state)
         const struct weir_value narrow = weir_program_input(p, "n", WEIR_F32, &(struct weir_dims){ 2, 1, 1, 3, 4 });
         const struct weir_value row = weir_program_input(p, "r", WEIR_F32, &(struct weir_dims){ 1, 1, 1, 3, 8 });
         const struct weir_value one = weir_program_input(p, "o", WEIR_F32, &(struct weir_dims){ 2, 1, 1, 1, 1 });
+        const struct weir_value square = weir_program_input(p, "s", WEIR_F32, &(struct weir_dims){ 1, 1, 1, 8, 8 });
         struct weir_attention_call attention = {
             .kind = WEIR_ATTENTION_CAUSAL, .q = x, .k = x, .v = x, .heads = 8, .head_dim = 1, .scale = 1
         };
@@ -472,6 +477,18 @@ static void wrong_operands_of_new_ops_are_refused_in_words(void **state)
         case 12:
             weir_program_depthwise_conv(p, odd, one, true);
             break;
+        case 13:
+            weir_program_low_rank(p, x, &(struct weir_low_rank_call){ .a = square, .b = square, .channel = 1 }, x);
+            break;
+        case 14:
+            weir_program_low_rank(p, narrow, &(struct weir_low_rank_call){ .a = square, .b = square }, m);
+            break;
+        case 15:
+            weir_program_part(p, x, 17, &(struct weir_dims){ 1, 1, 1, 2, 8 });
+            break;
+        case 16:
+            weir_program_linear_into(p, linear, x, NULL, m);
+            break;
         default:
             weir_program_grouped_linear(p, linear, x);
             break;
@@ -483,6 +500,52 @@ static void wrong_operands_of_new_ops_are_refused_in_words(void **state)
     ref->ops->packed_destroy(linear);
     ref->ops->packed_destroy(table);
     ref->ops->packed_destroy(odd);
+}
+
+/* Rows of one value written by two ops, each given its own part: the second never loses what the first wrote, though
+ * the residual dies there. Factors lie in one extern, as parts of it. */
+static void parts_are_read_and_written_where_they_lie(void **state)
+{
+    (void)state;
+    const float weight[] = { 2 }, factors[] = { 100, 3, 5 }; /* something else, a, b */
+    struct weir_packed *twice =
+        pack_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_LINEAR, .weight = weight, .out = 1, .in = 1 });
+    struct weir_program *p = NULL;
+    struct weir_error error = { 0 };
+    const struct weir_dims whole = { 2, 1, 1, 2, 1 }, row = { 1, 1, 1, 2, 1 }, one = { 1, 1, 1, 1, 1 };
+    assert_int_equal(weir_program_create(ref, WEIR_F32, &p), WEIR_OK);
+    const struct weir_value x = weir_program_input(p, "x", WEIR_F32, &whole);
+    const struct weir_value all = weir_program_extern(p, "factors", WEIR_F32, &(struct weir_dims){ 1, 1, 1, 1, 3 });
+    const struct weir_value h = weir_program_linear(p, twice, x, NULL);
+    const struct weir_value y = weir_program_room(p, &whole);
+    const struct weir_value second = weir_program_part(p, y, 2, &row);
+    for (uint64_t r = 0; r < 2; r++) {
+        const struct weir_linear_call call = { .residual = weir_program_part(p, h, 2 * r, &row) };
+        weir_program_linear_into(p, twice, weir_program_part(p, x, 2 * r, &row), &call,
+                                 weir_program_part(p, y, 2 * r, &row));
+    }
+    weir_program_low_rank(p, weir_program_part(p, x, 2, &row),
+                          &(struct weir_low_rank_call){ .a = weir_program_part(p, all, 1, &one),
+                                                        .b = weir_program_part(p, all, 2, &one) },
+                          second);
+    weir_program_output(p, "y", weir_program_activate(p, y, WEIR_ACT_RELU));
+    assert_int_equal(weir_program_finish(p, &error), WEIR_OK);
+    float *arena = aligned_alloc(WEIR_ALIGNMENT, weir_program_arena_bytes(p));
+    struct weir_stream *stream = NULL;
+    assert_non_null(arena);
+    memset(arena, 0xff, weir_program_arena_bytes(p));
+    const float in[] = { 1, 2, 3, 4 };
+    memcpy((char *)arena + weir_program_offset(p, "x"), in, sizeof in);
+    assert_int_equal(ref->table->stream_create(ref, &stream, &error), WEIR_OK);
+    const struct weir_binding binding = { "factors", (void *)(uintptr_t)factors };
+    assert_int_equal(weir_program_run(p, stream, arena, &binding, 1), WEIR_OK);
+    const float *out = (const float *)(const void *)((char *)arena + weir_program_offset(p, "y"));
+    const float wanted[] = { 4, 8, 12 + 45, 16 + 60 };
+    for (size_t i = 0; i < 4; i++) assert_true(out[i] == wanted[i]);
+    ref->table->stream_destroy(stream);
+    free(arena);
+    weir_program_destroy(&p);
+    ref->ops->packed_destroy(twice);
 }
 
 static void names_have_a_limit_and_both_sides_of_it_answer(void **state)
@@ -577,6 +640,7 @@ int main(void)
         cmocka_unit_test(the_first_error_sticks_and_names_op_and_layer),
         cmocka_unit_test(wrong_shapes_are_refused),
         cmocka_unit_test(wrong_operands_of_new_ops_are_refused_in_words),
+        cmocka_unit_test(parts_are_read_and_written_where_they_lie),
         cmocka_unit_test(names_have_a_limit_and_both_sides_of_it_answer),
         cmocka_unit_test(each_failed_allocation_is_no_memory_and_leaks_nothing),
     };

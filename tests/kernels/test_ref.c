@@ -49,6 +49,41 @@ static void geglu_multiplies_the_first_half_by_gelu_of_the_second(void **state)
     NEAR(y[1], 2.995950306f);      /* gelu(3) = 3 Phi(3) */
 }
 
+static void a_layer_for_geglu_gives_both_halves_to_activate(void **state)
+{
+    (void)state;
+    const float weight[] = { 2, 1, -1, 3 };
+    float x[] = { 1 }, halves[4], y[2];
+    run_layer(ref,
+              &(struct weir_parameters){ .op = WEIR_OP_LINEAR, .weight = weight, .out = 4, .in = 1, .geglu = true },
+              &(struct weir_linear){ .rows = 1, .tokens = 1, .in = 1, .out = 4 }, (void *[]){ x, NULL, NULL, halves });
+    assert_memory_equal(halves, weight, sizeof halves);
+    run_op(ref, WEIR_OP_ACTIVATE, NULL,
+           &(struct weir_activate){ .rows = 1, .tokens = 1, .channels = 2, .activation = WEIR_ACT_GEGLU },
+           (void *[]){ halves, y });
+    NEAR(y[0], 2 * -0.158655254f);
+    NEAR(y[1], 2.995950306f);
+}
+
+static void low_rank_adds_to_its_channels_alone(void **state)
+{
+    (void)state;
+    float x[] = { 1, 2, 3, 4 };                /* [2, 1, 2] */
+    float a[] = { 1, 10 }, b[] = { 1, -2 };    /* [2, 1], [1, 2] */
+    float gate[] = { 9, 9, 9, 9, 9, 1, 2, 9 }; /* [2, 1, 4] */
+    float y[] = { 1, 1, 1, 1, 2, 2, 2, 2 };
+    struct weir_low_rank shape = {
+        .rows = 2, .tokens = 1, .in = 2, .rank = 1, .out = 2, .y_channels = 4, .channel = 1
+    };
+    run_op(ref, WEIR_OP_LOW_RANK, NULL, &shape, (void *[]){ x, a, b, NULL, y });
+    const float wanted[] = { 1, 22, -41, 1, 2, 45, -84, 2 };
+    for (size_t i = 0; i < 8; i++) NEAR(y[i], wanted[i]);
+    shape.gate_vectors = 1;
+    run_op(ref, WEIR_OP_LOW_RANK, NULL, &shape, (void *[]){ x, a, b, gate, y });
+    const float gated[] = { 1, 22 + 9 * 21, -41 - 9 * 42, 1, 2, 45 + 43, -84 - 2 * 86, 2 };
+    for (size_t i = 0; i < 8; i++) NEAR(y[i], gated[i]);
+}
+
 static void activations_have_their_known_values_at_one(void **state)
 {
     (void)state;
@@ -509,6 +544,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_is_a_matrix_product_with_bias_and_residual),
         cmocka_unit_test(geglu_multiplies_the_first_half_by_gelu_of_the_second),
+        cmocka_unit_test(a_layer_for_geglu_gives_both_halves_to_activate),
+        cmocka_unit_test(low_rank_adds_to_its_channels_alone),
         cmocka_unit_test(activations_have_their_known_values_at_one),
         cmocka_unit_test(conv2d_with_a_single_one_shifts_the_picture),
         cmocka_unit_test(conv2d_adds_bias_row_bias_and_residual_and_keeps_in_before_out),

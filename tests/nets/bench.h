@@ -58,7 +58,7 @@ static inline float *bench_embed(const struct bench *b, const char *prompt, cons
 static inline void denoise(struct weir_denoiser *denoiser, const struct weir_item *item, const float *embedding,
                            const struct weir_denoiser_state *state, uint32_t until, float *latents, float *previous)
 {
-    OK(weir_denoiser_begin(denoiser, item, embedding, state, &error));
+    OK(weir_denoiser_begin(denoiser, item, &(struct weir_denoiser_input){ .embedding = embedding }, state, &error));
     while (weir_denoiser_step_index(denoiser) < until) OK(weir_denoiser_step(denoiser, &error));
     OK(weir_denoiser_read(denoiser, latents, previous, &error));
 }

@@ -3,7 +3,7 @@
  *   pipeline_tool plan MODEL DEVICE [WISH...]            memory of every stage, before any is taken
  *   pipeline_tool film MODEL DEVICE OUT PROMPT NEGATIVE [WISH...]
  *                                                        OUT.embedding, OUT.latents (f32), OUT.rgb (uint8)
- *   WISH: width= height= frames= steps= guidance= sampler= noise= seed=
+ *   WISH: width= height= frames= steps= guidance= sampler= noise= seed= precision=f32|bf16
  *
  * What was run, with seconds and bytes, goes to stdout as one `name=value` line a fact; so do the processor time and the
  * peak of resident memory of every stage, loading included. */
@@ -99,11 +99,14 @@ static bool read_wish(struct weir_item_wish *wish, const char *word)
 static bool open_all(struct tool *tool, const char *model, const char *device, char **wishes)
 {
     struct weir_item_wish wish = WEIR_ITEM_WISH_NONE;
+    enum weir_dtype precision = WEIR_F32;
     for (; *wishes; wishes++) {
+        if (strncmp(*wishes, "precision=", 10) == 0 && weir_precision_parse(*wishes + 10, &precision)) continue;
         if (!read_wish(&wish, *wishes))
             return weir_fail(&tool->error, WEIR_BAD_ARGUMENT, "%s is no wish", *wishes), false;
     }
     return weir_device_open(device, THREADS, &tool->device, &tool->error) == WEIR_OK &&
+           weir_device_set_precision(tool->device, precision, &tool->error) == WEIR_OK &&
            weir_model_dir_open(model, NULL, &tool->model, &tool->error) == WEIR_OK &&
            weir_pipeline_open(tool->model, &tool->pipeline, &tool->error) == WEIR_OK &&
            weir_item_resolve(weir_pipeline_facts(tool->pipeline), &wish, &tool->item, &tool->error) == WEIR_OK;
@@ -174,7 +177,8 @@ static bool denoise(struct tool *tool, const float *embedding, float *latents)
     struct weir_denoiser *denoiser = NULL;
     bool good = load(tool, WEIR_PIPELINE_DENOISE) &&
                 weir_denoiser_create(tool->pipeline, &tool->item, &denoiser, &tool->error) == WEIR_OK &&
-                weir_denoiser_begin(denoiser, &tool->item, embedding, NULL, &tool->error) == WEIR_OK;
+                weir_denoiser_begin(denoiser, &tool->item, &(struct weir_denoiser_input){ .embedding = embedding },
+                                    NULL, &tool->error) == WEIR_OK;
     while (good && weir_denoiser_step_index(denoiser) < weir_denoiser_step_count(denoiser)) {
         const double begin = seconds();
         good = weir_denoiser_step(denoiser, &tool->error) == WEIR_OK;

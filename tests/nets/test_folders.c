@@ -25,6 +25,12 @@ static const struct base film = { "tiny-a",
         "scheduler", "text_encoder", "tokenizer", "transformer", "vae"                                                 \
     }
 static const struct base sana = { "tiny-sana-a", SANA_PARTS }, sprint = { "tiny-sana-b", SANA_PARTS };
+static const struct base control = {
+    "tiny-sana-control",
+    { "model_index.json", "scheduler/scheduler_config.json", "text_encoder/config.json", "tokenizer/tokenizer.json",
+      "tokenizer/tokenizer_config.json", "transformer/config.json", "controlnet/config.json", "vae/config.json" },
+    { "scheduler", "text_encoder", "tokenizer", "transformer", "controlnet", "vae" }
+};
 
 struct change {
     const char *file;        /* NULL: none */
@@ -164,7 +170,7 @@ static void folders_that_cannot_be_run_are_refused_in_words(void **state)
         { { NULL, NULL, NULL, "{\"sampler\": \"euler\"}", NULL }, WEIR_BAD_MODEL, { "weir.json", "euler" } },
         { { "model_index.json", "SanaPipeline", "SanaPAGPipeline", NULL, &sana },
           WEIR_UNSUPPORTED,
-          { "SanaPAGPipeline", "TextToVideoSDPipeline, SanaPipeline, SanaSprintPipeline" } },
+          { "SanaPAGPipeline", "TextToVideoSDPipeline, SanaPipeline, SanaControlNetPipeline, SanaSprintPipeline" } },
         { { "model_index.json", "Gemma2Model", "T5EncoderModel", NULL, &sana },
           WEIR_BAD_MODEL,
           { "T5EncoderModel", "Gemma2Model" } },
@@ -198,6 +204,21 @@ static void folders_that_cannot_be_run_are_refused_in_words(void **state)
         { { "transformer/config.json", "\"patch_size\": 1", "\"patch_size\": 2", NULL, &sana },
           WEIR_UNSUPPORTED,
           { "transformer/config.json", "patch_size" } },
+        { { "model_index.json", "SanaControlNetModel", "ControlNetModel", NULL, &control },
+          WEIR_BAD_MODEL,
+          { "ControlNetModel", "SanaControlNetModel" } },
+        { { "model_index.json", "SanaPipeline", "SanaControlNetPipeline", NULL, &sana },
+          WEIR_BAD_MODEL,
+          { "controlnet", "" } },
+        { { "controlnet/config.json", "\"caption_channels\": 24", "\"caption_channels\": 25", NULL, &control },
+          WEIR_BAD_MODEL,
+          { "controlnet: caption_channels is 25", "transformer: caption_channels is 24" } },
+        { { "controlnet/config.json", "\"in_channels\": 4", "\"in_channels\": 5", NULL, &control },
+          WEIR_BAD_MODEL,
+          { "controlnet: in_channels is 5", "is 4" } },
+        { { "controlnet/config.json", "\"patch_size\": 1", "\"patch_size\": 2", NULL, &control },
+          WEIR_UNSUPPORTED,
+          { "controlnet/config.json", "patch_size" } },
         { { NULL, NULL, NULL, "{\"sampler\": \"scm\"}", &sana }, WEIR_BAD_MODEL, { "scm", "flow-dpm++, flow-euler" } },
         { { NULL, NULL, NULL, "{\"sampler\": \"flow-euler\"}", &sprint }, WEIR_BAD_MODEL, { "flow-euler", "scm" } },
     };

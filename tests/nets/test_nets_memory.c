@@ -55,6 +55,9 @@ struct attempt {
     int64_t side; /* what is wished for */
     double guidance;
     const char *sampler;
+    const char *lora_name; /* or NULL */
+    char *lora;
+    size_t lora_bytes;
 };
 
 static enum weir_status open_pipeline(struct attempt *a, struct weir_error *error)
@@ -90,10 +93,34 @@ static enum weir_status run_denoise(struct attempt *a, struct weir_error *error)
     struct weir_denoiser *denoiser = NULL;
     WEIR_TRY(weir_pipeline_load(a->pipeline, a->device, WEIR_PIPELINE_DENOISE, error));
     WEIR_TRY(weir_denoiser_create(a->pipeline, &a->item, &denoiser, error));
-    WEIR_TRY(weir_denoiser_begin(denoiser, &a->item, a->embedding, NULL, error));
+    WEIR_TRY(weir_denoiser_begin(denoiser, &a->item, &(struct weir_denoiser_input){ .embedding = a->embedding }, NULL,
+                                 error));
     WEIR_TRY(weir_denoiser_step(denoiser, error));
     WEIR_TRY(weir_denoiser_read(denoiser, a->latents, NULL, error));
 cleanup:
+    weir_denoiser_destroy(&denoiser);
+    weir_pipeline_unload(a->pipeline, WEIR_PIPELINE_DENOISE);
+    return status;
+}
+
+/* The same with adapters, read, planned and laid out. */
+static enum weir_status run_adapted(struct attempt *a, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_denoiser *denoiser = NULL;
+    struct weir_lora *lora = NULL;
+    struct weir_item item = a->item;
+    item.lora_count = 2;
+    WEIR_TRY(weir_pipeline_load(a->pipeline, a->device, WEIR_PIPELINE_DENOISE, error));
+    WEIR_TRY(weir_denoiser_create(a->pipeline, &item, &denoiser, error));
+    WEIR_TRY(weir_pipeline_lora(a->pipeline, a->lora, a->lora_bytes, "lora", &lora, error));
+    const struct weir_lora_use uses[] = { { lora, 1 }, { lora, 0.5 } };
+    WEIR_TRY(weir_denoiser_adapt(denoiser, uses, 2, error));
+    WEIR_TRY(
+        weir_denoiser_begin(denoiser, &item, &(struct weir_denoiser_input){ .embedding = a->embedding }, NULL, error));
+    WEIR_TRY(weir_denoiser_step(denoiser, error));
+cleanup:
+    weir_lora_destroy(&lora);
     weir_denoiser_destroy(&denoiser);
     weir_pipeline_unload(a->pipeline, WEIR_PIPELINE_DENOISE);
     return status;
@@ -160,6 +187,13 @@ static void every_allocation_of(const char *folder, struct attempt a)
     a.rgb = malloc(weir_item_frame_bytes(&a.item));
     fail_everywhere("text", &a, run_text);
     fail_everywhere("denoise", &a, run_denoise);
+    if (a.lora_name) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/tests/golden/loras/%s.safetensors", WEIR_SOURCE_DIR, a.lora_name);
+        OK(weir_file_read(path, (size_t)1 << 20, &a.lora, &a.lora_bytes, &error));
+        fail_everywhere("adapted", &a, run_adapted);
+        free(a.lora);
+    }
     fail_everywhere("decode", &a, run_decode);
     fail_everywhere("plan", &a, plan_all);
     free(a.embedding), free(a.latents), free(a.rgb);
@@ -177,7 +211,8 @@ static void running_out_of_memory_is_a_refusal_in_words(void **state)
 static void so_it_is_where_pictures_are_made(void **state)
 {
     (void)state;
-    every_allocation_of("tiny-sana-a", (struct attempt){ .side = 32, .guidance = 1 }); /* resized */
+    every_allocation_of("tiny-sana-a",
+                        (struct attempt){ .side = 32, .guidance = 1, .lora_name = "tiny-sana-a-one" }); /* resized */
     every_allocation_of("tiny-sana-b", (struct attempt){ .side = 8, .guidance = 4.5 });
 }
 

@@ -175,16 +175,15 @@ static void a_frame_has_the_same_bytes_however_it_is_decoded(void **state)
 }
 
 /* Two cores or one, the film is the same; and a device opened with any number of threads says the same class. */
-static void threads_do_not_change_a_byte(void **state)
+static void see_same_bytes_with_threads(const char *device_name)
 {
-    (void)state;
     const struct film *film = &films[2];
     float *latents[3];
     uint8_t *rgb[3];
     char class[WEIR_NUMERICS_CLASS_MAX];
     size_t latent_bytes = 0, rgb_bytes = 0;
     for (int threads = 1; threads <= 3; threads++) {
-        struct bench b = bench_open_threads("cpu", film->folder, threads);
+        struct bench b = bench_open_threads(device_name, film->folder, threads);
         struct weir_item item = resolve(&b, film);
         struct weir_denoiser *denoiser = NULL;
         struct weir_decoder *decoder = NULL;
@@ -209,6 +208,18 @@ static void threads_do_not_change_a_byte(void **state)
         assert_memory_equal(rgb[i], rgb[0], rgb_bytes);
     }
     for (int i = 0; i < 3; i++) free(latents[i]), free(rgb[i]);
+}
+
+static void threads_do_not_change_a_byte(void **state)
+{
+    (void)state;
+    see_same_bytes_with_threads("cpu");
+}
+
+static void threads_do_not_change_a_byte_in_bf16(void **state)
+{
+    (void)state;
+    see_same_bytes_with_threads("cpu bf16");
 }
 
 /* The smallest film a model allows runs, one frame of it too. */
@@ -287,23 +298,29 @@ static void a_run_refuses_what_it_was_not_made_for(void **state)
     assert_int_equal(weir_denoiser_read(denoiser, latents, NULL, &refusal), WEIR_BAD_ARGUMENT);
     other.frames = 4;
     assert_false(weir_denoiser_fits(denoiser, &other));
-    assert_int_equal(weir_denoiser_begin(denoiser, &other, embedding, NULL, &refusal), WEIR_BAD_ARGUMENT);
+    assert_int_equal(
+        weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding }, NULL, &refusal),
+        WEIR_BAD_ARGUMENT);
     other = item;
     other.guidance = 1;
-    assert_int_equal(weir_denoiser_begin(denoiser, &other, embedding, NULL, &refusal), WEIR_BAD_ARGUMENT);
+    assert_int_equal(
+        weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding }, NULL, &refusal),
+        WEIR_BAD_ARGUMENT);
     other.guidance = 1.5;
     other.steps = 3;
-    OK(weir_denoiser_begin(denoiser, &other, embedding, NULL, &error)); /* same shape, other numbers */
+    OK(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding }, NULL,
+                           &error)); /* same shape, other numbers */
     for (int i = 0; i < 3; i++) OK(weir_denoiser_step(denoiser, &error));
     assert_int_equal(weir_denoiser_step(denoiser, &refusal), WEIR_BAD_ARGUMENT); /* all are done */
-    OK(weir_denoiser_begin(denoiser, &other, embedding, &(struct weir_denoiser_state){ 3, latents, NULL }, &error));
-    assert_int_equal(
-        weir_denoiser_begin(denoiser, &other, embedding, &(struct weir_denoiser_state){ 4, latents, NULL }, &refusal),
-        WEIR_BAD_ARGUMENT);
+    OK(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding },
+                           &(struct weir_denoiser_state){ 3, latents, NULL }, &error));
+    assert_int_equal(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding },
+                                         &(struct weir_denoiser_state){ 4, latents, NULL }, &refusal),
+                     WEIR_BAD_ARGUMENT);
     other.sampler = WEIR_ITEM_SAMPLER_DPM_SOLVER;
-    assert_int_equal(
-        weir_denoiser_begin(denoiser, &other, embedding, &(struct weir_denoiser_state){ 2, latents, NULL }, &refusal),
-        WEIR_BAD_ARGUMENT);
+    assert_int_equal(weir_denoiser_begin(denoiser, &other, &(struct weir_denoiser_input){ .embedding = embedding },
+                                         &(struct weir_denoiser_state){ 2, latents, NULL }, &refusal),
+                     WEIR_BAD_ARGUMENT);
 
     OK(weir_decoder_create(b.pipeline, &item, 2, &decoder, &error));
     assert_int_equal(weir_decoder_run(decoder, &item, latents, 0, 0, rgb, &refusal), WEIR_BAD_ARGUMENT);
@@ -485,6 +502,7 @@ int main(void)
         cmocka_unit_test(a_resumed_run_ends_with_the_same_bytes),
         cmocka_unit_test(a_frame_has_the_same_bytes_however_it_is_decoded),
         cmocka_unit_test(threads_do_not_change_a_byte),
+        cmocka_unit_test(threads_do_not_change_a_byte_in_bf16),
         cmocka_unit_test(the_smallest_film_runs),
         cmocka_unit_test(memory_is_known_before_it_is_taken),
         cmocka_unit_test(a_run_refuses_what_it_was_not_made_for),

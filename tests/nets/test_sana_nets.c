@@ -4,11 +4,12 @@
 
 #include "worker/folder.h"
 #include "worker/nets/gemma2.h"
+#include "worker/nets/sana_controlnet.h"
 #include "worker/nets/sana_transformer.h"
 
 #define TOKENS 519 /* the longest text of the family: what configs are read for */
 
-static const char *const sana_names[] = { "tiny-sana-a", "tiny-sana-b", "tiny-sana-c" };
+static const char *const sana_names[3] = { "tiny-sana-a", "tiny-sana-b", "tiny-sana-c" };
 
 /* Config and weights of one network. */
 struct part {
@@ -81,8 +82,9 @@ static void check_gemma2_text(struct weir_device *device, const struct weir_gemm
         const struct weir_weight w = vector_find(v, "text.1.lengths");
         lengths = io_of("lengths", &w);
     }
-    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
-    weir_program_output(p, "y", weir_gemma2_build(net, p, weir_program_input(p, "ids", WEIR_I32, &dims)));
+    assert_int_equal(weir_program_create(device, device->values, &p), WEIR_OK);
+    const struct weir_value embedding = weir_gemma2_build(net, p, weir_program_input(p, "ids", WEIR_I32, &dims));
+    weir_program_output(p, "y", weir_program_widen(p, embedding));
     OK(weir_program_finish(p, &error));
 
     float *y = malloc(wanted.elements * sizeof *y), *b = vector_read(&wanted);
@@ -100,12 +102,12 @@ static void check_gemma2(struct weir_device *device, const char *name)
     struct weir_gemma2_config c;
     struct weir_gemma2 *net = NULL, *shapes = NULL;
     OK(weir_gemma2_config_read(part.config, TOKENS, &c, &error));
-    OK(weir_gemma2_open(device, &c, part.weights, WEIR_F32, &net, &error));
+    OK(weir_gemma2_open(device, &c, part.weights, device->values, &net, &error));
     weir_weights_unused(part.weights, see_nothing_unused, (void *)(uintptr_t)name);
     for (int i = 0; i < 2; i++) check_gemma2_text(device, net, name, &v, i);
 
     /* What is planned from shapes alone is what loading then takes. */
-    OK(weir_gemma2_open(device, &c, NULL, WEIR_F32, &shapes, &error));
+    OK(weir_gemma2_open(device, &c, NULL, device->values, &shapes, &error));
     assert_int_equal(weir_gemma2_weight_bytes(shapes), weir_gemma2_weight_bytes(net));
     assert_int_equal(weir_gemma2_parameter_count(shapes), weir_gemma2_parameter_count(net));
     weir_gemma2_close(&shapes);
@@ -123,22 +125,53 @@ struct slots {
     char names[WEIR_PROGRAM_NAMES_MAX][WEIR_SANA_TRANSFORMER_SLOT_NAME_BYTES];
 };
 
-static void prepare(struct weir_device *device, const struct weir_sana_transformer *net, const struct weir_weight *text,
-                    struct slots *slots)
+/* A ControlNet beside the transformer, with what it looks at. */
+struct control {
+    const struct weir_sana_controlnet *net;
+    const struct weir_weight *latents; /* [R, C, H, W] */
+    float scale;
+};
+
+/* Its inputs in a prepare program, which has `text`; the values of the second in *scales. */
+static void add_control(const struct control *control, struct weir_program *p, struct weir_value text,
+                        struct io *inputs, float **scales)
+{
+    const struct weir_sana_transformer_config *c = weir_sana_controlnet_config_of(control->net);
+    const struct weir_weight *w = control->latents;
+    const uint32_t rows = (uint32_t)w->shape[0], height = (uint32_t)w->shape[2], width = (uint32_t)w->shape[3];
+    const struct weir_dims latents = { rows, c->in_channels, 1, height * width, 1 };
+    const struct weir_dims packed = { rows, 1, height, width, c->in_channels };
+    const struct weir_value x = weir_program_input(p, "latents", WEIR_F32, &latents);
+    weir_sana_controlnet_build_prepare(control->net, p, text, weir_program_latents_pack(p, x, 1, 1, &packed));
+    *scales = malloc((size_t)rows * c->width * sizeof **scales);
+    for (uint32_t i = 0; i < rows * c->width; i++) (*scales)[i] = control->scale;
+    inputs[0] = io_of("latents", w);
+    inputs[1] = (struct io){ "control_scale", *scales, (size_t)rows * c->width * sizeof **scales };
+}
+
+static void prepare(struct weir_device *device, const struct weir_sana_transformer *net, const struct control *control,
+                    const struct weir_weight *text, struct slots *slots)
 {
     struct weir_program *p = NULL;
-    struct io in = io_of("text", text), outputs[WEIR_PROGRAM_NAMES_MAX];
-    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
-    weir_sana_transformer_build_prepare(net, p, (uint32_t)text->shape[0], (uint32_t)text->shape[1]);
+    struct io in[3] = { io_of("text", text) }, outputs[WEIR_PROGRAM_NAMES_MAX];
+    const uint32_t own = weir_sana_transformer_slot_count(net);
+    float *scales = NULL;
+    assert_int_equal(weir_program_create(device, device->values, &p), WEIR_OK);
+    const struct weir_value words =
+        weir_sana_transformer_build_prepare(net, p, (uint32_t)text->shape[0], (uint32_t)text->shape[1], NULL);
+    if (control) add_control(control, p, words, in + 1, &scales);
     OK(weir_program_finish(p, &error));
-    slots->count = weir_sana_transformer_slot_count(net);
+    slots->count = own + (control ? weir_sana_controlnet_slot_count(control->net) : 0);
     for (uint32_t i = 0; i < slots->count; i++) {
-        weir_sana_transformer_slot_name(i, slots->names[i]);
+        if (i < own)
+            weir_sana_transformer_slot_name(i, slots->names[i]);
+        else
+            weir_sana_controlnet_slot_name(i - own, slots->names[i]);
         outputs[i] = (struct io){ slots->names[i], NULL, weir_program_bytes(p, slots->names[i]) };
         outputs[i].host = malloc(outputs[i].bytes);
         assert_non_null(outputs[i].host);
     }
-    run_program(device, p, &in, 1, outputs, slots->count, NULL, 0);
+    run_program(device, p, in, control ? 3 : 1, outputs, slots->count, NULL, 0);
     for (uint32_t i = 0; i < slots->count; i++) {
         void *memory = NULL;
         OK(device->table->memory_alloc(device, outputs[i].bytes, &memory, &error));
@@ -146,7 +179,7 @@ static void prepare(struct weir_device *device, const struct weir_sana_transform
         slots->bindings[i] = (struct weir_binding){ slots->names[i], memory };
         free(outputs[i].host);
     }
-    free(in.host);
+    free(in[0].host), free(in[1].host), free(scales);
     weir_program_destroy(&p);
 }
 
@@ -157,14 +190,15 @@ static void slots_free(struct weir_device *device, struct slots *slots)
 
 /* A step's program over inputs "x" [R, C, H, W], "t", "lengths" and perhaps "guidance", with the output "y". */
 static struct weir_program *step_program(struct weir_device *device, const struct weir_sana_transformer *net,
-                                         uint32_t rows, uint32_t height, uint32_t width, uint32_t tokens)
+                                         const struct weir_sana_controlnet *controlnet, uint32_t rows, uint32_t height,
+                                         uint32_t width, uint32_t tokens)
 {
     const uint32_t channels = weir_sana_transformer_config_of(net)->in_channels;
     const struct weir_dims latents = { rows, channels, 1, height * width, 1 }, one = { rows, 1, 1, 1, 1 };
     const struct weir_dims packed = { rows, 1, height, width, channels };
     struct weir_program *p = NULL;
-    struct weir_sana_transformer_step step = { .tokens = tokens };
-    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
+    struct weir_sana_transformer_step step = { .tokens = tokens, .controlnet = controlnet };
+    assert_int_equal(weir_program_create(device, device->values, &p), WEIR_OK);
     step.x = weir_program_latents_pack(p, weir_program_input(p, "x", WEIR_F32, &latents), 1, 1, &packed);
     step.t = weir_program_input(p, "t", WEIR_F32, &one);
     step.lengths = weir_program_input(p, "lengths", WEIR_I32, &one);
@@ -191,8 +225,8 @@ static void check_transformer_shape(struct weir_device *device, const struct wei
         const struct weir_weight guidance = vector_find(v, "sana.%d.guidance", number);
         inputs[3] = io_of("guidance", &guidance);
     }
-    prepare(device, net, &text, &slots);
-    struct weir_program *p = step_program(device, net, rows, height, width, (uint32_t)text.shape[1]);
+    prepare(device, net, NULL, &text, &slots);
+    struct weir_program *p = step_program(device, net, NULL, rows, height, width, (uint32_t)text.shape[1]);
     float *wanted = vector_read(&y), *ys = malloc(y.elements * sizeof *ys);
     run_program(device, p, inputs, guided ? 4 : 3, &(struct io){ "y", ys, y.elements * sizeof *ys }, 1, slots.bindings,
                 slots.count);
@@ -209,7 +243,7 @@ static void check_transformer_shape(struct weir_device *device, const struct wei
 static uint64_t bytes_after(struct weir_device *device, const struct weir_sana_transformer *net, uint32_t height,
                             uint32_t width)
 {
-    struct weir_program *p = step_program(device, net, 1, height, width, 2);
+    struct weir_program *p = step_program(device, net, NULL, 1, height, width, 2);
     weir_program_destroy(&p);
     return weir_sana_transformer_weight_bytes(net);
 }
@@ -221,11 +255,11 @@ static void check_transformer(struct weir_device *device, const char *name)
     struct weir_sana_transformer_config c;
     struct weir_sana_transformer *net = NULL, *shapes = NULL;
     OK(weir_sana_transformer_config_read(part.config, &c, &error));
-    OK(weir_sana_transformer_open(device, &c, part.weights, WEIR_F32, &net, &error));
+    OK(weir_sana_transformer_open(device, &c, part.weights, device->values, &net, &error));
     weir_weights_unused(part.weights, see_nothing_unused, (void *)(uintptr_t)name);
 
     /* What is planned from shapes alone is what loading and planning then take. */
-    OK(weir_sana_transformer_open(device, &c, NULL, WEIR_F32, &shapes, &error));
+    OK(weir_sana_transformer_open(device, &c, NULL, device->values, &shapes, &error));
     assert_int_equal(weir_sana_transformer_parameter_count(shapes), weir_sana_transformer_parameter_count(net));
     assert_int_equal(weir_sana_transformer_weight_bytes(shapes), weir_sana_transformer_weight_bytes(net));
     assert_int_equal(bytes_after(device, shapes, 5, 6), bytes_after(device, net, 5, 6));
@@ -237,13 +271,79 @@ static void check_transformer(struct weir_device *device, const char *name)
     part_close(&part);
 }
 
+/* ---- its ControlNet ---- */
+
+static const char *const control_names[WEIR_COUNT(sana_names)] = { "tiny-sana-control", "tiny-sana-control-b",
+                                                                   "tiny-sana-control-c" };
+
+static void check_control_shape(struct weir_device *device, const struct weir_sana_transformer *net,
+                                const struct weir_sana_controlnet *controlnet, const char *name,
+                                const struct vectors *v, int number)
+{
+    const struct weir_weight x = vector_find(v, "sana.%d.x", number), t = vector_find(v, "sana.%d.t", number),
+                             text = vector_find(v, "sana.%d.text", number), y = vector_find(v, "sana.%d.y", number),
+                             lengths = vector_find(v, "sana.%d.lengths", number),
+                             latents = vector_find(v, "sana.%d.control", number),
+                             scale = vector_find(v, "sana.%d.scale", number);
+    const uint32_t rows = (uint32_t)x.shape[0], height = (uint32_t)x.shape[2], width = (uint32_t)x.shape[3];
+    struct slots slots;
+    struct io inputs[] = { io_of("x", &x), io_of("t", &t), io_of("lengths", &lengths) };
+    float *wanted = vector_read(&y), *ys = malloc(y.elements * sizeof *ys), *scales = vector_read(&scale);
+    char what[96];
+    prepare(device, net, &(struct control){ controlnet, &latents, scales[0] }, &text, &slots);
+    struct weir_program *p = step_program(device, net, controlnet, rows, height, width, (uint32_t)text.shape[1]);
+    run_program(device, p, inputs, WEIR_COUNT(inputs), &(struct io){ "y", ys, y.elements * sizeof *ys }, 1,
+                slots.bindings, slots.count);
+    snprintf(what, sizeof what, "net=sana_controlnet folder=%s rows=%u size=%ux%u scale=%.2f", name, rows, height,
+             width, (double)scales[0]);
+    see_close(device, what, ys, wanted, y.elements);
+
+    slots_free(device, &slots);
+    for (size_t i = 0; i < WEIR_COUNT(inputs); i++) free(inputs[i].host);
+    free(wanted), free(ys), free(scales);
+    weir_program_destroy(&p);
+}
+
+static void check_control(struct weir_device *device, const char *name)
+{
+    struct part base = part_open(name, "transformer"), part = part_open(name, "controlnet");
+    struct vectors v = vectors_open(name);
+    struct weir_sana_transformer_config of_base, of_control;
+    struct weir_sana_transformer *net = NULL;
+    struct weir_sana_controlnet *controlnet = NULL, *shapes = NULL;
+    OK(weir_sana_transformer_config_read(base.config, &of_base, &error));
+    OK(weir_sana_controlnet_config_read(part.config, of_base.layers, &of_control, &error));
+    OK(weir_sana_transformer_open(device, &of_base, base.weights, device->values, &net, &error));
+    OK(weir_sana_controlnet_open(device, &of_control, part.weights, device->values, &controlnet, &error));
+    if (strcmp(name, "tiny-sana-control-b") != 0) /* which has more blocks than are of use */
+        weir_weights_unused(part.weights, see_nothing_unused, (void *)(uintptr_t)name);
+    else
+        assert_int_equal(of_control.layers, 1);
+    OK(weir_sana_controlnet_open(device, &of_control, NULL, device->values, &shapes, &error));
+    assert_int_equal(weir_sana_controlnet_parameter_count(shapes), weir_sana_controlnet_parameter_count(controlnet));
+    assert_int_equal(weir_sana_controlnet_weight_bytes(shapes), weir_sana_controlnet_weight_bytes(controlnet));
+    for (int i = 0; i < 2; i++) check_control_shape(device, net, controlnet, name, &v, i);
+    weir_sana_controlnet_close(&shapes);
+    weir_sana_controlnet_close(&controlnet);
+    weir_sana_transformer_close(&net);
+    vectors_close(&v);
+    part_close(&part);
+    part_close(&base);
+}
+
 /* ---- every device of this build ---- */
+
+static void every_one_on(const char *device_name, const char *const *names,
+                         void (*check)(struct weir_device *device, const char *name))
+{
+    struct weir_device *device = device_or_skip(device_name, 2);
+    for (size_t i = 0; i < WEIR_COUNT(sana_names); i++) check(device, names[i]);
+    weir_device_close(&device);
+}
 
 static void every_tiny_on(const char *device_name, void (*check)(struct weir_device *device, const char *name))
 {
-    struct weir_device *device = device_or_skip(device_name, 2);
-    for (size_t i = 0; i < WEIR_COUNT(sana_names); i++) check(device, sana_names[i]);
-    weir_device_close(&device);
+    every_one_on(device_name, sana_names, check);
 }
 
 static void gemma2_gives_what_transformers_gives_on_ref(void **state)
@@ -264,6 +364,12 @@ static void gemma2_gives_what_transformers_gives_on_cuda(void **state)
     every_tiny_on("cuda", check_gemma2);
 }
 
+static void gemma2_nearly_gives_what_transformers_gives_on_cpu_in_bf16(void **state)
+{
+    (void)state;
+    every_tiny_on("cpu bf16", check_gemma2);
+}
+
 static void sana_transformer_gives_what_diffusers_gives_on_ref(void **state)
 {
     (void)state;
@@ -282,6 +388,38 @@ static void sana_transformer_gives_what_diffusers_gives_on_cuda(void **state)
     every_tiny_on("cuda", check_transformer);
 }
 
+static void a_controlnet_adds_what_diffusers_adds_on_ref(void **state)
+{
+    (void)state;
+    every_one_on("ref", control_names, check_control);
+}
+
+static void a_controlnet_adds_what_diffusers_adds_on_cpu(void **state)
+{
+    (void)state;
+    every_one_on("cpu", control_names, check_control);
+}
+
+static void a_controlnet_adds_what_diffusers_adds_on_cuda(void **state)
+{
+    (void)state;
+    every_one_on("cuda", control_names, check_control);
+}
+
+static void the_networks_nearly_give_what_diffusers_gives_on_cuda_in_bf16(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda bf16", check_gemma2);
+    every_tiny_on("cuda bf16", check_transformer);
+    every_one_on("cuda bf16", control_names, check_control);
+}
+
+static void sana_transformer_nearly_gives_what_diffusers_gives_on_cpu_in_bf16(void **state)
+{
+    (void)state;
+    every_tiny_on("cpu bf16", check_transformer);
+}
+
 /* ---- positions ---- */
 
 static void a_size_leaves_one_table_of_positions_behind(void **state)
@@ -293,7 +431,7 @@ static void a_size_leaves_one_table_of_positions_behind(void **state)
     struct weir_sana_transformer *net = NULL;
     OK(weir_device_open("ref", 1, &device, &error));
     OK(weir_sana_transformer_config_read(part.config, &c, &error));
-    OK(weir_sana_transformer_open(device, &c, part.weights, WEIR_F32, &net, &error));
+    OK(weir_sana_transformer_open(device, &c, part.weights, device->values, &net, &error));
     const uint64_t none = weir_sana_transformer_weight_bytes(net), first = bytes_after(device, net, 3, 5);
     assert_true(first >= none + (uint64_t)3 * 5 * c.width * sizeof(float));
     assert_int_equal(bytes_after(device, net, 3, 5), first);
@@ -426,9 +564,22 @@ static uint64_t transformer_count(struct weir_device *device, const char *json)
     struct weir_sana_transformer_config c;
     struct weir_sana_transformer *net = NULL;
     OK(weir_sana_transformer_config_read(config, &c, &error));
-    OK(weir_sana_transformer_open(device, &c, NULL, WEIR_F32, &net, &error));
+    OK(weir_sana_transformer_open(device, &c, NULL, device->values, &net, &error));
     const uint64_t count = weir_sana_transformer_parameter_count(net);
     weir_sana_transformer_close(&net);
+    weir_config_close(&config);
+    return count;
+}
+
+static uint64_t controlnet_count(struct weir_device *device, const char *json)
+{
+    struct weir_config *config = parse(json);
+    struct weir_sana_transformer_config c;
+    struct weir_sana_controlnet *net = NULL;
+    OK(weir_sana_controlnet_config_read(config, 20, &c, &error));
+    OK(weir_sana_controlnet_open(device, &c, NULL, device->values, &net, &error));
+    const uint64_t count = weir_sana_controlnet_parameter_count(net);
+    weir_sana_controlnet_close(&net);
     weir_config_close(&config);
     return count;
 }
@@ -456,8 +607,12 @@ static void released_models_have_their_number_of_parameters(void **state)
     OK(weir_device_open("ref", 1, &device, &error));
     for (size_t i = 0; i < WEIR_COUNT(cases); i++)
         assert_int_equal(transformer_count(device, cases[i].json), cases[i].count);
+    assert_int_equal(controlnet_count(device, "{}"), 631576960);
+    assert_int_equal(controlnet_count(device, "{\"num_attention_heads\": 36, \"num_cross_attention_heads\": 16,"
+                                              " \"cross_attention_head_dim\": 72, \"cross_attention_dim\": 1152}"),
+                     168765696);
     OK(weir_gemma2_config_read(config, TOKENS, &c, &error));
-    OK(weir_gemma2_open(device, &c, NULL, WEIR_F32, &gemma2, &error));
+    OK(weir_gemma2_open(device, &c, NULL, device->values, &gemma2, &error));
     assert_int_equal(weir_gemma2_parameter_count(gemma2), 2614341888);
     weir_gemma2_close(&gemma2);
     weir_config_close(&config);
@@ -510,24 +665,24 @@ static void a_tensor_of_another_shape_or_none_is_named(void **state)
     OK(weir_sana_transformer_config_read(transformer.config, &s, &error));
 
     g.layers = 3;
-    assert_int_equal(weir_gemma2_open(device, &g, text.weights, WEIR_F32, &gemma2, &refusal), WEIR_BAD_MODEL);
+    assert_int_equal(weir_gemma2_open(device, &g, text.weights, device->values, &gemma2, &refusal), WEIR_BAD_MODEL);
     assert_null(gemma2);
     assert_non_null(strstr(refusal.words, "model.layers.2.input_layernorm.weight is missing"));
     g.layers = 2;
     g.kv_heads = 1;
-    assert_int_equal(weir_gemma2_open(device, &g, text.weights, WEIR_F32, &gemma2, &refusal), WEIR_BAD_MODEL);
+    assert_int_equal(weir_gemma2_open(device, &g, text.weights, device->values, &gemma2, &refusal), WEIR_BAD_MODEL);
     assert_non_null(strstr(refusal.words, "model.layers.0.self_attn.k_proj.weight is [30, 18]"));
     assert_non_null(strstr(refusal.words, "[10, 18]"));
     assert_non_null(strstr(refusal.words, "model.fp16.safetensors"));
 
     s.qk_norm = true;
-    assert_int_equal(weir_sana_transformer_open(device, &s, transformer.weights, WEIR_F32, &net, &refusal),
+    assert_int_equal(weir_sana_transformer_open(device, &s, transformer.weights, device->values, &net, &refusal),
                      WEIR_BAD_MODEL);
     assert_null(net);
     assert_non_null(strstr(refusal.words, "transformer_blocks.0.attn2.norm_k.weight is missing"));
     s.qk_norm = false;
     s.hidden = 61;
-    assert_int_equal(weir_sana_transformer_open(device, &s, transformer.weights, WEIR_F32, &net, &refusal),
+    assert_int_equal(weir_sana_transformer_open(device, &s, transformer.weights, device->values, &net, &refusal),
                      WEIR_BAD_MODEL);
     assert_non_null(strstr(refusal.words, "transformer_blocks.0.ff.conv_inverted.weight is [120, 24, 1, 1]"));
     assert_non_null(strstr(refusal.words, "[122, 24]"));
@@ -544,9 +699,15 @@ int main(void)
         cmocka_unit_test(gemma2_gives_what_transformers_gives_on_ref),
         cmocka_unit_test(gemma2_gives_what_transformers_gives_on_cpu),
         cmocka_unit_test(gemma2_gives_what_transformers_gives_on_cuda),
+        cmocka_unit_test(gemma2_nearly_gives_what_transformers_gives_on_cpu_in_bf16),
         cmocka_unit_test(sana_transformer_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(sana_transformer_gives_what_diffusers_gives_on_cpu),
         cmocka_unit_test(sana_transformer_gives_what_diffusers_gives_on_cuda),
+        cmocka_unit_test(a_controlnet_adds_what_diffusers_adds_on_ref),
+        cmocka_unit_test(a_controlnet_adds_what_diffusers_adds_on_cpu),
+        cmocka_unit_test(a_controlnet_adds_what_diffusers_adds_on_cuda),
+        cmocka_unit_test(the_networks_nearly_give_what_diffusers_gives_on_cuda_in_bf16),
+        cmocka_unit_test(sana_transformer_nearly_gives_what_diffusers_gives_on_cpu_in_bf16),
         cmocka_unit_test(a_size_leaves_one_table_of_positions_behind),
         cmocka_unit_test(settings_that_cannot_be_honoured_are_refused_by_key),
         cmocka_unit_test(an_empty_config_is_the_classes_own),

@@ -152,15 +152,14 @@ static void a_resumed_run_ends_with_the_same_bytes(void **state)
     }
 }
 
-static void threads_do_not_change_a_byte(void **state)
+static void see_same_bytes_with_threads(const char *device_name)
 {
-    (void)state;
     static const size_t which[] = { 0, 4 };
     for (size_t w = 0; w < WEIR_COUNT(which); w++) {
         const struct picture *picture = &pictures[which[w]];
         struct outcome outcomes[3];
         for (int threads = 1; threads <= 3; threads++) {
-            struct bench b = bench_open_threads("cpu", picture->folder, threads);
+            struct bench b = bench_open_threads(device_name, picture->folder, threads);
             const struct weir_item item = resolve(&b, picture);
             outcomes[threads - 1] = make(&b, picture, &item);
             bench_close(&b);
@@ -171,6 +170,18 @@ static void threads_do_not_change_a_byte(void **state)
         }
         for (int i = 0; i < 3; i++) outcome_free(&outcomes[i]);
     }
+}
+
+static void threads_do_not_change_a_byte(void **state)
+{
+    (void)state;
+    see_same_bytes_with_threads("cpu");
+}
+
+static void threads_do_not_change_a_byte_in_bf16(void **state)
+{
+    (void)state;
+    see_same_bytes_with_threads("cpu bf16");
 }
 
 /* A short text after a long one, and one of another length between, is the text alone: the handle keeps a program for
@@ -220,11 +231,13 @@ static void an_embedding_that_counts_no_tokens_is_refused(void **state)
     for (size_t i = 0; i < WEIR_COUNT(bad); i++) {
         struct weir_error refusal;
         embedding[300 * 20] = bad[i];
-        assert_int_equal(weir_denoiser_begin(denoiser, &item, embedding, NULL, &refusal), WEIR_BAD_FILE);
+        assert_int_equal(weir_denoiser_begin(denoiser, &item, &(struct weir_denoiser_input){ .embedding = embedding },
+                                             NULL, &refusal),
+                         WEIR_BAD_FILE);
         assert_non_null(strstr(refusal.words, "300"));
     }
     embedding[300 * 20] = 300;
-    OK(weir_denoiser_begin(denoiser, &item, embedding, NULL, &error));
+    OK(weir_denoiser_begin(denoiser, &item, &(struct weir_denoiser_input){ .embedding = embedding }, NULL, &error));
     weir_denoiser_destroy(&denoiser);
     free(embedding);
     bench_close(&b);
@@ -259,14 +272,16 @@ static void the_picture_before_it_is_rounded_is_the_same_picture(void **state)
 }
 
 /* The plan is made before a weight is read, and says what is then taken. */
-static void memory_is_known_before_it_is_taken(void **state)
+static void see_memory_known(const char *device_name)
 {
-    (void)state;
     for (size_t i = 0; i < WEIR_COUNT(pictures); i += 3) {
         struct weir_device *device = NULL;
         struct weir_model_dir *model = tiny_open(pictures[i].folder);
         struct weir_pipeline *pipeline = NULL;
-        OK(weir_device_open("cpu", 1, &device, &error));
+        struct weir_error fault;
+        const enum weir_status status = device_open_as(device_name, 1, &device, &fault);
+        if (status == WEIR_UNSUPPORTED) weir_model_dir_close(&model), skip();
+        if (status != WEIR_OK) fail_msg("%s: %s", device_name, fault.words);
         OK(weir_pipeline_open(model, &pipeline, &error));
         struct bench b = { device, model, pipeline, weir_pipeline_facts(pipeline) };
         const struct weir_item item = resolve(&b, &pictures[i]);
@@ -281,6 +296,18 @@ static void memory_is_known_before_it_is_taken(void **state)
         }
         bench_close(&b);
     }
+}
+
+static void memory_is_known_before_it_is_taken(void **state)
+{
+    (void)state;
+    see_memory_known("cpu");
+}
+
+static void memory_is_known_before_it_is_taken_in_bf16(void **state)
+{
+    (void)state;
+    see_memory_known("cpu bf16");
 }
 
 /* The smallest picture of either family, and a strip that no bin comes near. */
@@ -362,10 +389,12 @@ int main(void)
         cmocka_unit_test(whole_runs_give_diffusers_pixels_on_cuda),
         cmocka_unit_test(a_resumed_run_ends_with_the_same_bytes),
         cmocka_unit_test(threads_do_not_change_a_byte),
+        cmocka_unit_test(threads_do_not_change_a_byte_in_bf16),
         cmocka_unit_test(an_embedding_does_not_depend_on_texts_before_it),
         cmocka_unit_test(an_embedding_that_counts_no_tokens_is_refused),
         cmocka_unit_test(the_picture_before_it_is_rounded_is_the_same_picture),
         cmocka_unit_test(memory_is_known_before_it_is_taken),
+        cmocka_unit_test(memory_is_known_before_it_is_taken_in_bf16),
         cmocka_unit_test(the_smallest_picture_runs_and_so_does_a_strip),
         cmocka_unit_test(what_a_model_of_pictures_does_not_do_is_refused),
     };

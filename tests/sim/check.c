@@ -51,6 +51,24 @@ static bool add_token(struct check *check, const uint8_t *token)
 
 /* ---- the ledger's calls ---- */
 
+/* Which item has which text, from the job's own spec; what the plan knows of lists is filled from that. */
+static bool read_texts(struct check_job *job, const struct weir_blob *packed)
+{
+    Weir__Pb__JobSpec *spec = weir__pb__job_spec__unpack(NULL, packed->count, packed->bytes);
+    if (spec == NULL) return false;
+    uint32_t text = 0;
+    for (size_t p = 0; p < spec->n_prompts; p++) {
+        const bool new_text = p > 0 && strcmp(spec->prompts[p]->text, spec->prompts[p - 1]->text) != 0;
+        text += new_text;
+        if (p == 0 || new_text) job->plan.begins[0] |= UINT64_C(1) << p;
+        for (uint32_t k = 0; k < spec->n; k++) job->text_of[p * spec->n + k] = text;
+        job->plan.each = spec->n;
+        job->plan.texts = text + 1;
+    }
+    weir__pb__job_spec__free_unpacked(spec, NULL);
+    return true;
+}
+
 static void saw_submit(struct check *check, const struct weir_ledger_call *call)
 {
     check->seen[1]++;
@@ -69,15 +87,92 @@ static void saw_submit(struct check *check, const struct weir_ledger_call *call)
     job->plan.items = call->u.submit.counts[WEIR_STAGE_DENOISE];
     job->plan.segments = call->u.submit.counts[WEIR_STAGE_DECODE] / job->plan.items;
     job->plan.is_image = call->u.submit.counts[WEIR_STAGE_ASSEMBLE] == 0;
-    job->tasks[0].state = WEIR_TASK_READY;
+    if (!read_texts(job, &call->u.submit.job->spec)) check_fail(check, "a job's spec cannot be read");
+    const uint32_t texts = call->u.submit.counts[WEIR_STAGE_TEXT];
+    if (texts != weir_plan_count(&job->plan, WEIR_STAGE_TEXT)) {
+        check_fail(check, "a job has %u texts and not %u", texts, weir_plan_count(&job->plan, WEIR_STAGE_TEXT));
+    }
+    for (uint32_t k = 0; k < texts; k++) job->tasks[k].state = WEIR_TASK_READY;
 }
 
-static bool all_done(const struct check_job *job, enum weir_stage stage)
+uint32_t check_items_made(const struct check_job *job)
 {
-    for (uint32_t k = 0; k < weir_plan_count(&job->plan, stage); k++) {
-        if (job->tasks[weir_plan_place(&job->plan, stage, k)].state != WEIR_TASK_DONE) return false;
+    const enum weir_stage last = job->plan.is_image ? WEIR_STAGE_DECODE : WEIR_STAGE_ASSEMBLE;
+    uint32_t made = 0;
+    for (uint32_t item = 0; item < job->plan.items; item++) {
+        made += job->tasks[weir_plan_place(&job->plan, last, item)].state == WEIR_TASK_DONE;
     }
-    return true;
+    return made;
+}
+
+/* What a commit, fail or expire says of the job, against what is open. */
+static void saw_end(struct check *check, struct check_job *job, const struct weir_ledger_call *call)
+{
+    uint32_t open = 0, dead = 0;
+    const uint32_t lost = job->plan.items - check_items_made(job);
+    for (uint32_t k = 0; k < weir_plan_tasks(&job->plan); k++) {
+        open += !weir_task_state_closed(job->tasks[k].state);
+        dead += job->tasks[k].state == WEIR_TASK_DEAD;
+    }
+    if (call->job_to != WEIR_JOB_SUCCEEDED && call->job_to != WEIR_JOB_FAILED) {
+        if (open == 0) check_fail(check, "nothing of a job is open, and it goes on");
+        return;
+    }
+    if (open > 0) check_fail(check, "a job ended with %u open tasks", open);
+    if (call->job_to == WEIR_JOB_SUCCEEDED && lost > 0)
+        check_fail(check, "a job succeeded with %u items missing", lost);
+    if (call->job_to == WEIR_JOB_FAILED && (dead == 0 || lost == 0)) {
+        check_fail(check, "a job failed with %u dead tasks and %u items missing", dead, lost);
+    }
+    job->state = call->job_to;
+}
+
+/* Whether a task works for an item. */
+static bool works_for(const struct check_job *job, enum weir_stage stage, uint32_t index, uint32_t item)
+{
+    if (stage == WEIR_STAGE_TEXT) return job->text_of[item] == index;
+    return (stage == WEIR_STAGE_DECODE ? index / job->plan.segments : index) == item;
+}
+
+/* The open tasks of the dead one's items are closed; a text with the last item that wants it. The call must say so. */
+static void close_lost(struct check *check, struct check_job *job, const struct weir_ledger_call *call)
+{
+    bool wanted[CHECK_TASKS_MAX] = { false }, was_open[CHECK_TASKS_MAX] = { false };
+    const uint32_t texts = weir_plan_count(&job->plan, WEIR_STAGE_TEXT), tasks = weir_plan_tasks(&job->plan);
+    for (uint32_t place = 0; place < tasks; place++) was_open[place] = !weir_task_state_closed(job->tasks[place].state);
+    for (uint32_t item = 0; item < job->plan.items; item++) {
+        const bool lost = works_for(job, call->task.stage, call->task.index, item);
+        for (uint32_t place = texts; place < tasks; place++) {
+            enum weir_stage stage;
+            uint32_t index;
+            weir_plan_at(&job->plan, place, &stage, &index);
+            if (!was_open[place] || !works_for(job, stage, index, item)) continue;
+            if (lost)
+                job->tasks[place].state = WEIR_TASK_CANCELLED;
+            else
+                wanted[job->text_of[item]] = true;
+        }
+    }
+    for (uint32_t item = 0; item < job->plan.items; item++) {
+        const uint32_t text = job->text_of[item];
+        if (works_for(job, call->task.stage, call->task.index, item) && was_open[text] && !wanted[text]) {
+            job->tasks[text].state = WEIR_TASK_CANCELLED;
+        }
+    }
+    for (uint32_t place = 0; place < tasks; place++) {
+        enum weir_stage stage;
+        uint32_t index;
+        bool said = false;
+        weir_plan_at(&job->plan, place, &stage, &index);
+        for (int k = 0; k < WEIR_STAGE_COUNT; k++) {
+            const struct weir_plan_range *range = &call->lost[k];
+            said |= range->stage == stage && index >= range->first && index - range->first < range->count;
+        }
+        if (was_open[place] && said != (job->tasks[place].state == WEIR_TASK_CANCELLED)) {
+            check_fail(check, "%s/%u is dead, and %s/%u is %s", weir_stage_name(call->task.stage), call->task.index,
+                       weir_stage_name(stage), index, said ? "closed with it" : "left open");
+        }
+    }
 }
 
 static void close_tasks(struct check_job *job, bool leased_too)
@@ -132,11 +227,7 @@ static void saw_commit(struct check *check, struct check_job *job, struct check_
         struct check_task *next = &job->tasks[weir_plan_place(&job->plan, ready->stage, ready->first + k)];
         if (next->state == WEIR_TASK_BLOCKED) next->state = WEIR_TASK_READY;
     }
-    if (!call->u.commit.job_done) return;
-    if (!all_done(job, WEIR_STAGE_ASSEMBLE)) check_fail(check, "a job succeeded with films missing");
-    if (job->plan.is_image && !all_done(job, WEIR_STAGE_DECODE))
-        check_fail(check, "a job succeeded with images missing");
-    job->state = WEIR_JOB_SUCCEEDED;
+    saw_end(check, job, call);
 }
 
 static void saw_leave(struct check *check, struct check_job *job, struct check_task *task,
@@ -174,8 +265,8 @@ static void saw_leave(struct check *check, struct check_job *job, struct check_t
         }
     }
     if (task->state == WEIR_TASK_DEAD) {
-        close_tasks(job, true);
-        job->state = WEIR_JOB_FAILED;
+        close_lost(check, job, call);
+        saw_end(check, job, call);
     }
 }
 
@@ -355,15 +446,46 @@ void check_state_seen(struct check *check, const struct weir_job_id *id, enum we
         check_fail(check, "a job succeeded after its cancel was answered");
 }
 
-void check_manifest_seen(struct check *check, const struct weir_job_id *id, uint64_t manifest)
+void check_manifest_seen(struct check *check, const struct weir_job_id *id, uint64_t manifest, size_t count)
 {
     struct check_job *job = check_job(check, id);
     if (job == NULL) return;
+    const size_t made = check_items_made(job);
+    if (count != made) check_fail(check, "a manifest names %zu objects where %zu items were made", count, made);
     if (job->manifest != 0 && job->manifest != manifest) {
         check->second_result = true;
         check_fail(check, "a second result became visible");
     }
     job->manifest = manifest;
+}
+
+/* ---- what lies in the ledger ---- */
+
+static bool compare_row(void *context, const struct weir_ledger_job *row, const struct weir_ledger_task *tasks,
+                        size_t task_count)
+{
+    struct check *check = context;
+    struct check_job *job = check_job(check, &row->id);
+    if (job == NULL || row->state != job->state || task_count != weir_plan_tasks(&job->plan)) {
+        check_fail(check, "a job's row is not what the ledger's calls said");
+        return false;
+    }
+    for (size_t k = 0; k < task_count; k++) {
+        if (tasks[k].state == job->tasks[k].state) continue;
+        if (tasks[k].state <= WEIR_TASK_DELAYED && job->tasks[k].state <= WEIR_TASK_DELAYED) continue;
+        check_fail(check, "%s/%u is %s in the ledger and %s by its calls", weir_stage_name(tasks[k].stage),
+                   tasks[k].index, weir_task_state_name(tasks[k].state), weir_task_state_name(job->tasks[k].state));
+        return false;
+    }
+    return true;
+}
+
+void check_rows(struct check *check)
+{
+    const struct weir_ledger_page page = { .filter = WEIR_LEDGER_ALL, .limit = CHECK_JOBS_MAX };
+    if (weir_ledger_page_open(check->inner, &page, compare_row, check, NULL) != WEIR_OK) {
+        check_fail(check, "the ledger cannot be read");
+    }
 }
 
 /* ---- what workers do ---- */

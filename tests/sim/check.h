@@ -7,6 +7,8 @@
  *   a manifest, once seen, never changes; a job's state never goes back
  *   an attempt begins at the newest checkpoint that any attempt before it has written
  *   one key, one job
+ *   a dead task closes the open tasks of its items, and of no others; a job whose last task is closed has ended, SUCCEEDED
+ *   or FAILED as its tasks say, and its manifest names what the items that were not lost made
  *   when only the broker is killed and stopped, no task is executed twice
  */
 #ifndef WEIR_SIM_CHECK_H
@@ -34,8 +36,9 @@ struct check_job {
     enum weir_job_state state;
     bool accepted, cancel_answered;
     uint8_t key[WEIR_SHA256_BYTES];
-    enum weir_job_state seen; /* the furthest that a client was told */
-    uint64_t manifest;        /* hash of the first one that a client was told; 0: none yet */
+    enum weir_job_state seen;          /* the furthest that a client was told */
+    uint64_t manifest;                 /* hash of the first one that a client was told; 0: none yet */
+    uint32_t text_of[CHECK_TASKS_MAX]; /* item -> the index of its text's task */
     struct check_task tasks[CHECK_TASKS_MAX];
 };
 
@@ -61,6 +64,7 @@ struct check {
 void check_begin(struct check *check, struct weir_ledger *inner, bool (*dies)(void *context), void *context);
 void check_fail(struct check *check, const char *format, ...) __attribute__((format(printf, 2, 3)));
 struct check_job *check_job(struct check *check, const struct weir_job_id *id);
+uint32_t check_items_made(const struct check_job *job); /* items whose film or image is there */
 struct check_task *check_task(struct check *check, const struct weir_task_id *id);
 
 /* What the broker really sends. */
@@ -72,7 +76,10 @@ void check_ended_sent(struct check *check, const struct weir_task_id *task,
 void check_accepted_sent(struct check *check, const struct weir_job_id *job);
 void check_cancel_answered(struct check *check, const struct weir_job_id *job);
 void check_state_seen(struct check *check, const struct weir_job_id *job, enum weir_job_state state);
-void check_manifest_seen(struct check *check, const struct weir_job_id *job, uint64_t manifest);
+/* manifest: its hash; count: its objects. */
+void check_manifest_seen(struct check *check, const struct weir_job_id *job, uint64_t manifest, size_t count);
+/* At the end: the ledger's rows are what its calls said. */
+void check_rows(struct check *check);
 /* What workers really do. step: of the checkpoint, 0 of other stages. */
 void check_checkpoint_written(struct check *check, const struct weir_task_id *task, uint32_t step);
 void check_attempt_begins(struct check *check, const struct weir_task_id *task, const uint8_t *token, uint32_t step);

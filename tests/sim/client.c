@@ -19,6 +19,11 @@ void sim_client_start(struct sim *sim, uint32_t number)
                                    .items = 1 + sim_below(sim, 3),
                                    .image = sim_below(sim, 4) == 0 };
     if (client->image) client->frames = 1;
+    if (sim_below(sim, 3) == 0) {
+        client->items = 1 + sim_below(sim, 2);
+        client->prompt_count = 1 + sim_below(sim, SIM_PROMPTS_MAX);
+        for (uint32_t k = 1; k < client->prompt_count; k++) client->texts[k] = client->texts[k - 1] + sim_below(sim, 2);
+    }
     client->cancels = sim->faults[FAULT_CANCEL] && sim_below(sim, 100) < 30;
     client->cancel_ms = client->submit_ms + sim_below(sim, 3000);
     if (sim->faults[FAULT_DEADLINE] && sim_below(sim, 100) < 20) client->deadline_ms = 500 + sim_below(sim, 4000);
@@ -31,14 +36,23 @@ static void submit(struct sim *sim, uint32_t number)
     struct body {
         Weir__Pb__Submit submit;
         Weir__Pb__JobSpec spec;
-        char key[32], prompt[32];
+        Weir__Pb__Prompt prompts[SIM_PROMPTS_MAX], *list[SIM_PROMPTS_MAX];
+        char key[32], prompt[32], texts[SIM_PROMPTS_MAX][32];
     } *body = sim_memory(sim, sizeof *body);
     weir__pb__submit__init(&body->submit);
     weir__pb__job_spec__init(&body->spec);
     snprintf(body->key, sizeof body->key, "key-%u", number);
     snprintf(body->prompt, sizeof body->prompt, "prompt %u", number);
     body->spec.model = (char *)(uintptr_t) "tiny";
-    body->spec.prompt = body->prompt;
+    if (client->prompt_count == 0) body->spec.prompt = body->prompt;
+    for (uint32_t k = 0; k < client->prompt_count; k++) {
+        weir__pb__prompt__init(&body->prompts[k]);
+        snprintf(body->texts[k], sizeof body->texts[k], "text %u", client->texts[k]);
+        body->prompts[k].text = body->texts[k];
+        body->list[k] = &body->prompts[k];
+    }
+    body->spec.n_prompts = client->prompt_count;
+    body->spec.prompts = body->list;
     body->spec.has_frames = body->spec.has_n = true;
     body->spec.frames = client->frames;
     body->spec.n = client->items;

@@ -89,11 +89,13 @@ static uint64_t run_seeds(const struct settings *settings, uint64_t from, uint64
 
 static void print_totals(const struct sim_totals *t, double took)
 {
-    printf("seeds=%llu seeds_s=%.0f jobs=%llu succeeded=%llu failed=%llu cancelled=%llu expired=%llu lost=%llu "
-           "second_results=%llu\n",
-           (unsigned long long)t->seeds, (double)t->seeds / took, (unsigned long long)t->jobs,
-           (unsigned long long)t->succeeded, (unsigned long long)t->failed, (unsigned long long)t->cancelled,
-           (unsigned long long)t->expired, (unsigned long long)t->lost, (unsigned long long)t->second_results);
+    printf(
+        "seeds=%llu seeds_s=%.0f jobs=%llu lists=%llu succeeded=%llu failed=%llu partly=%llu cancelled=%llu expired=%llu lost=%llu "
+        "second_results=%llu\n",
+        (unsigned long long)t->seeds, (double)t->seeds / took, (unsigned long long)t->jobs,
+        (unsigned long long)t->lists, (unsigned long long)t->succeeded, (unsigned long long)t->failed,
+        (unsigned long long)t->partly, (unsigned long long)t->cancelled, (unsigned long long)t->expired,
+        (unsigned long long)t->lost, (unsigned long long)t->second_results);
     printf("kills=%llu broker_kills=%llu pauses=%llu resets=%llu messages=%llu dropped=%llu duplicates=%llu stale=%llu "
            "executions=%llu resumed=%llu outputs_lost=%llu cpu_s=%.1f\n",
            (unsigned long long)t->kills, (unsigned long long)t->broker_kills, (unsigned long long)t->pauses,

@@ -81,11 +81,15 @@ static void compare_reads(struct pair *p, struct told told[2])
                                         .no_tasks = true };
     memcpy(by_key.key, &t->number, sizeof t->number);
     by_key.key[20] = (uint8_t)trial_below(t, 2);
-    const struct weir_ledger_page page = { .filter = (enum weir_ledger_filter)trial_below(t, 3),
-                                           .newest_first = trial_below(t, 2),
-                                           .bounded = trial_below(t, 2),
-                                           .from = t->jobs[trial_below(t, TRIAL_JOBS)],
-                                           .limit = 1 + trial_below(t, 4) };
+    struct weir_ledger_page page = { .filter = (enum weir_ledger_filter)trial_below(t, 3),
+                                     .newest_first = trial_below(t, 2),
+                                     .bounded = trial_below(t, 2),
+                                     .from = t->jobs[trial_below(t, TRIAL_JOBS)],
+                                     .batched = trial_below(t, 2),
+                                     .no_tasks = trial_below(t, 2),
+                                     .limit = 1 + trial_below(t, 4) };
+    memset(page.batch, 1 + (int)trial_below(t, 2), sizeof page.batch);
+    by_key.no_spec = trial_below(t, 2);
     for (int ledger = 0; ledger < 2; ledger++) {
         status[ledger] = weir_ledger_replay(p->ledgers[ledger], &by_key, told_job, &told[ledger], NULL);
     }

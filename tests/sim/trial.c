@@ -54,6 +54,10 @@ static void submit_call(struct trial *t, uint32_t job, struct weir_ledger_job *r
                                      .words = "",
                                      .spec = pool_blob(t) };
     row->fingerprint[0] = (uint8_t)trial_below(t, 2);
+    row->batched = trial_below(t, 2);
+    if (row->batched) memset(row->batch, 1 + (int)trial_below(t, 2), sizeof row->batch);
+    row->part = trial_below(t, 3);
+    row->parts = trial_below(t, 3);
     call->op = WEIR_LEDGER_SUBMIT;
     call->u.submit.job = row;
     for (int stage = 0; stage < WEIR_STAGE_COUNT; stage++) {
@@ -64,6 +68,20 @@ static void submit_call(struct trial *t, uint32_t job, struct weir_ledger_job *r
     call->u.submit.keyed = trial_below(t, 3) > 0;
     memcpy(call->u.submit.key, &t->number, sizeof t->number); /* keys of this sequence alone */
     call->u.submit.key[20] = (uint8_t)trial_below(t, 2);
+}
+
+/* One of `odds` ends the job, this way or that. */
+static void end_call(struct trial *t, uint32_t odds, struct weir_ledger_call *call)
+{
+    if (trial_below(t, odds) > 0) return;
+    call->job_to = trial_below(t, 2) ? WEIR_JOB_SUCCEEDED : WEIR_JOB_FAILED;
+    snprintf(call->lead, sizeof call->lead, "lead %u: ", trial_below(t, 3));
+}
+
+static void lose_call(struct trial *t, struct weir_ledger_call *call)
+{
+    for (int stage = 0; stage < WEIR_STAGE_COUNT; stage++) call->lost[stage] = trial_range(t);
+    end_call(t, 3, call);
 }
 
 void trial_call(struct trial *t, uint32_t at, struct weir_ledger_call *call)
@@ -107,7 +125,7 @@ void trial_call(struct trial *t, uint32_t at, struct weir_ledger_call *call)
         call->u.commit.artefacts = pool_blob(t);
         call->u.commit.facts = pool_blob(t);
         call->u.commit.ready = trial_range(t);
-        call->u.commit.job_done = trial_below(t, call->task.stage == WEIR_STAGE_ASSEMBLE ? 4 : 20) == 0;
+        end_call(t, call->task.stage == WEIR_STAGE_ASSEMBLE ? 4 : 20, call);
     } else if (kind < 78) {
         call->op = WEIR_LEDGER_FAIL;
         call->u.fail.to = pick(t, failed, WEIR_COUNT(failed));
@@ -118,6 +136,7 @@ void trial_call(struct trial *t, uint32_t at, struct weir_ledger_call *call)
         call->u.fail.producer_index = trial_below(t, 2);
         call->u.fail.producer_to = trial_below(t, 2) ? WEIR_TASK_READY : WEIR_TASK_BLOCKED;
         call->u.fail.block = trial_range(t);
+        lose_call(t, call);
     } else if (kind < 84) {
         call->op = WEIR_LEDGER_RELEASE;
         call->u.release.to = pick(t, released, WEIR_COUNT(released));
@@ -127,6 +146,7 @@ void trial_call(struct trial *t, uint32_t at, struct weir_ledger_call *call)
         call->u.expire.delay_ms = trial_below(t, 3) * 10;
         call->u.expire.charged = trial_below(t, 2);
         call->u.expire.checkpoint_step = trial_below(t, 4) * 5;
+        lose_call(t, call);
     } else if (kind < 97) {
         call->op = WEIR_LEDGER_CANCEL;
         call->u.cancel.to = ends[trial_below(t, WEIR_COUNT(ends))];
@@ -177,8 +197,12 @@ bool told_job(void *context, const struct weir_ledger_job *job, const struct wei
                                  job->plan_version,    job->cost_ms,
                                  job->deadline_ms,     job->created_ms,
                                  job->finished_ms,     job->cause,
-                                 (uint64_t)job->swept, task_count };
+                                 (uint64_t)job->swept, task_count,
+                                 job->batched,         job->part,
+                                 job->parts,           job->task_count,
+                                 job->tasks_done };
     tell(told, numbers, sizeof numbers);
+    tell(told, job->batch, sizeof job->batch);
     tell_blob(told, &job->spec);
     tell_blob(told, &job->manifest);
     for (size_t k = 0; k < task_count; k++) {
@@ -208,8 +232,10 @@ void trial_begin(struct trial *t, uint64_t number)
     *t = (struct trial){ .number = number, .random = number * 0x2545f4914f6cdd1du };
     for (uint32_t k = 0; k < TRIAL_JOBS; k++) {
         const bool image = trial_below(t, 4) == 0;
-        t->plans[k] = (struct weir_plan){ 1 + trial_below(t, ITEMS_MAX), image ? 1 : 16,
-                                          image ? 1 : 1 + trial_below(t, SEGMENTS_MAX), image };
+        t->plans[k] = (struct weir_plan){ .items = 1 + trial_below(t, ITEMS_MAX),
+                                          .frames = image ? 1 : 16,
+                                          .segments = image ? 1 : 1 + trial_below(t, SEGMENTS_MAX),
+                                          .is_image = image };
         for (size_t at = 0; at < WEIR_ID_BYTES; at += 8) {
             const uint64_t value = trial_next(t);
             memcpy(t->jobs[k].bytes + at, &value, 8);

@@ -262,7 +262,7 @@ static void advance(struct sim *sim, uint32_t number, struct held_lease *held)
         return;
     }
     if (sim_chance(sim, FAULT_FAIL, 4)) {
-        held->status = sim_below(sim, 12) == 0 ? WEIR_BAD_SHAPE : sim_below(sim, 2) == 0 ? WEIR_NO_MEMORY : WEIR_STORE;
+        held->status = sim_below(sim, 6) == 0 ? WEIR_BAD_SHAPE : sim_below(sim, 2) == 0 ? WEIR_NO_MEMORY : WEIR_STORE;
         finish(sim, number, held, HELD_FAILED);
         return;
     }
@@ -366,6 +366,7 @@ static void quoted(struct sim *sim, uint32_t number, const struct packet *packet
     struct body {
         Weir__Pb__Quoted quoted;
         Weir__Pb__JobSpec spec;
+        Weir__Pb__Prompt prompts[SIM_PROMPTS_MAX], *list[SIM_PROMPTS_MAX];
     } *body = sim_memory(sim, sizeof *body);
     weir__pb__quoted__init(&body->quoted);
     weir__pb__job_spec__init(&body->spec);
@@ -384,6 +385,18 @@ static void quoted(struct sim *sim, uint32_t number, const struct packet *packet
     body->spec.n = packet->items;
     body->spec.format = (char *)(uintptr_t)(packet->image ? "png" : "mp4");
     body->spec.has_image = body->spec.image = packet->image;
+    for (uint32_t k = 0; k < packet->prompt_count; k++) {
+        Weir__Pb__Prompt *prompt = body->list[k] = &body->prompts[k];
+        weir__pb__prompt__init(prompt);
+        prompt->text = (char *)(uintptr_t)packet->prompts[k];
+        prompt->negative = (char *)(uintptr_t) "";
+        prompt->has_width = prompt->has_height = prompt->has_steps = prompt->has_guidance = prompt->has_seed = true;
+        prompt->width = prompt->height = 64;
+        prompt->steps = SIM_STEPS;
+        prompt->guidance = 7;
+    }
+    body->spec.n_prompts = packet->prompt_count;
+    body->spec.prompts = body->list;
     say(sim, number, WEIR_MESSAGE_QUOTED, &body->quoted.base);
 }
 

@@ -214,8 +214,7 @@ static void read_job_view(struct sim *sim, struct packet *packet, const Weir__Pb
     memcpy(packet->task.job.bytes, view->job.data, WEIR_ID_BYTES);
     packet->status = view->state;
     check_state_seen(&sim->check, &packet->task.job, (enum weir_job_state)view->state);
-    if (view->state != WEIR_JOB_SUCCEEDED) return;
-    if (view->n_manifest != view->spec->n) check_fail(&sim->check, "a manifest has not one object an item");
+    if (view->state != WEIR_JOB_SUCCEEDED && view->state != WEIR_JOB_FAILED) return;
     uint64_t manifest = view->n_manifest + 1;
     for (size_t k = 0; k < view->n_manifest; k++) {
         uint64_t digest;
@@ -225,7 +224,10 @@ static void read_job_view(struct sim *sim, struct packet *packet, const Weir__Pb
             check_fail(&sim->check, "a manifest names an object that is not in the store");
         }
     }
-    check_manifest_seen(&sim->check, &packet->task.job, manifest);
+    check_manifest_seen(&sim->check, &packet->task.job, manifest, view->n_manifest);
+    if (view->state == WEIR_JOB_FAILED && (view->cause == WEIR_OK || view->words == NULL || view->words[0] == 0)) {
+        check_fail(&sim->check, "a job failed without a cause");
+    }
 }
 
 /* Reads a message into a packet, and has it checked: what it claims must be written by now. */
@@ -274,6 +276,10 @@ static void read_body(struct sim *sim, struct packet *packet, const ProtobufCMes
         packet->frames = body.quote->spec->frames;
         packet->items = body.quote->spec->n;
         packet->image = body.quote->spec->image;
+        for (size_t k = 0; k < body.quote->spec->n_prompts; k++) {
+            const char *text = body.quote->spec->prompts[k]->text;
+            packet->prompts[packet->prompt_count++] = strcpy(sim_memory(sim, strlen(text) + 1), text);
+        }
         break;
     case WEIR_MESSAGE_ACCEPTED:
         packet->number = (uint32_t)body.accepted->number;
@@ -601,6 +607,7 @@ static void check_end(struct sim *sim)
     }
     const bool innocent = !sim->faults[FAULT_KILL] && !sim->faults[FAULT_PAUSE] && !sim->faults[FAULT_RESET] &&
                           !sim->faults[FAULT_DROP] && !sim->faults[FAULT_BROKER_PAUSE];
+    check_rows(check);
     if (innocent && check->charged > 0) check_fail(check, "a crash was charged although no worker crashed");
 }
 
@@ -614,6 +621,8 @@ static void add_up(const struct sim *sim, struct sim_totals *totals)
         const enum weir_job_state state = check->jobs[k].state;
         totals->succeeded += state == WEIR_JOB_SUCCEEDED;
         totals->failed += state == WEIR_JOB_FAILED;
+        totals->partly += state == WEIR_JOB_FAILED && check_items_made(&check->jobs[k]) > 0;
+        totals->lists += check->jobs[k].plan.each > 0;
         totals->cancelled += state == WEIR_JOB_CANCELLED;
         totals->expired += state == WEIR_JOB_EXPIRED;
         totals->lost += !weir_job_state_terminal(state);

@@ -23,7 +23,7 @@ enum sim_ledger { SIM_MEMORY, SIM_SQLITE };
 
 struct sim_totals {
     uint64_t seeds, jobs, lost, second_results, kills, broker_kills, pauses, resets, duplicates, dropped, stale,
-        regressed, resumed, cancelled, failed, expired, succeeded, executions, messages;
+        regressed, resumed, cancelled, failed, partly, lists, expired, succeeded, executions, messages;
     uint64_t seen[14]; /* T1 .. T13 */
 };
 

@@ -10,6 +10,7 @@
 #define SIM_CHECKPOINT_STEPS 3
 #define SIM_INPUTS_MAX 4
 #define SIM_CLASSES 2
+#define SIM_PROMPTS_MAX 4
 
 enum sim_fault { /* kinds, each on or off for a seed */
                  FAULT_DROP,
@@ -44,6 +45,8 @@ struct packet {
     bool cancel, running, existed;
     uint32_t step, frames, items;
     bool image;
+    uint32_t prompt_count; /* of a list; 0: none */
+    const char *prompts[SIM_PROMPTS_MAX];
     uint64_t manifest;
     const ProtobufCMessage *body; /* to the broker: built by the sender, in the seed's memory */
 };
@@ -88,6 +91,7 @@ struct sim_client { /* one job each */
     uint64_t submit_ms, cancel_ms, deadline_ms, said_ms;
     uint32_t frames, items;
     bool image;
+    uint32_t prompt_count, texts[SIM_PROMPTS_MAX]; /* of a list; equal numbers: equal texts */
     struct weir_job_id job;
 };
 

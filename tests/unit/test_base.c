@@ -14,6 +14,7 @@ struct values {
     int64_t steps;
     double guidance;
     const char *model, *format;
+    struct weir_option_texts loras;
     bool json;
 };
 
@@ -23,6 +24,7 @@ static const struct weir_option rows[] = {
     { "model", 'm', WEIR_OPTION_TEXT, offsetof(struct values, model), 0, 8, "DIR", "model folder" },
     { "format", 0, WEIR_OPTION_CHOICE, offsetof(struct values, format), 0, 0, "mp4|webm|gif", "container" },
     { "json", 0, WEIR_OPTION_FLAG, offsetof(struct values, json), 0, 0, NULL, "one object a result" },
+    { "lora", 0, WEIR_OPTION_TEXTS, offsetof(struct values, loras), 0, 4, "FILE", "adapters" },
 };
 
 static enum weir_status parse(struct values *values, uint64_t *given, int *word, struct weir_error *error, int argc,
@@ -53,6 +55,37 @@ static void options_are_read_in_both_forms_around_words(void **state)
     assert_int_equal(word, 5);
 }
 
+static void some_options_may_be_given_again(void **state)
+{
+    (void)state;
+    struct values v = { .steps = 7 };
+    uint64_t given;
+    int word;
+    struct weir_error error;
+    assert_int_equal(parse(&v, &given, &word, &error, 5, "--lora", "a", "word", "--lora=b", "--lora=a"), WEIR_OK);
+    assert_int_equal(v.loras.count, 3);
+    assert_string_equal(v.loras.texts[0], "a");
+    assert_string_equal(v.loras.texts[1], "b");
+    assert_int_equal(given, 32);
+    assert_int_equal(parse(&v, &given, &word, &error, 1, "--lora=abcde"), WEIR_BAD_ARGUMENT);
+    assert_non_null(strstr(error.words, "--lora: 5 bytes, at most 4"));
+    v.loras.count = WEIR_OPTION_TEXTS_MAX;
+    assert_int_equal(parse(&v, &given, &word, &error, 1, "--lora=x"), WEIR_BAD_ARGUMENT);
+    assert_non_null(strstr(error.words, "--lora x: it is given more than 8 times"));
+}
+
+static void utf_8_is_strict(void **state)
+{
+    (void)state;
+    static const char *const good[] = { "", "a", "\xc3\xa9", "\xed\x9f\xbf", "\xf4\x8f\xbf\xbf" };
+    static const char *const bad[] = { "\x80",         "\xc0\xaf",         "\xc3", "\xe0\x80\xaf",
+                                       "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xff" };
+    for (size_t i = 0; i < WEIR_COUNT(good); i++) assert_true(weir_utf8_valid(good[i], strlen(good[i])));
+    for (size_t i = 0; i < WEIR_COUNT(bad); i++) assert_false(weir_utf8_valid(bad[i], strlen(bad[i])));
+    assert_false(weir_utf8_valid("a\0b", 3));
+    assert_false(weir_utf8_valid("\xc3\xa9", 1));
+}
+
 static void a_bad_value_is_named_with_its_flag_and_its_bounds(void **state)
 {
     (void)state;
@@ -60,10 +93,17 @@ static void a_bad_value_is_named_with_its_flag_and_its_bounds(void **state)
     uint64_t given;
     int word;
     struct weir_error error;
-    const char *bad[][2] = { { "--steps", "0" },         { "--steps", "1001" },     { "--steps", "5x" },
-                             { "--steps", "" },          { "--guidance", "nan" },   { "--guidance", "-1" },
-                             { "--model", "123456789" }, { "--format", "avi" },     { "--format", "mp4|webm" },
-                             { "--format", "" },         { "--steps", "99999999999999999999" } };
+    const char *bad[][2] = { { "--steps", "0" },
+                             { "--steps", "1001" },
+                             { "--steps", "5x" },
+                             { "--steps", "" },
+                             { "--guidance", "nan" },
+                             { "--guidance", "-1" },
+                             { "--model", "123456789" },
+                             { "--format", "avi" },
+                             { "--format", "mp4|webm" },
+                             { "--format", "" },
+                             { "--steps", "99999999999999999999" } };
     for (size_t i = 0; i < WEIR_COUNT(bad); i++) {
         assert_int_equal(parse(&v, &given, &word, &error, 2, bad[i][0], bad[i][1]), WEIR_BAD_ARGUMENT);
         assert_non_null(strstr(error.words, bad[i][0]));
@@ -147,6 +187,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_are_read_in_both_forms_around_words),
+        cmocka_unit_test(some_options_may_be_given_again),
+        cmocka_unit_test(utf_8_is_strict),
         cmocka_unit_test(a_bad_value_is_named_with_its_flag_and_its_bounds),
         cmocka_unit_test(hex_goes_there_and_back_and_refuses_the_rest),
         cmocka_unit_test(a_digest_is_the_standard_one),

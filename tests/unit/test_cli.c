@@ -30,8 +30,9 @@ static void a_size_is_two_numbers_with_an_x(void **state)
     assert_int_equal(request.width, 128);
     assert_int_equal(request.height, 64);
     assert_int_equal(read_request("65536x1", NULL, NULL, &request, &error), WEIR_OK);
-    const char *bad[] = { "", "128", "128x", "x64", "0x64", "128x0", "-1x64", "128x64x3", "65537x1", "128X64", "1e3x5",
-                          "99999999999999999999x1", " 128x64" };
+    const char *bad[] = { "",       "128",      "128x",    "x64",    "0x64",  "128x0",
+                          "-1x64",  "128x64x3", "65537x1", "128X64", "1e3x5", "99999999999999999999x1",
+                          " 128x64" };
     for (size_t i = 0; i < WEIR_COUNT(bad); i++) {
         assert_int_equal(read_request(bad[i], NULL, NULL, &request, &error), WEIR_BAD_ARGUMENT);
         assert_non_null(strstr(error.words, "--size"));
@@ -43,9 +44,9 @@ static void the_ending_of_the_output_chooses_the_format(void **state)
     (void)state;
     struct weir_request request;
     struct weir_error error;
-    const char *const pairs[][2] = { { "x.mp4", "mp4" }, { "x.webm", "webm" }, { "x.gif", "gif" }, { "x/", "png" },
-                                     { "x.png", "png" },   { "x.jpg", "jpeg" }, { "x.jpeg", "jpeg" },
-                                     { "x.webp", "webp" } };
+    const char *const pairs[][2] = { { "x.mp4", "mp4" },   { "x.webm", "webm" }, { "x.gif", "gif" },
+                                     { "x/", "png" },      { "x.png", "png" },   { "x.jpg", "jpeg" },
+                                     { "x.jpeg", "jpeg" }, { "x.webp", "webp" } };
     for (size_t i = 0; i < WEIR_COUNT(pairs); i++) {
         assert_int_equal(read_request(NULL, NULL, pairs[i][0], &request, &error), WEIR_OK);
         assert_string_equal(request.format, pairs[i][1]);
@@ -161,11 +162,78 @@ static void a_receipt_becomes_the_request_that_made_it(void **state)
     assert_int_equal(r->steps, 7);
     assert_int_equal(r->n, 1);
     assert_true(r->guidance == 2.5);
+    assert_string_equal(r->precision, "f32");
     assert_false(r->folder);
     weir_cli_receipt_destroy(&receipt);
     assert_int_equal(read_receipt("\"image\":true,", "", &receipt, &error), WEIR_OK);
     assert_true(receipt.request.folder); /* a folder of one frame, as png was before there were images */
     weir_cli_receipt_destroy(&receipt);
+}
+
+/* SHA-256 of "abc" and of nothing. */
+#define ABC "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+#define NOTHING "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+static void files_of_a_receipt_are_found_by_their_digest(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/weir-test-cli-XXXXXX";
+    struct weir_cli_receipt receipt;
+    struct weir_error error;
+    const int fd = mkstemp(path);
+    assert_int_equal(write(fd, "abc", 3), 3);
+    close(fd);
+    static const char with[] = "\"steps\":7,\"loras\":[{\"file\":\"" ABC "\",\"weight\":0.5},{\"file\":\"" NOTHING
+                               "\",\"weight\":-1}],\"control\":\"" ABC
+                               "\",\"control_scale\":0.25,\"start_image\":\"" ABC "\",\"strength\":0.75";
+    assert_int_equal(read_receipt("\"steps\":7", with, &receipt, &error), WEIR_OK);
+    assert_int_equal(receipt.file_count, 4);
+    assert_string_equal(receipt.request.precision, "f32");
+    assert_int_equal(weir_cli_receipt_complete(&receipt, &error), WEIR_BAD_ARGUMENT);
+    assert_non_null(strstr(error.words, "LoRA of digest " ABC ": --lora FILE"));
+    assert_int_equal(weir_cli_receipt_give(&receipt, "--lora", path, &error), WEIR_OK);
+    assert_int_equal(weir_cli_receipt_give(&receipt, "--lora", "/nowhere/x", &error), WEIR_NOT_FOUND);
+    assert_int_equal(weir_cli_receipt_complete(&receipt, &error), WEIR_BAD_ARGUMENT);
+    assert_non_null(strstr(error.words, NOTHING));
+    assert_int_equal(weir_cli_receipt_give(&receipt, "--lora", "/dev/null", &error), WEIR_OK);
+    assert_int_equal(weir_cli_receipt_give(&receipt, "--image", path, &error), WEIR_OK);
+    assert_int_equal(weir_cli_receipt_complete(&receipt, &error), WEIR_BAD_ARGUMENT);
+    assert_non_null(strstr(error.words, "control image of digest " ABC ": --control FILE"));
+    assert_int_equal(weir_cli_receipt_give(&receipt, "--control", "/dev/null", &error), WEIR_BAD_ARGUMENT);
+    assert_non_null(strstr(error.words, "--control /dev/null: the receipt names none of its digest " NOTHING));
+    assert_int_equal(weir_cli_receipt_give(&receipt, "--control", path, &error), WEIR_OK);
+    assert_int_equal(weir_cli_receipt_complete(&receipt, &error), WEIR_OK);
+    const struct weir_request *r = &receipt.request;
+    assert_int_equal(r->lora_count, 2);
+    assert_string_equal(r->loras[0].path, path);
+    assert_string_equal(r->loras[1].path, "/dev/null");
+    assert_true(r->loras[0].weight == 0.5 && r->loras[1].weight == -1);
+    assert_string_equal(r->control, path);
+    assert_string_equal(r->start_image, path);
+    assert_true(r->control_scale == 0.25 && r->strength == 0.75);
+    weir_cli_receipt_destroy(&receipt);
+    unlink(path);
+}
+
+static void files_of_a_command_line_are_taken_apart(void **state)
+{
+    (void)state;
+    struct weir_cli_request from = WEIR_CLI_REQUEST_INIT;
+    struct weir_request request;
+    struct weir_error error;
+    from.loras = (struct weir_option_texts){ 2, { "a.safetensors:0.5", "d:/b" } };
+    from.control = "edges.png:0.75";
+    assert_int_equal(weir_cli_request_files(&from, &error), WEIR_OK);
+    assert_int_equal(weir_cli_request_read(&from, "x", &request, &error), WEIR_OK);
+    assert_int_equal(request.lora_count, 2);
+    assert_string_equal(request.loras[0].path, "a.safetensors");
+    assert_string_equal(request.loras[1].path, "d:/b");
+    assert_true(request.loras[0].weight == 0.5 && request.loras[1].weight == 1);
+    assert_string_equal(request.control, "edges.png");
+    assert_true(request.control_scale == 0.75 && request.strength < 0);
+    from.control = "edges.png:-1";
+    assert_int_equal(weir_cli_request_files(&from, &error), WEIR_BAD_ARGUMENT);
+    assert_non_null(strstr(error.words, "--control edges.png:-1: a number from 0 to 10"));
 }
 
 static void a_receipt_that_cannot_be_believed_is_refused_by_field(void **state)
@@ -187,12 +255,20 @@ static void a_receipt_that_cannot_be_believed_is_refused_by_field(void **state)
         { "\"guidance\":2.5", "\"guidance\":-1", "spec.guidance" },
         { "\"steps\":7", "\"steps\":7.5", "spec.steps" },
         { "\"prompt\":", "\"promt\":", "spec.prompt" },
+        { "\"precision\":\"f32\"", "\"precision\":32", "spec.precision" },
         { "\"sampler\":\"ddim\"", "\"sampler\":\"12345678901234567\"", "spec.sampler" },
-        { "\"model\":\"tiny\",\"model_digest\":\"0011", "\"model\":\"tiny\",\"model_digest\":\"0", "spec.model_digest" },
+        { "\"model\":\"tiny\",\"model_digest\":\"0011", "\"model\":\"tiny\",\"model_digest\":\"0",
+          "spec.model_digest" },
         { "\"model\":\"tiny\"", "\"model\":\"/etc\"", "/etc" },
         { "\"model\":\"tiny\"", "\"model\":\"../tiny\"", "no name" },
         { "\"model\":\"tiny\"", "\"model\":\"a/../../b\"", "no name" },
         { "\"model\":\"tiny\"", "\"model\":\"--help\"", "no name" },
+        { "\"steps\":7", "\"steps\":7,\"loras\":{}", "spec.loras" },
+        { "\"steps\":7", "\"steps\":7,\"loras\":[1]", "spec.loras" },
+        { "\"steps\":7", "\"steps\":7,\"loras\":[1,1,1,1,1,1,1,1,1]", "spec.loras" },
+        { "\"steps\":7", "\"steps\":7,\"loras\":[{\"file\":\"" ABC "\"}]", "spec.loras" },
+        { "\"steps\":7", "\"steps\":7,\"control\":\"x\"", "spec.control" },
+        { "\"steps\":7", "\"steps\":7,\"start_image\":\"" ABC "\",\"strength\":\"1\"", "spec.strength" },
     };
     for (size_t i = 0; i < WEIR_COUNT(bad); i++) {
         struct weir_cli_receipt receipt;
@@ -213,6 +289,8 @@ int main(void)
         cmocka_unit_test(without_an_output_the_prompt_names_a_file_that_is_free),
         cmocka_unit_test(an_output_that_cannot_be_is_said_beforehand),
         cmocka_unit_test(a_receipt_becomes_the_request_that_made_it),
+        cmocka_unit_test(files_of_a_receipt_are_found_by_their_digest),
+        cmocka_unit_test(files_of_a_command_line_are_taken_apart),
         cmocka_unit_test(a_receipt_that_cannot_be_believed_is_refused_by_field),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,6 +4,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -116,6 +117,144 @@ static void every_small_plan_fits_together(void **state)
     }
 }
 
+/* ---- lists of prompts ---- */
+
+struct list_wish {
+    const char *text, *negative;
+    double guidance;
+};
+
+/* A spec whose prompts are as wished, complete as a resolver leaves them. */
+struct list_spec {
+    Weir__Pb__JobSpec spec;
+    Weir__Pb__Prompt prompts[WEIR_JOB_PROMPTS_MAX + 1], *list[WEIR_JOB_PROMPTS_MAX + 1];
+};
+
+static struct list_spec *list_of(const struct list_wish *wishes, size_t count, uint32_t n, bool image, uint32_t frames)
+{
+    struct list_spec *s = calloc(1, sizeof *s);
+    assert_non_null(s);
+    weir__pb__job_spec__init(&s->spec);
+    s->spec.has_n = s->spec.has_frames = true;
+    s->spec.has_image = s->spec.image = image;
+    s->spec.n = n;
+    s->spec.frames = frames;
+    s->spec.format = (char *)(uintptr_t)(image ? "png" : "mp4");
+    s->spec.n_prompts = count;
+    s->spec.prompts = s->list;
+    for (size_t k = 0; k < count; k++) {
+        Weir__Pb__Prompt *p = s->list[k] = &s->prompts[k];
+        weir__pb__prompt__init(p);
+        p->text = (char *)(uintptr_t)wishes[k].text;
+        p->negative = (char *)(uintptr_t)wishes[k].negative;
+        p->guidance = wishes[k].guidance;
+        p->has_width = p->has_height = p->has_steps = p->has_guidance = p->has_seed = true;
+    }
+    return s;
+}
+
+static void neighbours_of_one_text_share_its_task(void **state)
+{
+    (void)state;
+    const struct list_wish wishes[] = { { "a", "", 7.5 }, { "a", "", 3 }, /* both guided: one text */
+                                        { "a", "", 1 },                   /* not guided */
+                                        { "a", "x", 1 },                  /* another negative */
+                                        { "b", "x", 1 },  { "a", "", 7.5 } };
+    const uint32_t text_of[] = { 0, 0, 1, 2, 3, 4 };
+    struct list_spec *s = list_of(wishes, 6, 2, true, 1);
+    struct weir_plan plan;
+    assert_int_equal(weir_plan_make(&s->spec, &plan, NULL), WEIR_OK);
+    assert_int_equal(weir_plan_version(&plan), 3);
+    assert_int_equal(weir_plan_count(&plan, WEIR_STAGE_TEXT), 5);
+    assert_int_equal(weir_plan_count(&plan, WEIR_STAGE_DENOISE), 12);
+    assert_int_equal(weir_plan_tasks(&plan), 5 + 12 + 12);
+    for (uint32_t item = 0; item < 12; item++) {
+        const struct weir_plan_range input = weir_plan_inputs(&plan, WEIR_STAGE_DENOISE, item);
+        assert_int_equal(input.first, text_of[item / 2]);
+        assert_int_equal(input.count, 1);
+    }
+    assert_int_equal(weir_plan_item(&plan, WEIR_STAGE_TEXT, 1), 4);
+    assert_int_equal(weir_plan_item_count(&plan, WEIR_STAGE_TEXT, 0), 4);
+    assert_int_equal(weir_plan_item_count(&plan, WEIR_STAGE_TEXT, 4), 2);
+    free(s);
+}
+
+/* Every task of random lists: its consumers are exactly those that have it among their inputs, and the items of the
+ * texts are all items once, in order. */
+static void every_list_fits_together(void **state)
+{
+    (void)state;
+    static const char *const texts[] = { "a", "b", "c" };
+    unsigned seed = 5;
+    for (int round = 0; round < 60; round++) {
+        struct list_wish wishes[WEIR_JOB_PROMPTS_MAX];
+        const bool image = rand_r(&seed) % 2;
+        const size_t count = round < 40 ? 1 + (size_t)rand_r(&seed) % 20 : 63 + (size_t)rand_r(&seed) % 70;
+        for (size_t k = 0; k < count; k++) {
+            wishes[k] = (struct list_wish){ texts[rand_r(&seed) % 3], "", rand_r(&seed) % 2 ? 7 : 1 };
+        }
+        const uint32_t n = 1 + (uint32_t)rand_r(&seed) % 2;
+        struct list_spec *s = list_of(wishes, count, n, image, image ? 1 : 1 + (uint32_t)rand_r(&seed) % 40);
+        struct weir_plan plan;
+        assert_int_equal(weir_plan_make(&s->spec, &plan, NULL), WEIR_OK);
+        uint32_t next = 0;
+        for (uint32_t t = 0; t < weir_plan_count(&plan, WEIR_STAGE_TEXT); t++) {
+            assert_int_equal(weir_plan_item(&plan, WEIR_STAGE_TEXT, t), next);
+            next += weir_plan_item_count(&plan, WEIR_STAGE_TEXT, t);
+        }
+        assert_int_equal(next, count * n);
+        for (uint32_t place = 0; place < weir_plan_tasks(&plan); place++) {
+            enum weir_stage stage;
+            uint32_t index, consumers = 0;
+            weir_plan_at(&plan, place, &stage, &index);
+            assert_int_equal(weir_plan_place(&plan, stage, index), place);
+            const struct weir_plan_range range = weir_plan_consumers(&plan, stage, index);
+            for (uint32_t k = 0; stage != WEIR_STAGE_ASSEMBLE && k < weir_plan_count(&plan, range.stage); k++) {
+                const struct weir_plan_range inputs = weir_plan_inputs(&plan, range.stage, k);
+                const bool is_input = index >= inputs.first && index - inputs.first < inputs.count;
+                assert_int_equal(is_input, k >= range.first && k - range.first < range.count);
+                consumers += is_input;
+            }
+            if (stage != weir_plan_last(&plan)) assert_true(consumers > 0);
+        }
+        free(s);
+    }
+}
+
+static void a_list_is_bounded_and_complete(void **state)
+{
+    (void)state;
+    static struct list_wish wishes[WEIR_JOB_PROMPTS_MAX + 1];
+    struct weir_plan plan;
+    char texts[WEIR_JOB_PROMPTS_MAX + 1][8];
+    for (uint32_t k = 0; k <= WEIR_JOB_PROMPTS_MAX; k++) {
+        snprintf(texts[k], sizeof texts[k], "%u", k);
+        wishes[k] = (struct list_wish){ texts[k], "", 7 };
+    }
+    struct list_spec *s = list_of(wishes, WEIR_JOB_PROMPTS_MAX, 1, true, 1);
+    assert_int_equal(weir_plan_make(&s->spec, &plan, NULL), WEIR_OK);
+    assert_int_equal(weir_plan_tasks(&plan), 3 * WEIR_JOB_PROMPTS_MAX);
+    for (uint32_t k = 0; k < WEIR_JOB_PROMPTS_MAX; k++) {
+        assert_int_equal(weir_plan_inputs(&plan, WEIR_STAGE_DENOISE, k).first, k);
+        assert_int_equal(weir_plan_consumers(&plan, WEIR_STAGE_TEXT, k).first, k);
+        assert_int_equal(weir_plan_consumers(&plan, WEIR_STAGE_TEXT, k).count, 1);
+    }
+    s->spec.n = 2;
+    assert_int_equal(weir_plan_make(&s->spec, &plan, NULL), WEIR_TOO_LARGE);
+    s->spec.n = UINT32_MAX;
+    assert_int_equal(weir_plan_make(&s->spec, &plan, NULL), WEIR_TOO_LARGE);
+    s->spec.n = 1;
+    s->prompts[77].has_seed = false;
+    assert_int_equal(weir_plan_make(&s->spec, &plan, NULL), WEIR_BAD_ARGUMENT);
+    free(s);
+    s = list_of(wishes, WEIR_JOB_PROMPTS_MAX, 1, false, 80); /* 512 + 512 * (1 + 5 + 1) = 4096 */
+    assert_int_equal(weir_plan_make(&s->spec, &plan, NULL), WEIR_OK);
+    assert_int_equal(weir_plan_tasks(&plan), WEIR_PLAN_TASKS_MAX);
+    s->spec.frames = 81;
+    assert_int_equal(weir_plan_make(&s->spec, &plan, NULL), WEIR_TOO_LARGE);
+    free(s);
+}
+
 #define NODES 200
 
 static void a_heap_gives_back_in_order_whatever_left_between(void **state)
@@ -160,6 +299,9 @@ int main(void)
         cmocka_unit_test(the_limit_of_tasks_holds_from_both_sides_and_numbers_do_not_overflow),
         cmocka_unit_test(a_film_keeps_its_plan_and_an_image_has_another_version),
         cmocka_unit_test(every_small_plan_fits_together),
+        cmocka_unit_test(neighbours_of_one_text_share_its_task),
+        cmocka_unit_test(every_list_fits_together),
+        cmocka_unit_test(a_list_is_bounded_and_complete),
         cmocka_unit_test(a_heap_gives_back_in_order_whatever_left_between),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

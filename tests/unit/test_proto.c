@@ -116,8 +116,16 @@ static void texts_are_utf8_of_bounded_length(void **state)
     long_text[10240] = '\0';
     assert_int_equal(decode_prompt(long_text, &error), WEIR_OK);
     const char *good[] = { "", "a red circle", "\xc2\x80", "\xed\x9f\xbf", "\xf0\x9f\x98\x80", "\xf4\x8f\xbf\xbf" };
-    const char *bad[] = { "\x80", "\xc1\xbf", "\xc2", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf",
-                          "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "a\xe2\x82" };
+    const char *bad[] = { "\x80",
+                          "\xc1\xbf",
+                          "\xc2",
+                          "\xe0\x9f\xbf",
+                          "\xed\xa0\x80",
+                          "\xf0\x8f\xbf\xbf",
+                          "\xf4\x90\x80\x80",
+                          "\xf5\x80\x80\x80",
+                          "\xff",
+                          "a\xe2\x82" };
     for (size_t i = 0; i < WEIR_COUNT(good); i++) assert_int_equal(decode_prompt(good[i], &error), WEIR_OK);
     for (size_t i = 0; i < WEIR_COUNT(bad); i++) assert_int_equal(decode_prompt(bad[i], &error), WEIR_PROTOCOL);
 }
@@ -127,7 +135,9 @@ static void a_damaged_header_is_refused_before_the_body_is_read(void **state)
     (void)state;
     struct weir_error error;
     struct weir_message message;
-    Weir__Pb__Ping ping = { .base = PROTOBUF_C_MESSAGE_INIT(&weir__pb__ping__descriptor), .has_number = 1, .number = 9 };
+    Weir__Pb__Ping ping = { .base = PROTOBUF_C_MESSAGE_INIT(&weir__pb__ping__descriptor),
+                            .has_number = 1,
+                            .number = 9 };
     struct frames f = pack(WEIR_MESSAGE_PING, &ping.base);
     assert_int_equal(decode(&f, WEIR_DIRECTION_W, &message, &error), WEIR_OK);
     weir_message_release(&message);
@@ -161,7 +171,8 @@ static void a_message_for_another_socket_is_unsupported_and_named(void **state)
 static void a_field_numbered_zero_is_refused_however_its_key_is_written(void **state)
 {
     (void)state;
-    static uint8_t bodies[][10] = { { 0x81, 0x00 }, { 0x01 } }; /* field 0, eight bytes, in the long and the short form */
+    static uint8_t bodies[][10] = { { 0x81, 0x00 },
+                                    { 0x01 } }; /* field 0, eight bytes, in the long and the short form */
     static const size_t bytes[] = { 10, 9 };
     for (size_t i = 0; i < WEIR_COUNT(bodies); i++) {
         struct frames f = { .body = bodies[i], .body_bytes = bytes[i] };
@@ -273,30 +284,86 @@ static void endpoints_keep_the_rules(void **state)
     struct weir_error error;
     char folder[] = "/tmp/weir-test-proto-XXXXXX", endpoint[256], bound[WEIR_ENDPOINT_BYTES];
     mkdtemp(folder);
-    const char *refused[] = { "tcp://0.0.0.0:5555", "tcp://10.0.0.1:5555", "tcp://*:5555", "udp://x", "ipc://relative",
-                              "" };
+    const char *refused[] = { "tcp://0.0.0.0:5555", "tcp://10.0.0.1:5555",
+                              "tcp://*:5555",       "udp://x",
+                              "ipc://relative",     "" };
     for (size_t i = 0; i < WEIR_COUNT(refused); i++) {
         assert_int_equal(weir_wire_bind(zmq, refused[i], WEIR_SOCKET_CONTROL, true, &socket, NULL, &error),
                          WEIR_BAD_ARGUMENT);
     }
     assert_int_equal(weir_wire_bind(zmq, "tcp://127.0.0.1:*", WEIR_SOCKET_CONTROL, false, &socket, bound, &error),
                      WEIR_BAD_ARGUMENT);
-    assert_int_equal(weir_wire_bind(zmq, "tcp://127.0.0.1:*", WEIR_SOCKET_CONTROL, true, &socket, bound, &error), WEIR_OK);
+    assert_int_equal(weir_wire_bind(zmq, "tcp://127.0.0.1:*", WEIR_SOCKET_CONTROL, true, &socket, bound, &error),
+                     WEIR_OK);
     assert_int_equal(strncmp(bound, "tcp://127.0.0.1:", 16), 0);
     zmq_close(socket);
 
     snprintf(endpoint, sizeof endpoint, "ipc://%s/%0*d", folder, 107 - (int)strlen(folder), 1);
-    assert_int_equal(weir_wire_bind(zmq, endpoint, WEIR_SOCKET_CONTROL, false, &socket, NULL, &error), WEIR_BAD_ARGUMENT);
+    assert_int_equal(weir_wire_bind(zmq, endpoint, WEIR_SOCKET_CONTROL, false, &socket, NULL, &error),
+                     WEIR_BAD_ARGUMENT);
     assert_non_null(strstr(error.words, "108"));
     snprintf(endpoint, sizeof endpoint, "ipc://%s/%0*d", folder, 106 - (int)strlen(folder), 1);
     assert_int_equal(weir_wire_bind(zmq, endpoint, WEIR_SOCKET_CONTROL, false, &socket, NULL, &error), WEIR_OK);
     zmq_close(socket);
     chmod(folder, 0755);
-    assert_int_equal(weir_wire_bind(zmq, endpoint, WEIR_SOCKET_CONTROL, false, &socket, NULL, &error), WEIR_BAD_ARGUMENT);
+    assert_int_equal(weir_wire_bind(zmq, endpoint, WEIR_SOCKET_CONTROL, false, &socket, NULL, &error),
+                     WEIR_BAD_ARGUMENT);
     assert_non_null(strstr(error.words, "0700"));
     zmq_ctx_term(zmq);
     unlink(endpoint + 6);
     rmdir(folder);
+}
+
+static void a_list_of_prompts_gives_every_item_a_spec_of_its_own(void **state)
+{
+    (void)state;
+    uint8_t digest[WEIR_SHA256_BYTES] = { 7 }, x[WEIR_SHA256_BYTES], y[WEIR_SHA256_BYTES];
+    Weir__Pb__FileRef file = WEIR__PB__FILE_REF__INIT;
+    Weir__Pb__Lora lora = WEIR__PB__LORA__INIT, *loras[] = { &lora };
+    Weir__Pb__Prompt one = WEIR__PB__PROMPT__INIT, two = one, *prompts[] = { &one, &two };
+    Weir__Pb__JobSpec spec = WEIR__PB__JOB_SPEC__INIT, own;
+    file.digest = (ProtobufCBinaryData){ sizeof digest, digest };
+    lora.file = &file;
+    one.text = (char *)(uintptr_t) "one";
+    two.text = (char *)(uintptr_t) "two";
+    one.seed = 10;
+    two.seed = 20;
+    two.steps = 3;
+    two.n_loras = 1;
+    two.loras = loras;
+    spec.n = 2;
+    spec.n_prompts = 2;
+    spec.prompts = prompts;
+
+    weir_spec_of_item(&spec, 1, &own);
+    assert_string_equal(own.prompt, "one");
+    assert_int_equal(own.seed, 11);
+    assert_int_equal(own.n, 1);
+    assert_int_equal(own.n_prompts, 0);
+    assert_int_equal(own.n_loras, 0);
+    weir_spec_of_item(&spec, 2, &own);
+    assert_string_equal(own.prompt, "two");
+    assert_int_equal(own.seed, 20);
+    assert_int_equal(own.steps, 3);
+    assert_int_equal(own.n_loras, 1);
+
+    /* a file counts by its bytes, a weight by its value, a prompt by its place */
+    weir_spec_fingerprint(&spec, x);
+    file.name = (char *)(uintptr_t) "other";
+    weir_spec_fingerprint(&spec, y);
+    assert_memory_equal(x, y, sizeof x);
+    lora.has_weight = 1;
+    weir_spec_fingerprint(&spec, y);
+    assert_memory_not_equal(x, y, sizeof x);
+    lora.has_weight = 0;
+    digest[1] = 1;
+    weir_spec_fingerprint(&spec, y);
+    assert_memory_not_equal(x, y, sizeof x);
+    digest[1] = 0;
+    prompts[0] = &two;
+    prompts[1] = &one;
+    weir_spec_fingerprint(&spec, y);
+    assert_memory_not_equal(x, y, sizeof x);
 }
 
 static void equal_requests_have_equal_fingerprints_and_others_not(void **state)
@@ -390,6 +457,7 @@ int main(void)
         cmocka_unit_test(too_few_and_too_many_frames_are_read_away),
         cmocka_unit_test(endpoints_keep_the_rules),
         cmocka_unit_test(equal_requests_have_equal_fingerprints_and_others_not),
+        cmocka_unit_test(a_list_of_prompts_gives_every_item_a_spec_of_its_own),
         cmocka_unit_test(ids_sort_by_age_and_go_through_text),
         cmocka_unit_test(keys_are_built_from_checked_parts),
         cmocka_unit_test(terminal_states_have_no_way_out),

@@ -90,7 +90,7 @@ static enum weir_status try_submit_planned(struct world *w, const struct weir_pl
     job.id.bytes[7] = (uint8_t)++w->jobs;
     for (uint32_t k = 0; k < weir_plan_tasks(plan); k++) {
         weir_plan_at(plan, k, &tasks[k].stage, &tasks[k].index);
-        tasks[k].state = k == 0 ? WEIR_TASK_READY : WEIR_TASK_BLOCKED;
+        tasks[k].state = tasks[k].stage == WEIR_STAGE_TEXT ? WEIR_TASK_READY : WEIR_TASK_BLOCKED;
     }
     const enum weir_status status =
         weir_sched_load(w->sched, w->now_ms, &job, plan, model, 7, tasks, weir_plan_tasks(plan), NULL);
@@ -101,7 +101,7 @@ static enum weir_status try_submit_planned(struct world *w, const struct weir_pl
 
 static enum weir_status try_submit(struct world *w, struct job_wish wish, struct weir_job_id *out)
 {
-    const struct weir_plan plan = { wish.items, wish.frames, (wish.frames + 15) / 16, false };
+    const struct weir_plan plan = { .items = wish.items, .frames = wish.frames, .segments = (wish.frames + 15) / 16 };
     return try_submit_planned(w, &plan, wish, out);
 }
 
@@ -336,7 +336,7 @@ static void an_image_job_ends_with_its_last_picture_and_assembles_nothing(void *
 {
     (void)state;
     struct world *w = begin();
-    const struct weir_plan plan = { 2, 1, 1, true };
+    const struct weir_plan plan = { .items = 2, .frames = 1, .segments = 1, .is_image = true };
     const uint32_t worker = join(w, 1);
     struct weir_job_id id;
     assert_int_equal(try_submit_planned(w, &plan, (struct job_wish){ 2, 1, 0, 0 }, &id), WEIR_OK);
@@ -347,7 +347,7 @@ static void an_image_job_ends_with_its_last_picture_and_assembles_nothing(void *
         done(w, &grant);
         decoded += grant.task.stage == WEIR_STAGE_DECODE;
         const struct weir_ledger_call *commit = see_call(w, WEIR_LEDGER_COMMIT);
-        assert_int_equal(commit->u.commit.job_done, decoded == 2);
+        assert_int_equal(commit->job_to, decoded == 2 ? WEIR_JOB_SUCCEEDED : WEIR_JOB_QUEUED);
         if (grant.task.stage == WEIR_STAGE_DECODE) assert_int_equal(commit->u.commit.ready.count, 0);
         credit(w, worker, 1);
     }
@@ -503,7 +503,7 @@ static void a_broker_that_was_away_in_the_reassert_window_begins_it_again(void *
 {
     (void)state;
     struct world *w = begin();
-    const struct weir_plan plan = { 1, 16, 1, false };
+    const struct weir_plan plan = { .items = 1, .frames = 16, .segments = 1 };
     const struct weir_ledger_job job = { .tenant = "t", .numerics_class = "c", .words = "", .state = WEIR_JOB_RUNNING };
     const struct weir_ledger_task tasks[] = { { .stage = WEIR_STAGE_TEXT, .state = WEIR_TASK_LEASED, .attempt = 1 },
                                               { .stage = WEIR_STAGE_DENOISE },
@@ -585,6 +585,8 @@ static void a_failure_is_tried_elsewhere_and_the_third_ends_the_job(void **state
     event(w, failure(&grant, WEIR_NO_MEMORY));
     assert_int_equal(see_call(w, WEIR_LEDGER_FAIL)->u.fail.to, WEIR_TASK_DEAD);
     assert_string_equal(see_call(w, WEIR_LEDGER_FAIL)->words, "text/0: words");
+    assert_int_equal(see_call(w, WEIR_LEDGER_FAIL)->job_to, WEIR_JOB_FAILED); /* of one item: as it is said */
+    assert_string_equal(see_call(w, WEIR_LEDGER_FAIL)->lead, "");
     end(w);
 }
 
@@ -611,6 +613,235 @@ static void what_is_wrong_for_good_is_not_tried_again(void **state)
     event(w, failure(&grant, WEIR_BAD_SHAPE));
     assert_int_equal(see_call(w, WEIR_LEDGER_FAIL)->u.fail.to, WEIR_TASK_DEAD);
     assert_int_equal(weir_sched_counts(w->sched).jobs, 0);
+    end(w);
+}
+
+/* ---- a dead task costs its items ---- */
+
+/* `texts` prompts of `each` items: images. */
+static struct weir_plan list_plan(uint32_t texts, uint32_t each)
+{
+    return (struct weir_plan){ .items = texts * each,
+                               .frames = 1,
+                               .segments = 1,
+                               .is_image = true,
+                               .each = each,
+                               .texts = texts,
+                               .begins = { (UINT64_C(1) << texts) - 1 } };
+}
+
+/* Runs what is granted until a task of this stage and index is; what was granted beside it is done. */
+static struct grant run_to_index(struct world *w, uint32_t worker, enum weir_stage stage, uint32_t index)
+{
+    for (int k = 0; k < 200; k++) {
+        const struct grant grant = tick_grant(w);
+        if (grant.task.stage == stage && grant.task.index == index) return grant;
+        done(w, &grant);
+        credit(w, worker, 1);
+    }
+    fail_msg("the task never came");
+    return (struct grant){ 0 };
+}
+
+static bool covers(const struct weir_ledger_call *call, enum weir_stage stage, uint32_t index)
+{
+    const struct weir_plan_range *range = &call->lost[stage];
+    return range->stage == stage && index >= range->first && index - range->first < range->count;
+}
+
+static void a_dead_task_costs_its_item_and_the_others_run_on(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    const uint32_t worker = join(w, 1);
+    const struct weir_job_id job = submit(w, (struct job_wish){ 3, 32, 0, 0 }); /* films of two segments */
+    const struct grant grant = run_to_index(w, worker, WEIR_STAGE_DENOISE, 1);
+    event(w, failure(&grant, WEIR_BAD_SHAPE));
+    const struct weir_ledger_call *call = see_call(w, WEIR_LEDGER_FAIL);
+    assert_int_equal(call->u.fail.to, WEIR_TASK_DEAD);
+    assert_int_equal(call->job_to, WEIR_JOB_QUEUED); /* it goes on */
+    assert_string_equal(call->words, "item 1: denoise/1: words");
+    for (uint32_t item = 0; item < 3; item++) {
+        assert_int_equal(covers(call, WEIR_STAGE_DECODE, 2 * item), item == 1);
+        assert_int_equal(covers(call, WEIR_STAGE_DECODE, 2 * item + 1), item == 1);
+        assert_int_equal(covers(call, WEIR_STAGE_ASSEMBLE, item), item == 1);
+    }
+    assert_int_equal(weir_sched_counts(w->sched).jobs, 1);
+    credit(w, worker, 1);
+    const struct grant last = run_to_index(w, worker, WEIR_STAGE_ASSEMBLE, 2);
+    done(w, &last);
+    call = see_call(w, WEIR_LEDGER_COMMIT);
+    assert_int_equal(call->job_to, WEIR_JOB_FAILED);
+    assert_string_equal(call->lead, "1 of 3 items failed; the first, ");
+    assert_true(weir_job_id_equal(&call->task.job, &job));
+    assert_int_equal(weir_sched_counts(w->sched).jobs, 0);
+    end(w);
+}
+
+static void a_dead_text_costs_all_items_of_its_prompt(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    const struct weir_plan plan = list_plan(3, 2);
+    const uint32_t worker = join(w, 1);
+    credit(w, worker, 1);
+    assert_int_equal(try_submit_planned(w, &plan, (struct job_wish){ 0 }, NULL), WEIR_OK);
+    const struct grant grant = run_to_index(w, worker, WEIR_STAGE_TEXT, 1);
+    event(w, failure(&grant, WEIR_BAD_ARGUMENT));
+    const struct weir_ledger_call *call = see_call(w, WEIR_LEDGER_FAIL);
+    assert_string_equal(call->words, "item 2: text/1: words");
+    for (uint32_t item = 0; item < 6; item++) {
+        assert_int_equal(covers(call, WEIR_STAGE_DENOISE, item), item / 2 == 1);
+        assert_int_equal(covers(call, WEIR_STAGE_DECODE, item), item / 2 == 1);
+    }
+    credit(w, worker, 1);
+    const struct grant last = run_to_index(w, worker, WEIR_STAGE_DECODE, 5);
+    done(w, &last);
+    assert_string_equal(see_call(w, WEIR_LEDGER_COMMIT)->lead, "2 of 6 items failed; the first, ");
+    end(w);
+}
+
+static void the_last_item_that_is_lost_ends_the_job(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    const struct weir_plan plan = list_plan(2, 1);
+    const uint32_t worker = join(w, 1);
+    credit(w, worker, 1);
+    assert_int_equal(try_submit_planned(w, &plan, (struct job_wish){ 0 }, NULL), WEIR_OK);
+    for (uint32_t k = 0; k < 2; k++) {
+        const struct grant grant = run_to_index(w, worker, WEIR_STAGE_DENOISE, k);
+        event(w, failure(&grant, WEIR_BAD_SHAPE));
+        assert_int_equal(see_call(w, WEIR_LEDGER_FAIL)->job_to, k == 0 ? WEIR_JOB_QUEUED : WEIR_JOB_FAILED);
+        assert_string_equal(see_call(w, WEIR_LEDGER_FAIL)->lead, k == 0 ? "" : "2 of 2 items failed; the first, ");
+        if (k == 0) credit(w, worker, 1);
+    }
+    assert_int_equal(weir_sched_counts(w->sched).jobs, 0);
+    end(w);
+}
+
+static void what_runs_of_a_lost_item_is_cancelled_and_its_result_refused(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    const uint32_t worker = join_as(w, 1, 2, WEIR_STAGES_ALL, "c");
+    credit(w, worker, 1);
+    submit(w, (struct job_wish){ 2, 32, 0, 0 });
+    const struct grant first = run_to_index(w, worker, WEIR_STAGE_DECODE, 0);
+    credit(w, worker, 1);
+    const struct grant second = tick_grant(w);
+    assert_int_equal(second.task.stage, WEIR_STAGE_DECODE);
+    assert_int_equal(second.task.index, 1);
+    event(w, failure(&first, WEIR_BAD_SHAPE));
+    assert_int_equal(count_of(w, WEIR_SEND_CANCEL), 1);
+    assert_null(weir_sched_holds(w->sched, &second.task, second.token));
+    done(w, &second);
+    assert_int_equal(count_of(w, WEIR_SEND_STALE), 1);
+    see_no_call(w);
+    event(w, about(&second, WEIR_EVENT_RELEASE)); /* it did as it was told */
+    assert_int_equal(count_of(w, WEIR_SEND_RELEASE_ACK), 1);
+    see_no_call(w);
+    end(w);
+}
+
+/* The text of two items is being made again for the one while the other is lost, and then for nobody. */
+static void a_text_is_made_again_only_while_an_item_wants_it(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    const struct weir_plan plan = list_plan(1, 2);
+    const uint32_t worker = join_as(w, 1, 2, WEIR_STAGES_ALL, "c");
+    credit(w, worker, 1);
+    assert_int_equal(try_submit_planned(w, &plan, (struct job_wish){ 0 }, NULL), WEIR_OK);
+    const struct grant a = run_to_index(w, worker, WEIR_STAGE_DENOISE, 0);
+    credit(w, worker, 1);
+    const struct grant b = tick_grant(w);
+    struct weir_event lost = failure(&a, WEIR_INPUT_LOST);
+    lost.u.fail.has_input = true;
+    lost.u.fail.input_stage = WEIR_STAGE_TEXT;
+    event(w, lost);
+    assert_true(see_call(w, WEIR_LEDGER_FAIL)->u.fail.regress);
+    event(w, failure(&b, WEIR_BAD_SHAPE)); /* the other one dies: the text is still wanted */
+    assert_int_equal(see_call(w, WEIR_LEDGER_FAIL)->lost[WEIR_STAGE_TEXT].count, 0);
+    credit(w, worker, 1);
+    const struct grant text = tick_grant(w);
+    assert_int_equal(text.task.stage, WEIR_STAGE_TEXT);
+    done(w, &text);
+    assert_int_equal(see_call(w, WEIR_LEDGER_COMMIT)->u.commit.ready.count, 2); /* the closed one stays closed */
+    credit(w, worker, 1);
+    const struct grant again = tick_grant(w);
+    assert_int_equal(again.task.stage, WEIR_STAGE_DENOISE);
+    assert_int_equal(again.task.index, 0);
+    end(w);
+}
+
+static void a_text_that_nobody_wants_any_more_goes_with_its_last_item(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    const uint32_t worker = join_as(w, 1, 2, WEIR_STAGES_ALL, "c");
+    credit(w, worker, 1);
+    submit(w, (struct job_wish){ 1, 32, 0, 0 });
+    const struct grant first = run_to_index(w, worker, WEIR_STAGE_DECODE, 0);
+    credit(w, worker, 1);
+    const struct grant second = tick_grant(w);
+    struct weir_event lost = failure(&first, WEIR_INPUT_LOST);
+    lost.u.fail.has_input = true;
+    lost.u.fail.input_stage = WEIR_STAGE_DENOISE;
+    event(w, lost);
+    credit(w, worker, 1);
+    const struct grant denoise = tick_grant(w);
+    assert_int_equal(denoise.task.stage, WEIR_STAGE_DENOISE);
+    lost = failure(&denoise, WEIR_INPUT_LOST);
+    lost.u.fail.has_input = true;
+    lost.u.fail.input_stage = WEIR_STAGE_TEXT;
+    event(w, lost); /* the text is READY, both others wait for it */
+    event(w, failure(&second, WEIR_BAD_SHAPE));
+    const struct weir_ledger_call *call = see_call(w, WEIR_LEDGER_FAIL);
+    assert_true(covers(call, WEIR_STAGE_TEXT, 0));
+    assert_int_equal(call->job_to, WEIR_JOB_FAILED);
+    assert_int_equal(weir_sched_counts(w->sched).jobs, 0);
+    end(w);
+}
+
+static void a_restart_remembers_what_was_lost(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    const struct weir_plan plan = list_plan(2, 1);
+    const struct weir_ledger_job job = { .tenant = "t", .numerics_class = "c", .words = "", .state = WEIR_JOB_RUNNING };
+    struct weir_ledger_task tasks[6] = { { .stage = WEIR_STAGE_TEXT, .state = WEIR_TASK_DONE },
+                                         { .stage = WEIR_STAGE_TEXT, .index = 1, .state = WEIR_TASK_DONE },
+                                         { .stage = WEIR_STAGE_DENOISE, .state = WEIR_TASK_DEAD },
+                                         { .stage = WEIR_STAGE_DENOISE, .index = 1, .state = WEIR_TASK_DONE },
+                                         { .stage = WEIR_STAGE_DECODE, .state = WEIR_TASK_CANCELLED },
+                                         { .stage = WEIR_STAGE_DECODE, .index = 1, .state = WEIR_TASK_DONE } };
+    /* Nothing is open: then the job is not. */
+    assert_int_equal(weir_sched_load(w->sched, w->now_ms, &job, &plan, model, 1, tasks, 6, NULL), WEIR_CONFLICT);
+    tasks[5].state = WEIR_TASK_READY;
+    assert_int_equal(weir_sched_load(w->sched, w->now_ms, &job, &plan, model, 1, tasks, 6, NULL), WEIR_OK);
+    join(w, 1);
+    const struct grant grant = tick_grant(w);
+    done(w, &grant);
+    assert_int_equal(see_call(w, WEIR_LEDGER_COMMIT)->job_to, WEIR_JOB_FAILED);
+    assert_string_equal(see_call(w, WEIR_LEDGER_COMMIT)->lead, "1 of 2 items failed; the first, ");
+    end(w);
+}
+
+static void tasks_spread_over_the_workers_by_their_slots(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    uint32_t given[3] = { 0 };
+    const uint32_t large = join_as(w, 1, 8, WEIR_STAGES_ALL, "c"), small = join_as(w, 2, 2, WEIR_STAGES_ALL, "c");
+    for (int k = 0; k < 5; k++) submit(w, (struct job_wish){ 1, 16, 0, 0 });
+    advance(w, 0);
+    for (size_t k = 0; k < w->actions.count; k++) {
+        const struct weir_action *action = &w->actions.items[k];
+        if (action->type == WEIR_ACTION_SEND && action->u.send.message == WEIR_SEND_LEASE) given[action->worker]++;
+    }
+    assert_int_equal(given[large], 4); /* half of each */
+    assert_int_equal(given[small], 1);
     end(w);
 }
 
@@ -711,7 +942,7 @@ static void rows_that_are_not_those_of_the_plan_are_refused(void **state)
 {
     (void)state;
     struct world *w = begin();
-    const struct weir_plan plan = { 1, 16, 1, false };
+    const struct weir_plan plan = { .items = 1, .frames = 16, .segments = 1 };
     struct weir_ledger_job job = { .tenant = "t", .numerics_class = "", .words = "" };
     const struct weir_ledger_task good[] = { { .stage = WEIR_STAGE_TEXT, .state = WEIR_TASK_READY },
                                              { .stage = WEIR_STAGE_DENOISE },
@@ -773,6 +1004,14 @@ int main(void)
         cmocka_unit_test(a_failure_is_tried_elsewhere_and_the_third_ends_the_job),
         cmocka_unit_test(a_failure_of_the_only_worker_is_tried_there_again),
         cmocka_unit_test(what_is_wrong_for_good_is_not_tried_again),
+        cmocka_unit_test(a_dead_task_costs_its_item_and_the_others_run_on),
+        cmocka_unit_test(a_dead_text_costs_all_items_of_its_prompt),
+        cmocka_unit_test(the_last_item_that_is_lost_ends_the_job),
+        cmocka_unit_test(what_runs_of_a_lost_item_is_cancelled_and_its_result_refused),
+        cmocka_unit_test(a_text_is_made_again_only_while_an_item_wants_it),
+        cmocka_unit_test(a_text_that_nobody_wants_any_more_goes_with_its_last_item),
+        cmocka_unit_test(a_restart_remembers_what_was_lost),
+        cmocka_unit_test(tasks_spread_over_the_workers_by_their_slots),
         cmocka_unit_test(a_released_lease_costs_nothing),
         cmocka_unit_test(a_lost_input_is_made_again_three_times),
         cmocka_unit_test(a_cancelled_job_takes_no_result_and_ends_with_its_last_lease),

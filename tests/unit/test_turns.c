@@ -430,6 +430,22 @@ static void a_quote_that_says_no_for_good_is_the_answer_and_another_no_is_asked_
     end(w);
 }
 
+static void quotes_are_asked_of_all_workers_in_turn(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    struct worker one, two;
+    struct request requests[6];
+    join(w, &one, WORKER);
+    join(w, &two, OTHER);
+    for (uint64_t k = 0; k < 6; k++) submit(w, CLIENT, &requests[k], k, NULL);
+    w->read = 0;
+    assert_int_equal(count(w, WORKER, WEIR_MESSAGE_QUOTE), 3);
+    w->read = 0;
+    assert_int_equal(count(w, OTHER, WEIR_MESSAGE_QUOTE), 3);
+    end(w);
+}
+
 static void two_submits_under_one_key_that_wait_together_make_one_job(void **state)
 {
     (void)state;
@@ -578,6 +594,188 @@ static void checkpoints_go_with_the_job_and_the_rest_an_hour_later_but_never_the
     assert_false(has_key(w, "/text-0/"));
     assert_true(has_key(w, "/assemble-0/"));
     end(w);
+}
+
+/* ---- batches, and what is told of large jobs ---- */
+
+static void a_part_of_a_batch_is_listed_and_shown_as_such(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    struct worker one;
+    struct request requests[4];
+    uint8_t batch[WEIR_ID_BYTES] = { 5 };
+    join(w, &one, WORKER);
+    for (uint32_t k = 0; k < 4; k++) { /* the last is of no batch */
+        fill_submit(&requests[k], k, NULL);
+        requests[k].submit.has_batch = requests[k].submit.has_part = requests[k].submit.has_parts = k < 3;
+        requests[k].submit.batch = bytes_of(batch, sizeof batch);
+        requests[k].submit.part = k < 3 ? k : 0;
+        requests[k].submit.parts = k < 3 ? 3 : 0;
+        take(w, WEIR_SIDE_CLIENTS, CLIENT, WEIR_MESSAGE_SUBMIT, &requests[k].submit);
+        flush(w);
+        quoted(w, WORKER, k + 1, WEIR_OK);
+    }
+    w->read = 0;
+    assert_int_equal(count(w, CLIENT, WEIR_MESSAGE_ACCEPTED), 4);
+    uint8_t before[WEIR_ID_BYTES];
+    for (uint32_t page = 0; page < 4; page++) { /* newest first, one a page; the fourth is empty */
+        Weir__Pb__List ask = WEIR__PB__LIST__INIT;
+        ask.has_limit = ask.has_batch = true;
+        ask.limit = 1;
+        ask.batch = bytes_of(batch, sizeof batch);
+        ask.has_before = page > 0;
+        ask.before = bytes_of(before, page > 0 ? sizeof before : 0);
+        forget(w);
+        take(w, WEIR_SIDE_CLIENTS, CLIENT, WEIR_MESSAGE_LIST, &ask);
+        flush(w);
+        const Weir__Pb__Jobs *jobs = next(w, CLIENT, WEIR_MESSAGE_JOBS);
+        assert_non_null(jobs);
+        assert_int_equal(jobs->n_jobs, page < 3 ? 1 : 0);
+        if (page == 3) break;
+        assert_int_equal(jobs->jobs[0]->part, 2 - page);
+        assert_int_equal(jobs->jobs[0]->parts, 3);
+        assert_memory_equal(jobs->jobs[0]->batch.data, batch, sizeof batch);
+        assert_int_equal(jobs->jobs[0]->tasks, 4);
+        memcpy(before, jobs->jobs[0]->job.data, sizeof before);
+    }
+    Weir__Pb__Show show = WEIR__PB__SHOW__INIT;
+    show.job = bytes_of(before, sizeof before);
+    forget(w);
+    take(w, WEIR_SIDE_CLIENTS, CLIENT, WEIR_MESSAGE_SHOW, &show);
+    flush(w);
+    const Weir__Pb__JobView *view = next(w, CLIENT, WEIR_MESSAGE_JOB_VIEW);
+    assert_non_null(view);
+    assert_true(view->has_batch && view->part == 0 && view->parts == 3);
+    end(w);
+}
+
+static void a_part_that_is_none_is_refused(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    struct worker one;
+    struct request request;
+    uint8_t batch[WEIR_ID_BYTES] = { 5 };
+    join(w, &one, WORKER);
+    for (int kind = 0; kind < 2; kind++) {
+        fill_submit(&request, 1, NULL);
+        request.submit.has_batch = kind == 0;
+        request.submit.batch = bytes_of(batch, sizeof batch);
+        request.submit.has_part = request.submit.has_parts = true;
+        request.submit.part = request.submit.parts = 3;
+        forget(w);
+        take(w, WEIR_SIDE_CLIENTS, CLIENT, WEIR_MESSAGE_SUBMIT, &request.submit);
+        flush(w);
+        assert_non_null(strstr(see_refused(w, CLIENT, WEIR_BAD_ARGUMENT)->words, "part 3 of 3"));
+    }
+    end(w);
+}
+
+#define MANY 512
+
+/* A finished job of 512 prompts, its rows written past the broker: `text_bytes` of each prompt, `note_bytes` of each
+ * receipt. */
+static struct weir_job_id write_large_job(struct world *w, size_t text_bytes, size_t note_bytes)
+{
+    static Weir__Pb__Prompt prompts[MANY], *list[MANY];
+    static uint8_t packed[1 << 20], facts_packed[1 << 17];
+    char *text = __real_calloc(1, text_bytes + 1), *note = __real_calloc(1, note_bytes + 1);
+    Weir__Pb__JobSpec spec = WEIR__PB__JOB_SPEC__INIT;
+    Weir__Pb__TaskFacts facts = WEIR__PB__TASK_FACTS__INIT;
+    const struct weir_job_id id = { { 0, 1, 2 } };
+    memset(text, 'p', text_bytes);
+    memset(note, 'n', note_bytes);
+    for (size_t k = 0; k < MANY; k++) {
+        weir__pb__prompt__init(&prompts[k]);
+        prompts[k].text = text;
+        list[k] = &prompts[k];
+    }
+    spec.n_prompts = MANY;
+    spec.prompts = list;
+    facts.note = note;
+    facts.numerics_class = (char *)(uintptr_t) "cuda/sm_90/some-library-1.2.3/f32";
+    assert_true(weir__pb__job_spec__get_packed_size(&spec) <= WEIR_SPEC_BYTES_MAX);
+    const struct weir_ledger_job row = {
+        .id = id,
+        .tenant = "default",
+        .plan_version = 3,
+        .numerics_class = "",
+        .words = "",
+        .spec = { packed, weir__pb__job_spec__pack(&spec, packed) },
+    };
+    struct weir_ledger_call call = { .op = WEIR_LEDGER_SUBMIT, .task.job = id };
+    struct weir_ledger_call *const calls[] = { &call };
+    call.u.submit.job = &row;
+    call.u.submit.counts[WEIR_STAGE_TEXT] = 1;
+    call.u.submit.counts[WEIR_STAGE_DENOISE] = call.u.submit.counts[WEIR_STAGE_DECODE] = MANY;
+    call.u.submit.ready = (struct weir_plan_range){ WEIR_STAGE_DECODE, 0, MANY };
+    assert_int_equal(weir_ledger_apply(w->ledger, calls, 1, NULL), WEIR_OK);
+    for (uint32_t k = 0; k < MANY; k++) {
+        Weir__Pb__Done made = WEIR__PB__DONE__INIT;
+        Weir__Pb__Artefact artefact = WEIR__PB__ARTEFACT__INIT, *artefacts[] = { &artefact };
+        const struct weir_task_id task = { id, WEIR_STAGE_DECODE, k };
+        char key[WEIR_KEY_BYTES], done[1024];
+        weir_key_artefact("default", &task, digest, key);
+        artefact.name = (char *)(uintptr_t) "image.png";
+        artefact.media_type = (char *)(uintptr_t) "image/png";
+        artefact.key = key;
+        artefact.has_digest = artefact.has_bytes = artefact.has_item = artefact.has_ticket = true;
+        artefact.digest = bytes_of(digest, sizeof digest);
+        artefact.ticket = bytes_of(digest, WEIR_TOKEN_BYTES);
+        artefact.endpoint = (char *)(uintptr_t) "ipc:///run/weir/worker-1.sock";
+        artefact.item = k;
+        made.n_artefacts = 1;
+        made.artefacts = artefacts;
+        call = (struct weir_ledger_call){ .op = WEIR_LEDGER_LEASE, .task = task, .token = { 1 } };
+        strcpy(call.u.lease.numerics_class, "c");
+        assert_int_equal(weir_ledger_apply(w->ledger, calls, 1, NULL), WEIR_OK);
+        call = (struct weir_ledger_call){ .op = WEIR_LEDGER_COMMIT, .task = task, .token = { 1 } };
+        call.u.commit.artefacts = (struct weir_blob){ done, weir__pb__done__pack(&made, (uint8_t *)done) };
+        call.u.commit.facts = (struct weir_blob){ facts_packed, weir__pb__task_facts__pack(&facts, facts_packed) };
+        call.job_to = k + 1 == MANY ? WEIR_JOB_SUCCEEDED : WEIR_JOB_QUEUED;
+        assert_int_equal(weir_ledger_apply(w->ledger, calls, 1, NULL), WEIR_OK);
+        assert_int_equal(call.reply, WEIR_LEDGER_APPLIED);
+    }
+    free(text);
+    free(note);
+    return id;
+}
+
+static const Weir__Pb__JobView *show_large_job(struct world *w, size_t text_bytes, size_t note_bytes)
+{
+    const struct weir_job_id id = write_large_job(w, text_bytes, note_bytes);
+    Weir__Pb__Show show = WEIR__PB__SHOW__INIT;
+    show.job = bytes_of(id.bytes, sizeof id.bytes);
+    take(w, WEIR_SIDE_CLIENTS, CLIENT, WEIR_MESSAGE_SHOW, &show);
+    flush(w);
+    const Weir__Pb__JobView *view = next(w, CLIENT, WEIR_MESSAGE_JOB_VIEW);
+    assert_non_null(view);
+    assert_true(protobuf_c_message_get_packed_size(&view->base) <= WEIR_WIRE_CONTROL_BYTES_MAX);
+    assert_int_equal(view->spec->n_prompts, MANY); /* these two are never left out */
+    assert_int_equal(view->n_manifest, MANY);
+    assert_int_equal(view->manifest[MANY - 1]->item, MANY - 1);
+    return view;
+}
+
+static void a_view_of_a_large_job_leaves_out_what_does_not_fit(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t text_bytes, note_bytes;
+        bool notes, facts, tasks;
+    } rows[] = { { 100, 600, true, true, true },   /* all of it: 0.6 MiB */
+                 { 600, 1500, false, true, true }, /* without the receipts */
+                 { 1000, 60000, false, true, true } };
+    for (size_t k = 0; k < WEIR_COUNT(rows); k++) {
+        struct world *w = begin();
+        const Weir__Pb__JobView *view = show_large_job(w, rows[k].text_bytes, rows[k].note_bytes);
+        assert_int_equal(view->n_tasks, rows[k].tasks ? 1 + 2 * MANY : 0);
+        const Weir__Pb__TaskFacts *facts = view->tasks[2 * MANY]->facts;
+        assert_int_equal(facts != NULL, rows[k].facts);
+        if (facts != NULL) assert_int_equal(facts->note != NULL, rows[k].notes);
+        end(w);
+    }
 }
 
 static void a_stopping_broker_takes_no_new_jobs(void **state)
@@ -781,12 +979,16 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_quote_that_nobody_answers_is_asked_elsewhere_after_10_s_and_refused_after_30),
         cmocka_unit_test(a_quote_that_says_no_for_good_is_the_answer_and_another_no_is_asked_on),
+        cmocka_unit_test(quotes_are_asked_of_all_workers_in_turn),
         cmocka_unit_test(two_submits_under_one_key_that_wait_together_make_one_job),
         cmocka_unit_test(submits_over_a_limit_are_refused_with_a_time_to_retry),
         cmocka_unit_test(a_client_watches_64_jobs_and_no_more),
         cmocka_unit_test(progress_is_told_at_most_every_200_ms_and_changes_of_state_at_once),
         cmocka_unit_test(a_client_that_could_not_be_reached_is_told_the_end_later),
         cmocka_unit_test(checkpoints_go_with_the_job_and_the_rest_an_hour_later_but_never_the_result),
+        cmocka_unit_test(a_part_of_a_batch_is_listed_and_shown_as_such),
+        cmocka_unit_test(a_part_that_is_none_is_refused),
+        cmocka_unit_test(a_view_of_a_large_job_leaves_out_what_does_not_fit),
         cmocka_unit_test(a_stopping_broker_takes_no_new_jobs),
         cmocka_unit_test(a_worker_of_another_protocol_is_told_so),
         cmocka_unit_test(a_failing_allocation_costs_time_and_never_a_job),

@@ -139,7 +139,7 @@ static enum weir_status make_receipt(struct weir_open_stage *stage, struct weir_
     const enum weir_status status =
         weir_encoders_build(stage->ground->encoders, spec->format, spec->codec ? spec->codec : "", build, error);
     if (status != WEIR_OK) return status;
-    task->note = weir_spec_receipt(spec, task->lease->item, stage->ground->device->numerics_class, build);
+    task->note = weir_spec_receipt(spec, stage->ground->device->numerics_class, build);
     return task->note ? WEIR_OK : weir_fail(error, WEIR_NO_MEMORY, "no memory for the receipt");
 }
 

@@ -89,7 +89,7 @@ static enum weir_status write_receipt(struct passage *p, char path[WEIR_SCRATCH_
         p->image ? weir_encoders_image_build(p->ground->encoders, spec->format, build, error)
                  : weir_encoders_build(p->ground->encoders, spec->format, spec->codec ? spec->codec : "", build, error);
     if (status != WEIR_OK) return status;
-    p->task->note = weir_spec_receipt(spec, p->task->lease->item, p->ground->device->numerics_class, build);
+    p->task->note = weir_spec_receipt(spec, p->ground->device->numerics_class, build);
     if (!p->task->note) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the receipt");
     weir_scratch_name(&p->scratch, "receipt.json", path);
     return weir_scratch_write(path, p->task->note, strlen(p->task->note), error);

@@ -22,14 +22,6 @@ enum {
 };
 static const char magic[8] = { 'W', 'E', 'I', 'R', 'C', 'K', 'P', 'T' };
 
-void weir_checkpoint_spec_digest(const Weir__Pb__JobSpec *spec, uint32_t item, uint8_t out[WEIR_SHA256_BYTES])
-{
-    uint8_t text[WEIR_SHA256_BYTES + 4];
-    weir_spec_fingerprint(spec, text);
-    weir_store_u32(text + WEIR_SHA256_BYTES, item);
-    weir_sha256_of(text, sizeof text, out);
-}
-
 /* NUL-padded to the field's end. */
 static void write_name(uint8_t *field, size_t bytes, const char *name)
 {

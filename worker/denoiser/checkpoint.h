@@ -21,7 +21,7 @@
 
 /* Whose state it is: all must match before it is used. */
 struct weir_checkpoint_owner {
-    uint8_t spec_digest[WEIR_SHA256_BYTES]; /* weir_checkpoint_spec_digest */
+    uint8_t spec_digest[WEIR_SHA256_BYTES]; /* weir_spec_fingerprint of the item's resolved spec */
     uint8_t model_digest[WEIR_SHA256_BYTES];
     const char *numerics_class; /* at most 127 bytes */
     const char *sampler;        /* at most 31 bytes */
@@ -35,9 +35,6 @@ struct weir_checkpoint_state {
     const float *latents;
     const float *history; /* NULL when there is none */
 };
-
-/* SHA-256 of the resolved spec's fingerprint and the item's number. */
-void weir_checkpoint_spec_digest(const Weir__Pb__JobSpec *spec, uint32_t item, uint8_t out[WEIR_SHA256_BYTES]);
 
 enum weir_status weir_checkpoint_write(const struct weir_checkpoint_owner *owner,
                                        const struct weir_checkpoint_state *state, void **out, size_t *out_bytes,

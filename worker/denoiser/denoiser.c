@@ -1,6 +1,9 @@
 /* denoise: noise of the item's seed, then step after step to `latents` [channels, frames, height, width]. Every five
- * steps the state goes to the store; a task begins at the newest state that is usable. */
+ * steps the state goes to the store; a task begins at the newest state that is usable. A picture that the item brings is
+ * encoded before, unless it was for the task before or none of it is needed behind the state. */
 #include "worker/denoiser/checkpoint.h"
+#include "worker/denoiser/encoded.h"
+#include "worker/denoiser/lora_cache.h"
 #include "worker/link/artefact.h"
 #include "worker/stage.h"
 
@@ -11,7 +14,27 @@
 struct denoiser {
     struct weir_open_stage stage;
     struct weir_denoiser *run; /* for the shape seen last; NULL before */
+    struct weir_encoded control, start;
+    uint64_t lora_bytes; /* of files: for so many its memory is planned */
+    struct weir_lora_cache loras;
 };
+
+/* What comes before the steps of an item with a picture: it takes the place of the run, but for what it leaves. */
+static enum weir_status plan_encode(struct weir_pipeline *pipeline, struct weir_device *device,
+                                    const struct weir_item *item, struct weir_pipeline_memory *out,
+                                    struct weir_error *error)
+{
+    struct weir_pipeline_memory encode;
+    const uint64_t kept = (item->has_control + item->has_start) * sizeof(float) *
+                          weir_item_latent_count(weir_pipeline_facts(pipeline), item);
+    const enum weir_status status =
+        weir_pipeline_plan_memory(pipeline, device, WEIR_PIPELINE_ENCODE, item, &encode, error);
+    if (status != WEIR_OK) return status;
+    if (encode.weights + encode.arena > out->arena) out->arena = encode.weights + encode.arena;
+    if (encode.host > out->host) out->host = encode.host;
+    out->host += kept;
+    return WEIR_OK;
+}
 
 static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_device *device,
                                     const struct weir_item *item, struct weir_pipeline_memory *out,
@@ -19,15 +42,20 @@ static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_
 {
     const enum weir_status status =
         weir_pipeline_plan_memory(pipeline, device, WEIR_PIPELINE_DENOISE, item, out, error);
+    if (status != WEIR_OK) return status;
     /* latents and history read out, and the checkpoint made of them */
-    if (status == WEIR_OK) out->host += 4 * sizeof(float) * weir_item_latent_count(weir_pipeline_facts(pipeline), item);
-    return status;
+    out->host += 4 * sizeof(float) * weir_item_latent_count(weir_pipeline_facts(pipeline), item);
+    out->host += 3 * weir_item_lora_bytes(item); /* the files, and as f32 what they hold */
+    return item->has_control || item->has_start ? plan_encode(pipeline, device, item, out, error) : WEIR_OK;
 }
 
 static void stage_close(struct weir_open_stage *stage)
 {
     struct denoiser *denoiser = (struct denoiser *)stage;
     weir_denoiser_destroy(&denoiser->run);
+    weir_encoded_deinit(&denoiser->control);
+    weir_encoded_deinit(&denoiser->start);
+    weir_lora_cache_deinit(&denoiser->loras);
     weir_pipeline_unload(stage->ground->pipeline, WEIR_PIPELINE_DENOISE);
     free(denoiser);
 }
@@ -47,10 +75,36 @@ static enum weir_status stage_open(const struct weir_stage_ground *ground, struc
     return status;
 }
 
+/* An item whose picture is not encoded yet wants the room for that. */
 static bool fits(const struct weir_open_stage *stage, const struct weir_item *item)
 {
     const struct denoiser *denoiser = (const struct denoiser *)stage;
-    return denoiser->run && weir_denoiser_fits(denoiser->run, item);
+    const struct weir_model_facts *facts = weir_pipeline_facts(stage->ground->pipeline);
+    if (item->has_control && !weir_encoded_has(&denoiser->control, facts, item, item->control)) return false;
+    if (item->has_start && !weir_encoded_has(&denoiser->start, facts, item, item->start)) return false;
+    return denoiser->run && weir_denoiser_fits(denoiser->run, item) &&
+           weir_item_lora_bytes(item) <= denoiser->lora_bytes;
+}
+
+/* The run for this item's shape, told its adapters. */
+static enum weir_status ready(struct denoiser *denoiser, struct weir_task *task, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_stage_ground *ground = denoiser->stage.ground;
+    const Weir__Pb__Lease *lease = task->lease;
+    struct weir_lora_use uses[WEIR_ITEM_LORAS_MAX];
+    if (!denoiser->run || !weir_denoiser_fits(denoiser->run, &task->item)) {
+        weir_denoiser_destroy(&denoiser->run);
+        denoiser->lora_bytes = 0;
+        WEIR_TRY(weir_denoiser_create(ground->pipeline, &task->item, &denoiser->run, error));
+    }
+    if (denoiser->lora_bytes < weir_item_lora_bytes(&task->item))
+        denoiser->lora_bytes = weir_item_lora_bytes(&task->item);
+    WEIR_TRY(weir_lora_cache_take(&denoiser->loras, ground->pipeline, ground->link, lease->tenant, lease->spec, uses,
+                                  error));
+    WEIR_TRY(weir_denoiser_adapt(denoiser->run, uses, lease->spec->n_loras, error));
+cleanup:
+    return status;
 }
 
 /* One task's way through the steps. */
@@ -64,27 +118,60 @@ struct passage {
     size_t count;
 };
 
-static enum weir_status begin(struct passage *p, const float *embedding, struct weir_error *error)
+/* Latents of one picture. What the run takes makes room for the encoder. */
+static enum weir_status encode(struct passage *p, struct weir_encoded *encoded, const uint8_t *digest,
+                               const Weir__Pb__FileRef *file, const float **latents, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    if (!weir_encoded_has(encoded, weir_pipeline_facts(p->ground->pipeline), &p->task->item, digest)) {
+        weir_denoiser_destroy(&p->denoiser->run);
+        WEIR_TRY(weir_encoded_make(encoded, p->ground, p->task, file, error));
+    }
+    *latents = encoded->latents;
+cleanup:
+    return status;
+}
+
+/* Whose state counts, and how much of it there is. */
+static enum weir_status own(struct passage *p, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct weir_task *task = p->task;
-    struct weir_denoiser *run = p->denoiser->run;
-    struct weir_checkpoint_state state;
-    void *memory = NULL;
-
-    /* The sampler's table, and with it the number of steps and what a state holds, is known once the item was begun. */
-    WEIR_TRY(weir_denoiser_begin(run, &task->item, embedding, NULL, error));
-    weir_checkpoint_spec_digest(task->lease->spec, task->lease->item, p->owner.spec_digest);
+    bool looks_back;
+    WEIR_TRY(weir_pipeline_walk(p->ground->pipeline, &task->item, &p->owner.step_count, &looks_back, error));
+    weir_spec_fingerprint(task->lease->spec, p->owner.spec_digest);
     memcpy(p->owner.model_digest, p->ground->model_digest, WEIR_SHA256_BYTES);
     p->owner.numerics_class = p->ground->device->numerics_class;
     p->owner.sampler = weir_item_sampler_name(task->item.sampler);
     p->owner.latent_count = p->count;
-    p->owner.history_count = weir_denoiser_looks_back(run) ? p->count : 0;
-    p->owner.step_count = weir_denoiser_step_count(run);
+    p->owner.history_count = looks_back ? p->count : 0;
     p->place = (struct weir_checkpoint_place){ p->ground->link->store, p->ground->log, task->lease->tenant, &task->id };
-    if (weir_checkpoint_load(&p->place, &p->owner, &state, &memory)) {
-        const struct weir_denoiser_state from = { state.step, state.latents, state.history };
-        WEIR_TRY(weir_denoiser_begin(run, &task->item, embedding, &from, error));
+cleanup:
+    return status;
+}
+
+static enum weir_status begin(struct passage *p, const float *embedding, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_task *task = p->task;
+    struct denoiser *denoiser = p->denoiser;
+    const struct weir_item *item = &task->item;
+    const Weir__Pb__JobSpec *spec = task->lease->spec;
+    struct weir_denoiser_input input = { .embedding = embedding };
+    struct weir_checkpoint_state state;
+    void *memory = NULL;
+
+    WEIR_TRY(own(p, error));
+    const bool resumes = weir_checkpoint_load(&p->place, &p->owner, &state, &memory);
+    const struct weir_denoiser_state from =
+        resumes ? (struct weir_denoiser_state){ state.step, state.latents, state.history }
+                : (struct weir_denoiser_state){ 0 };
+    if (item->has_control) WEIR_TRY(encode(p, &denoiser->control, item->control, spec->control, &input.control, error));
+    if (item->has_start && !resumes)
+        WEIR_TRY(encode(p, &denoiser->start, item->start, spec->start_image, &input.start, error));
+    WEIR_TRY(ready(denoiser, task, error));
+    WEIR_TRY(weir_denoiser_begin(denoiser->run, item, &input, resumes ? &from : NULL, error));
+    if (resumes) {
         task->resumed_step = state.step;
         weir_log(p->ground->log, WEIR_LOG_INFO, "denoise resumed index=%u step=%u of=%u", task->id.index, state.step,
                  p->owner.step_count);
@@ -179,11 +266,10 @@ cleanup:
 static enum weir_status run(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    struct denoiser *denoiser = (struct denoiser *)stage;
     const struct weir_stage_ground *ground = stage->ground;
     const struct weir_model_facts *facts = weir_pipeline_facts(ground->pipeline);
     const uint32_t dims[] = { weir_item_guided(facts, &task->item) ? 2 : 1, facts->text_rows, facts->text_channels };
-    struct passage p = { .denoiser = denoiser, .task = task, .ground = ground };
+    struct passage p = { .denoiser = (struct denoiser *)stage, .task = task, .ground = ground };
     struct weir_artefact_tensor embedding;
     void *bytes = NULL;
     size_t byte_count;
@@ -194,10 +280,6 @@ static enum weir_status run(struct weir_open_stage *stage, struct weir_task *tas
     p.count = weir_item_latent_count(facts, &task->item);
     p.latents = malloc(2 * p.count * sizeof *p.latents);
     if (!p.latents) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu latents", p.count));
-    if (!fits(stage, &task->item)) {
-        weir_denoiser_destroy(&denoiser->run);
-        WEIR_TRY(weir_denoiser_create(ground->pipeline, &task->item, &denoiser->run, error));
-    }
     WEIR_TRY(begin(&p, embedding.values, error));
     WEIR_TRY(walk(&p, error));
     WEIR_TRY(publish(&p, error));

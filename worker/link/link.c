@@ -92,6 +92,33 @@ enum weir_status weir_link_get(struct weir_link *link, const char *tenant, const
     return WEIR_OK;
 }
 
+enum weir_status weir_link_get_file(struct weir_link *link, const char *tenant, const Weir__Pb__FileRef *file,
+                                    size_t bytes_max, void **out, size_t *out_bytes, struct weir_error *error)
+{
+    const char *name = file->name && file->name[0] ? file->name : "a file of the request";
+    char key[WEIR_KEY_BYTES];
+    uint8_t digest[WEIR_SHA256_BYTES];
+    *out = NULL;
+    *out_bytes = 0;
+    if (file->bytes > bytes_max) {
+        return weir_fail(error, WEIR_TOO_LARGE, "%s: %llu bytes, at most %zu are read", name,
+                         (unsigned long long)file->bytes, bytes_max);
+    }
+    if (weir_shelf_get(link->shelf, file->digest.data, out, out_bytes)) return WEIR_OK;
+    weir_key_file(tenant, file->digest.data, key);
+    const enum weir_status status = weir_store_get(link->store, key, bytes_max, out, out_bytes, error);
+    if (status == WEIR_NOT_FOUND) return weir_fail(error, status, "%s: it is not in the store: %s", name, key);
+    if (status != WEIR_OK) return status;
+    weir_sha256_of(*out, *out_bytes, digest);
+    if (memcmp(digest, file->digest.data, sizeof digest) != 0) {
+        free(*out);
+        *out = NULL;
+        return weir_fail(error, WEIR_BAD_FILE, "%s: the store has other bytes under its digest: %s", name, key);
+    }
+    weir_shelf_keep(link->shelf, file->digest.data, *out, *out_bytes);
+    return WEIR_OK;
+}
+
 static void describe(struct weir_output *out, const char *tenant, const struct weir_task_id *task, const char *name,
                      const char *media_type, uint64_t bytes)
 {

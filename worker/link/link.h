@@ -49,6 +49,11 @@ struct weir_output {
 enum weir_status weir_link_get(struct weir_link *link, const char *tenant, const Weir__Pb__Input *input, void **out,
                                size_t *out_bytes, struct weir_error *error);
 
+/* What a client gave with its request, from the store, its digest checked; free(*out). The shelf keeps it at hand.
+ * Errors   NOT_FOUND in words that name the file, TOO_LARGE over bytes_max, STORE, NO_MEMORY, BAD_FILE (other bytes) */
+enum weir_status weir_link_get_file(struct weir_link *link, const char *tenant, const Weir__Pb__FileRef *file,
+                                    size_t bytes_max, void **out, size_t *out_bytes, struct weir_error *error);
+
 /* name: at most 64 bytes */
 enum weir_status weir_link_put(struct weir_link *link, const char *tenant, const struct weir_task_id *task,
                                const char *name, const char *media_type, const void *bytes, size_t count,

@@ -17,6 +17,13 @@ struct layer {
     UT_hash_handle hh;
 };
 
+/* A linear, or a part of a stack. */
+struct part {
+    char name[WEIR_PARAMS_NAME_MAX];
+    uint32_t number, in, out;
+    UT_hash_handle hh;
+};
+
 /* Values on their way to the device: kept between layers, since fresh pages cost as much as the copy; but not those of a
  * table of words, which would lie beside all that is loaded after it. */
 #define SCRATCH_KEPT_MAX ((size_t)64 << 20) /* values: 256 MiB */
@@ -28,8 +35,10 @@ struct scratch {
 struct weir_params {
     struct weir_device *device;
     const struct weir_weights *weights; /* borrowed; NULL: shapes alone */
-    enum weir_dtype dtype;
+    enum weir_dtype dtype;              /* of activations */
     struct layer *layers;
+    struct part *parts, **numbered; /* numbered: the same by their numbers */
+    uint32_t part_room;
     struct scratch scratch[2]; /* weight, bias; given back by seal() */
     uint64_t count;
     enum weir_status status; /* sticky */
@@ -70,6 +79,13 @@ void weir_params_destroy(struct weir_params **params_p)
         params->device->ops->packed_destroy(layer->packed);
         free(layer);
     }
+    struct part *part, *next_part;
+    HASH_ITER(hh, params->parts, part, next_part)
+    {
+        HASH_DEL(params->parts, part);
+        free(part);
+    }
+    free(params->numbered);
     drop_scratch(params, 0);
     free(params);
     *params_p = NULL;
@@ -179,9 +195,9 @@ cleanup:
 
 /* ---- a layer ---- */
 
-static const struct weir_packed *find_layer(struct weir_params *params, const char *name)
+static const struct weir_packed *find_layer(const struct weir_params *params, const char *name)
 {
-    struct layer *layer;
+    const struct layer *layer;
     HASH_FIND_STR(params->layers, name, layer);
     return layer ? layer->packed : NULL;
 }
@@ -200,6 +216,54 @@ static enum weir_status add_layer(struct weir_params *params, const char *name, 
     layer->packed = *packed_p;
     *packed_p = NULL;
     return WEIR_OK;
+}
+
+static enum weir_status add_part(struct weir_params *params, const char *name, uint32_t in, uint32_t out,
+                                 struct weir_error *error)
+{
+    const uint32_t count = HASH_COUNT(params->parts);
+    struct part *part = calloc(1, sizeof *part);
+    if (part && count == params->part_room) {
+        const uint32_t room = count ? 2 * count : 64;
+        struct part **numbered = realloc(params->numbered, room * sizeof(struct part *));
+        if (numbered) params->numbered = numbered, params->part_room = room;
+    }
+    if (part && count < params->part_room) {
+        snprintf(part->name, sizeof part->name, "%s", name);
+        part->number = count, part->in = in, part->out = out;
+        HASH_ADD_STR(params->parts, name, part);
+        if (part->hh.tbl) {
+            params->numbered[count] = part;
+            return WEIR_OK;
+        }
+    }
+    free(part);
+    return weir_fail(error, WEIR_NO_MEMORY, "%s: no memory for its entry", name);
+}
+
+uint32_t weir_params_part_count(const struct weir_params *params)
+{
+    return HASH_COUNT(params->parts);
+}
+
+struct weir_params_part weir_params_part_at(const struct weir_params *params, uint32_t number)
+{
+    assert(number < weir_params_part_count(params));
+    const struct part *part = params->numbered[number];
+    return (struct weir_params_part){ part->name, part->in, part->out };
+}
+
+uint32_t weir_params_part_find(const struct weir_params *params, const char *name)
+{
+    const struct part *part;
+    HASH_FIND_STR(params->parts, name, part);
+    return part ? part->number : WEIR_PARAMS_NO_PART;
+}
+
+const char *weir_params_kind(const struct weir_params *params, const char *name)
+{
+    const struct weir_packed *layer = find_layer(params, name);
+    return layer ? weir_op_name(layer->op) : NULL;
 }
 
 /* Fills q->weight and q->bias: with values, or with the address of any, which says that there are some. */
@@ -235,7 +299,7 @@ static enum weir_status load(struct weir_params *params, const char *name, struc
 
     WEIR_TRY(read_parameters(params, q, weight, bias, error));
     q->name = name;
-    q->dtype = params->dtype;
+    q->dtype = params->device->precision;
     WEIR_TRY(params->device->ops->pack(params->device, q, &packed, error));
     drop_scratch(params, SCRATCH_KEPT_MAX);
     WEIR_TRY(add_layer(params, name, &packed, error));
@@ -300,7 +364,15 @@ const struct weir_packed *weir_params_linear(struct weir_params *params, const s
     set_shape(&weight, SHAPE(shape->out / parts, shape->in));
     set_shape(&bias, SHAPE(shape->out / parts));
     struct weir_parameters q = { .op = WEIR_OP_LINEAR, .out = shape->out, .in = shape->in, .geglu = shape->geglu };
-    return take(params, key, &q, &weight, &bias);
+    const struct weir_packed *known = params->status == WEIR_OK ? find_layer(params, key) : NULL;
+    if (known) return known;
+    const struct weir_packed *packed = take(params, key, &q, &weight, &bias);
+    for (uint32_t i = 0; packed && i < parts && params->status == WEIR_OK; i++) {
+        char *end = strrchr(weight.name[i], '.');
+        *end = '\0'; /* ".weight" */
+        params->status = add_part(params, weight.name[i], shape->in, shape->out / parts, &params->error);
+    }
+    return params->status == WEIR_OK ? packed : NULL;
 }
 
 const struct weir_packed *weir_params_grouped_linear(struct weir_params *params, uint32_t in, uint32_t out,

@@ -23,7 +23,8 @@
 struct weir_weights;
 struct weir_params;
 
-/* `weights` NULL: nothing is read, layers know their shapes alone. Programs can be planned with them, not run. */
+/* `dtype` is that of activations; what the layers' products read is the device's precision.
+ * `weights` NULL: nothing is read, layers know their shapes alone. Programs can be planned with them, not run. */
 enum weir_status weir_params_create(struct weir_device *device, const struct weir_weights *weights,
                                     enum weir_dtype dtype, struct weir_params **out, struct weir_error *error);
 void weir_params_destroy(struct weir_params **params_p);
@@ -41,6 +42,19 @@ struct weir_linear_params {
 };
 const struct weir_packed *weir_params_linear(struct weir_params *params, const struct weir_linear_params *shape,
                                              const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* The linears asked for so far, each part of a stack by itself, by the name of its tensors without ".weight". Numbered
+ * from 0 in the order of asking: alike for all networks of one config. */
+struct weir_params_part {
+    const char *name; /* lives as long as the params */
+    uint32_t in, out;
+};
+#define WEIR_PARAMS_NO_PART UINT32_MAX
+uint32_t weir_params_part_count(const struct weir_params *params);
+struct weir_params_part weir_params_part_at(const struct weir_params *params, uint32_t number);
+uint32_t weir_params_part_find(const struct weir_params *params, const char *name); /* or NO_PART */
+/* What the layer of that name is when it is no linear: "conv2d"; NULL when there is none. */
+const char *weir_params_kind(const struct weir_params *params, const char *name);
 
 /* NAME.weight [out, in / groups] or [out, in / groups, 1, 1], no bias */
 const struct weir_packed *weir_params_grouped_linear(struct weir_params *params, uint32_t in, uint32_t out,

@@ -27,8 +27,11 @@
 #define WEIR_SANA_TRANSFORMER_LAYERS_MAX 128
 #define WEIR_SANA_TRANSFORMER_WIDTH_MAX 16384
 
+struct weir_adapters;
 struct weir_config;
+struct weir_params;
 struct weir_weights;
+struct weir_sana_controlnet;
 struct weir_sana_transformer;
 
 struct weir_sana_transformer_config {
@@ -54,27 +57,33 @@ enum weir_status weir_sana_transformer_open(struct weir_device *device,
 void weir_sana_transformer_close(struct weir_sana_transformer **net_p);
 
 const struct weir_sana_transformer_config *weir_sana_transformer_config_of(const struct weir_sana_transformer *net);
+/* The linears that adapters may name. */
+const struct weir_params *weir_sana_transformer_params(const struct weir_sana_transformer *net);
 /* Also the tables of positions of all sizes built so far. */
 uint64_t weir_sana_transformer_weight_bytes(const struct weir_sana_transformer *net);
 uint64_t weir_sana_transformer_parameter_count(const struct weir_sana_transformer *net);
 
 /* The slots: outputs of prepare, externs of step, of the same names and sizes. */
-#define WEIR_SANA_TRANSFORMER_SLOT_NAME_BYTES 16
+#define WEIR_SANA_TRANSFORMER_SLOT_NAME_BYTES 24
 uint32_t weir_sana_transformer_slot_count(const struct weir_sana_transformer *net);
 void weir_sana_transformer_slot_name(uint32_t index, char out[WEIR_SANA_TRANSFORMER_SLOT_NAME_BYTES]); /* "kv0" */
 
-/* Adds the input "text" and the outputs "kv0", ... to a program. */
-void weir_sana_transformer_build_prepare(const struct weir_sana_transformer *net, struct weir_program *p, uint32_t rows,
-                                         uint32_t tokens);
+/* Adds the input "text" and the outputs "kv0", ... to a program, with adapters (NULL: none) their extern too; gives the
+ * text. */
+struct weir_value weir_sana_transformer_build_prepare(const struct weir_sana_transformer *net, struct weir_program *p,
+                                                      uint32_t rows, uint32_t tokens,
+                                                      const struct weir_adapters *adapters);
 
 struct weir_sana_transformer_step {
-    struct weir_value x;        /* dims [R, 1, H, W, in] */
-    struct weir_value t;        /* f32, dims [R, 1, 1, 1, 1] */
-    struct weir_value guidance; /* the same; none without guidance_embeds */
-    struct weir_value lengths;  /* i32, dims [R, 1, 1, 1, 1] */
-    uint32_t tokens;            /* L */
+    struct weir_value x;                           /* dims [R, 1, H, W, in] */
+    struct weir_value t;                           /* f32, dims [R, 1, 1, 1, 1] */
+    struct weir_value guidance;                    /* the same; none without guidance_embeds */
+    struct weir_value lengths;                     /* i32, dims [R, 1, 1, 1, 1] */
+    uint32_t tokens;                               /* L */
+    const struct weir_sana_controlnet *controlnet; /* that walks along (sana_controlnet.h), or NULL */
+    const struct weir_adapters *adapters;          /* those of prepare, or NULL; of the transformer's own linears */
 };
-/* Adds the network to a program, with the externs "kv0", ...; gives y. */
+/* Adds the network to a program, with the externs "kv0", ... and those of the ControlNet; gives y. */
 struct weir_value weir_sana_transformer_build_step(const struct weir_sana_transformer *net, struct weir_program *p,
                                                    const struct weir_sana_transformer_step *step);
 

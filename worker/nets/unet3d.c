@@ -1,7 +1,7 @@
 #include "worker/nets/unet3d.h"
 
 #include "worker/config.h"
-#include "worker/nets/params.h"
+#include "worker/nets/adapters.h"
 
 #include <assert.h>
 #include <math.h>
@@ -152,6 +152,7 @@ struct build {
     struct weir_value skips[SKIPS_MAX]; /* outputs of the way down, taken back on the way up */
     uint32_t skip_channels[SKIPS_MAX];
     uint32_t skip_count;
+    struct weir_adapted adapted; /* what linears are asked for by */
 };
 
 static const struct weir_value none = { 0 };
@@ -171,8 +172,8 @@ static struct weir_value linear(struct build *b, struct weir_value x, uint32_t i
                                 struct weir_value residual, const char *prefix, const char *name)
 {
     const struct weir_linear_params shape = { .in = in, .out = out, .bias = true };
-    return weir_program_linear(b->p, weir_params_linear(b->params, &shape, "%s.%s", prefix, name), x,
-                               &(struct weir_linear_call){ .residual = residual });
+    return weir_adapted_linear(&b->adapted, &shape, x, &(struct weir_linear_call){ .residual = residual }, "%s.%s",
+                               prefix, name);
 }
 
 static struct weir_value norm(struct build *b, struct weir_value x, uint32_t channels, float eps, bool silu,
@@ -249,7 +250,7 @@ static struct weir_value self_attention(struct build *b, struct weir_value x, en
     };
     struct weir_value h = weir_program_layer_norm(
         b->p, weir_params_layer_norm(b->params, inner, "%s.norm%d", prefix, number), x, LAYER_NORM_EPS);
-    h = weir_program_linear(b->p, weir_params_linear(b->params, &stack, "%s.attn%d", prefix, number), h, NULL);
+    h = weir_adapted_linear(&b->adapted, &stack, h, NULL, "%s.attn%d", prefix, number);
     h = attention(b, kind, inner, h, h, inner);
     join(name, "attn%d.to_out.0", number);
     return linear(b, h, inner, inner, x, prefix, name);
@@ -265,7 +266,7 @@ static struct weir_value text_attention(struct build *b, struct weir_value x, ui
     const struct weir_value kv = weir_program_extern(b->p, slot, b->dtype, &dims);
     struct weir_value h =
         weir_program_layer_norm(b->p, weir_params_layer_norm(b->params, inner, "%s.norm2", prefix), x, LAYER_NORM_EPS);
-    h = weir_program_linear(b->p, weir_params_linear(b->params, &q, "%s.attn2", prefix), h, NULL);
+    h = weir_adapted_linear(&b->adapted, &q, h, NULL, "%s.attn2", prefix);
     h = attention(b, WEIR_ATTENTION_CROSS, inner, h, kv, 0);
     return linear(b, h, inner, inner, x, prefix, "attn2.to_out.0");
 }
@@ -276,8 +277,8 @@ static struct weir_value feed_forward(struct build *b, struct weir_value x, uint
     const struct weir_linear_params gated = { .in = inner, .out = 2 * wide, .bias = true, .geglu = true };
     struct weir_value h =
         weir_program_layer_norm(b->p, weir_params_layer_norm(b->params, inner, "%s.norm3", prefix), x, LAYER_NORM_EPS);
-    h = weir_program_linear(b->p, weir_params_linear(b->params, &gated, "%s.ff.net.0.proj", prefix), h,
-                            &(struct weir_linear_call){ .activation = WEIR_ACT_GEGLU });
+    h = weir_adapted_linear(&b->adapted, &gated, h, &(struct weir_linear_call){ .activation = WEIR_ACT_GEGLU },
+                            "%s.ff.net.0.proj", prefix);
     return linear(b, h, wide, inner, x, prefix, "ff.net.2");
 }
 
@@ -352,8 +353,8 @@ static struct weir_value time_embedding(struct build *b, struct weir_value t)
     const struct weir_linear_params second = { .in = wide, .out = wide, .bias = true };
     const struct weir_linear_call silu = { .activation = WEIR_ACT_SILU };
     struct weir_value h = weir_program_timestep_embedding(b->p, t, dim, true, 0);
-    h = weir_program_linear(b->p, weir_params_linear(b->params, &first, "time_embedding.linear_1"), h, &silu);
-    return weir_program_linear(b->p, weir_params_linear(b->params, &second, "time_embedding.linear_2"), h, &silu);
+    h = weir_adapted_linear(&b->adapted, &first, h, &silu, "time_embedding.linear_1");
+    return weir_adapted_linear(&b->adapted, &second, h, &silu, "time_embedding.linear_2");
 }
 
 static struct weir_value way_down(struct build *b, struct weir_value x)
@@ -419,12 +420,13 @@ static struct weir_value way_up(struct build *b, struct weir_value x)
 }
 
 struct weir_value weir_unet3d_build_step(const struct weir_unet3d *net, struct weir_program *p, struct weir_value x,
-                                         struct weir_value t, uint32_t tokens)
+                                         struct weir_value t, uint32_t tokens, const struct weir_adapters *adapters)
 {
     const struct weir_unet3d_config *c = &net->config;
     const uint32_t first = c->channels[0];
     struct build b = { .config = c, .params = net->params, .p = p, .dtype = net->dtype };
     b.text = (struct weir_dims){ weir_program_dims(p, x).rows, 1, 1, tokens, 0 };
+    b.adapted = weir_adapted_begin(p, net->params, adapters);
     b.time = time_embedding(&b, t);
     x = conv3(&b, x, c->in_channels, first, (struct weir_conv2d_call){ 0 }, "", "conv_in");
     x = temporal_transformer(&b, x, first, TRANSFORMER_IN_HEADS * c->head_dim, "transformer_in");
@@ -476,15 +478,16 @@ static void prepare_one(void *context, uint32_t channels, const char *prefix)
     weir_unet3d_slot_name(b->next_slot++, slot);
     weir_program_output(
         b->p, slot,
-        weir_program_linear(b->p, weir_params_linear(b->params, &stack, "%s.transformer_blocks.0.attn2", prefix),
-                            prepare->text, NULL));
+        weir_adapted_linear(&b->adapted, &stack, prepare->text, NULL, "%s.transformer_blocks.0.attn2", prefix));
 }
 
-void weir_unet3d_build_prepare(const struct weir_unet3d *net, struct weir_program *p, uint32_t rows, uint32_t tokens)
+void weir_unet3d_build_prepare(const struct weir_unet3d *net, struct weir_program *p, uint32_t rows, uint32_t tokens,
+                               const struct weir_adapters *adapters)
 {
     struct prepare prepare = { .b = { .config = &net->config, .params = net->params, .p = p, .dtype = net->dtype } };
     const struct weir_dims dims = { rows, 1, 1, tokens, net->config.cross_channels };
-    prepare.text = weir_program_input(p, "text", net->dtype, &dims);
+    prepare.b.adapted = weir_adapted_begin(p, net->params, adapters);
+    prepare.text = weir_program_narrow(p, weir_program_input(p, "text", WEIR_F32, &dims));
     each_cross_attention(&net->config, prepare_one, &prepare);
 }
 
@@ -515,8 +518,8 @@ static enum weir_status load(struct weir_unet3d *net, struct weir_error *error)
     enum weir_status status = WEIR_OK;
     struct weir_program *p = NULL;
     WEIR_TRY(weir_params_program(net->params, &p, error));
-    weir_unet3d_build_prepare(net, p, 1, 1);
-    weir_unet3d_build_step(net, p, none, none, 1);
+    weir_unet3d_build_prepare(net, p, 1, 1, NULL);
+    weir_unet3d_build_step(net, p, none, none, 1, NULL);
     WEIR_TRY(weir_params_status(net->params, error));
     weir_params_seal(net->params);
 cleanup:
@@ -554,6 +557,11 @@ void weir_unet3d_close(struct weir_unet3d **net_p)
 const struct weir_unet3d_config *weir_unet3d_config_of(const struct weir_unet3d *net)
 {
     return &net->config;
+}
+
+const struct weir_params *weir_unet3d_params(const struct weir_unet3d *net)
+{
+    return net->params;
 }
 
 uint64_t weir_unet3d_weight_bytes(const struct weir_unet3d *net)

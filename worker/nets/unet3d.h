@@ -24,7 +24,9 @@
 #define WEIR_UNET3D_LAYERS_MAX 8
 #define WEIR_UNET3D_CHANNELS_MAX 16384
 
+struct weir_adapters;
 struct weir_config;
+struct weir_params;
 struct weir_weights;
 struct weir_unet3d;
 
@@ -51,6 +53,8 @@ enum weir_status weir_unet3d_open(struct weir_device *device, const struct weir_
 void weir_unet3d_close(struct weir_unet3d **net_p);
 
 const struct weir_unet3d_config *weir_unet3d_config_of(const struct weir_unet3d *net);
+/* The linears that adapters may name. */
+const struct weir_params *weir_unet3d_params(const struct weir_unet3d *net);
 uint64_t weir_unet3d_weight_bytes(const struct weir_unet3d *net);
 uint64_t weir_unet3d_parameter_count(const struct weir_unet3d *net);
 
@@ -59,10 +63,11 @@ uint64_t weir_unet3d_parameter_count(const struct weir_unet3d *net);
 uint32_t weir_unet3d_slot_count(const struct weir_unet3d *net);
 void weir_unet3d_slot_name(uint32_t index, char out[WEIR_UNET3D_SLOT_NAME_BYTES]); /* "kv0" */
 
-/* Adds the input "text" and the outputs "kv0", ... to a program. */
-void weir_unet3d_build_prepare(const struct weir_unet3d *net, struct weir_program *p, uint32_t rows, uint32_t tokens);
+/* Adds the input "text" and the outputs "kv0", ... to a program; with adapters (NULL: none) their extern too. */
+void weir_unet3d_build_prepare(const struct weir_unet3d *net, struct weir_program *p, uint32_t rows, uint32_t tokens,
+                               const struct weir_adapters *adapters);
 /* Adds the network to a program, with the externs "kv0", ...; gives y. */
 struct weir_value weir_unet3d_build_step(const struct weir_unet3d *net, struct weir_program *p, struct weir_value x,
-                                         struct weir_value t, uint32_t tokens);
+                                         struct weir_value t, uint32_t tokens, const struct weir_adapters *adapters);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "kernels/program.h"
 #include "worker/nets/bands.h"
+#include "worker/nets/lora.h"
 #include "worker/pipelines/pipeline.h"
 #include "worker/samplers/sampler.h"
 
@@ -11,12 +12,16 @@
 
 #define WEIR_PIPELINE_COMPONENTS_MAX 8
 
-/* What a family says. A `net` is a stage's network on a device; the driver only hands it back.
+/* What a family says. A `net` is a stage's network on a device; the driver only hands it back. Programs and nets have the
+ * dtype that the device's values lie in (device->values); what is read and written by name here is f32 all the same, but
+ * for what passes from prepare to step and from "cut" to "x".
  * The programs' names: text: input "ids" i32 [R, 1, 1, L, 1], output "embedding". prepare: input "text" [R, 1, 1, L,
- * C]; every output is an extern of step by the same name. step: externs "latents" and "previous" f32 [items, C, T, H W,
+ * C], and of a model that looks at a picture "control_latents" f32 [1, C, 1, H W, 1] and "control_scale" f32 [R, 1, 1,
+ * 1, any]; every output, and "control_scale", is an extern of step by the same name. encode: input "picture" f32 [1, 1,
+ * H, W, 3], output "z" [1, 1, h, w, C]. step: externs "latents" and "previous" f32 [items, C, T, H W,
  * 1], inputs "t" [R], "guidance" [items] (when guided, or where the network is told it), "lengths" i32 [R] (where
  * embeddings count their tokens), "k" [items, coefficients]: of sampler_step, and of latents_pack_scaled where a sampler
- * scales what the network is given. decode: input "z" f32 [frames, C, 1, h w, 1], outputs "picture" and "rgb". In bands:
+ * scales what the network is given; with adapters both have the extern of nets/adapters.h. decode: input "z" f32 [frames, C, 1, h w, 1], outputs "picture" and "rgb". In bands:
  * first "z" of one frame to output "cut" of bands.height rows, then extern "x", a window of those rows from any of them
  * on, to "picture" and "rgb", bands.scale rows for each. */
 
@@ -49,18 +54,25 @@ struct weir_pipeline_family {
     uint64_t (*net_bytes)(enum weir_pipeline_stage stage, const void *net);
 
     void (*build_text)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p, uint32_t tokens);
-    void (*build_prepare)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p, uint32_t rows);
+    /* A net with adapters is built with theirs (count 0: none). */
+    void (*build_prepare)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
+                          const struct weir_item *item, const struct weir_adapters *adapters);
     void (*build_step)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
-                       const struct weir_item *item);
+                       const struct weir_item *item, const struct weir_adapters *adapters);
+    /* The denoiser's layers, of which adapters name linears. */
+    const struct weir_params *(*adapted_params)(const void *net);
     void (*build_decode)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
                          const struct weir_item *item, uint32_t frames);
     /* How one frame's decode is cut, and its two programs; both NULL in a family that never cuts. */
     struct weir_bands (*decode_bands)(const struct weir_pipeline *pipeline, const struct weir_item *item);
     void (*build_decode_bands)(const struct weir_pipeline *pipeline, const void *net, const struct weir_item *item,
                                struct weir_program *once, struct weir_program *band);
+    /* NULL in a family that takes no picture. */
+    void (*build_encode)(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
+                         const struct weir_item *item);
     /* What passes from prepare to step. */
     uint32_t (*slot_count)(const void *net);
-    void (*slot_name)(uint32_t index, char *out, size_t room);
+    void (*slot_name)(const void *net, uint32_t index, char *out, size_t room);
     uint32_t (*picture_channels)(const struct weir_pipeline *pipeline);
 };
 
@@ -71,16 +83,18 @@ struct weir_pipeline {
     uint32_t text_window;  /* ids that the text encoder reads at most */
     float guidance_factor; /* what the network is told, or guided with, is the item's guidance times it */
     float time_factor;     /* and the sampler's timestep times it */
+    float latent_factor;   /* the encoder's output times it are latents */
     uint64_t whole_max;    /* bytes of a frame's values in decode; where they take more, it runs in bands */
     void *state;           /* the family's */
     struct weir_device *device;
-    void *nets[WEIR_PIPELINE_STAGE_COUNT]; /* NULL: not loaded */
-    pthread_mutex_t lock;                  /* of text_digest */
+    void *nets[WEIR_PIPELINE_NET_COUNT]; /* NULL: not loaded */
+    pthread_mutex_t lock;                /* of text_digest */
     char text_digest[WEIR_SHA256_HEX_BYTES];
 };
 
 extern const struct weir_pipeline_family weir_pipeline_modelscope;
 extern const struct weir_pipeline_family weir_pipeline_sana;
+extern const struct weir_pipeline_family weir_pipeline_sana_control;
 extern const struct weir_pipeline_family weir_pipeline_sana_sprint;
 
 /* A program and its arena: what every run is made of. */
@@ -106,13 +120,24 @@ enum weir_status weir_text_plan(struct weir_pipeline *pipeline, struct weir_devi
                                 struct weir_text **out, struct weir_error *error);
 enum weir_status weir_denoiser_plan(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
                                     const struct weir_item *item, struct weir_denoiser **out, struct weir_error *error);
+enum weir_status weir_encoder_plan(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
+                                   const struct weir_item *item, struct weir_encoder **out, struct weir_error *error);
 enum weir_status weir_decoder_plan(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
                                    const struct weir_item *item, uint32_t frames_per_run, struct weir_decoder **out,
                                    struct weir_error *error);
+/* Makes a planned run say what it takes with adapters of files as large as the item's, whatever is in them. */
+enum weir_status weir_denoiser_plan_loras(struct weir_denoiser *denoiser, const struct weir_item *item,
+                                          struct weir_error *error);
 /* Of what a run takes, the part in host memory. */
 uint64_t weir_text_host_bytes(const struct weir_text *text);
 uint64_t weir_denoiser_host_bytes(const struct weir_denoiser *denoiser);
+uint64_t weir_encoder_host_bytes(const struct weir_encoder *encoder);
 uint64_t weir_decoder_host_bytes(const struct weir_decoder *decoder);
+
+/* The sampler of an item, *out NULL before; *start, where it begins at a picture. */
+enum weir_status weir_pipeline_sampler(const struct weir_pipeline *pipeline, const struct weir_item *item,
+                                       struct weir_sampler **out, struct weir_sampler_start *start,
+                                       struct weir_error *error);
 
 /* Checks that a stage is loaded: running one that is not is the caller's fault, and says so. */
 enum weir_status weir_pipeline_net(const struct weir_pipeline *pipeline, enum weir_pipeline_stage stage, void **net,

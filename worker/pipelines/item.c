@@ -99,6 +99,44 @@ static enum weir_status choose(const char *flag, const char *value, const char *
                      names[count - 1]);
 }
 
+static enum weir_status check_control(const struct weir_model_facts *facts, const struct weir_item_wish *w,
+                                      struct weir_error *error)
+{
+    if (w->control && !facts->control)
+        return weir_fail(error, WEIR_UNSUPPORTED, "--control: this model has no ControlNet to look at a picture");
+    if (!w->control && facts->control)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--control is missing: this model's ControlNet looks at a picture");
+    if (!w->control && !isnan(w->control_scale))
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "the control's scale is %g, but there is no --control",
+                         w->control_scale);
+    if (w->control && !(w->control_scale >= 0.0 && w->control_scale <= WEIR_ITEM_CONTROL_SCALE_MAX))
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--control: its scale is %g; 0 to %g is allowed", w->control_scale,
+                         WEIR_ITEM_CONTROL_SCALE_MAX);
+    return WEIR_OK;
+}
+
+static uint32_t first_step(int64_t steps, double strength)
+{
+    const double some = (double)steps * strength, done = some < (double)steps ? some : (double)steps;
+    return (uint32_t)((double)steps - done);
+}
+
+static enum weir_status check_start(const struct weir_model_facts *facts, const struct weir_item_wish *w,
+                                    struct weir_error *error)
+{
+    if (w->start && !facts->start)
+        return weir_fail(error, WEIR_UNSUPPORTED, "--image: a model of the family %s does not begin at a picture",
+                         facts->family);
+    if (!w->start && !isnan(w->strength))
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--strength is %g, but there is no --image", w->strength);
+    if (w->start && !(w->strength > 0.0 && w->strength <= 1.0))
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--strength is %g; over 0 to 1 is allowed", w->strength);
+    if (w->start && first_step(w->steps, w->strength) >= w->steps)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "--strength is %g: of --steps %lld none is left", w->strength,
+                         (long long)w->steps);
+    return WEIR_OK;
+}
+
 /* One set of rules for wishes and for items that arrive complete: both come here as wide integers. */
 static enum weir_status check(const struct weir_model_facts *facts, const struct weir_item_wish *w,
                               struct weir_error *error)
@@ -120,6 +158,8 @@ static enum weir_status check(const struct weir_model_facts *facts, const struct
     if (w->guidance > WEIR_ITEM_GUIDANCE_MAX)
         WEIR_TRY(
             weir_fail(error, WEIR_TOO_LARGE, "--guidance is %g; the most is %g", w->guidance, WEIR_ITEM_GUIDANCE_MAX));
+    WEIR_TRY(check_control(facts, w, error));
+    WEIR_TRY(check_start(facts, w, error));
 cleanup:
     return status;
 }
@@ -137,6 +177,8 @@ enum weir_status weir_item_resolve(const struct weir_model_facts *facts, const s
     if (w.steps == WEIR_ITEM_UNSET) w.steps = facts->steps;
     if (w.fps == WEIR_ITEM_UNSET) w.fps = facts->fps;
     if (isnan(w.guidance)) w.guidance = facts->guidance;
+    if (w.control && isnan(w.control_scale)) w.control_scale = facts->control_scale;
+    if (w.start && isnan(w.strength)) w.strength = facts->strength;
     WEIR_TRY(check(facts, &w, error));
     WEIR_TRY(choose_sampler(facts, w.sampler, &sampler, error));
     if (w.noise) WEIR_TRY(choose("--noise", w.noise, noise_names, WEIR_ITEM_NOISE_COUNT, &noise, error));
@@ -149,9 +191,43 @@ enum weir_status weir_item_resolve(const struct weir_model_facts *facts, const s
                                .guidance = w.guidance,
                                .sampler = (enum weir_item_sampler)sampler,
                                .noise = (enum weir_item_noise)noise,
-                               .seed = w.seed };
+                               .seed = w.seed,
+                               .has_control = w.control != NULL,
+                               .has_start = w.start != NULL };
+    if (w.control) {
+        memcpy(out->control, w.control, sizeof out->control);
+        out->control_scale = w.control_scale;
+    }
+    if (w.start) {
+        memcpy(out->start, w.start, sizeof out->start);
+        out->strength = w.strength;
+    }
 cleanup:
     return status;
+}
+
+uint64_t weir_item_lora_bytes(const struct weir_item *item)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < item->lora_count; i++) bytes += item->loras[i].bytes;
+    return bytes;
+}
+
+static enum weir_status check_loras(const struct weir_model_facts *facts, const struct weir_item *item,
+                                    struct weir_error *error)
+{
+    if (item->lora_count && !facts->loras)
+        return weir_fail(error, WEIR_UNSUPPORTED, "--lora: models of the family %s take none", facts->family);
+    if (item->lora_count > WEIR_ITEM_LORAS_MAX)
+        return weir_fail(error, WEIR_TOO_LARGE, "--lora: %u adapters; the most is %d", item->lora_count,
+                         WEIR_ITEM_LORAS_MAX);
+    for (uint32_t i = 0; i < item->lora_count; i++) {
+        const double weight = item->loras[i].weight;
+        if (!(fabs(weight) <= WEIR_ITEM_LORA_WEIGHT_MAX))
+            return weir_fail(error, WEIR_BAD_ARGUMENT, "--lora: the weight of adapter %u is %g; %g to %g is allowed",
+                             i + 1, weight, -WEIR_ITEM_LORA_WEIGHT_MAX, WEIR_ITEM_LORA_WEIGHT_MAX);
+    }
+    return WEIR_OK;
 }
 
 enum weir_status weir_item_check(const struct weir_model_facts *facts, const struct weir_item *item,
@@ -162,10 +238,15 @@ enum weir_status weir_item_check(const struct weir_model_facts *facts, const str
                                       .frames = item->frames,
                                       .steps = item->steps,
                                       .fps = item->fps,
-                                      .guidance = item->guidance };
+                                      .guidance = item->guidance,
+                                      .control = item->has_control ? item->control : NULL,
+                                      .control_scale = item->has_control ? item->control_scale : (double)NAN,
+                                      .start = item->has_start ? item->start : NULL,
+                                      .strength = item->has_start ? item->strength : (double)NAN };
     if ((unsigned)item->sampler >= WEIR_ITEM_SAMPLER_COUNT)
         return weir_fail(error, WEIR_BAD_ARGUMENT, "--sampler has the number %d, which names none", (int)item->sampler);
-    const enum weir_status status = check_sampler(facts, (size_t)item->sampler, error);
+    enum weir_status status = check_sampler(facts, (size_t)item->sampler, error);
+    if (status == WEIR_OK) status = check_loras(facts, item, error);
     if (status != WEIR_OK) return status;
     if ((unsigned)item->noise >= WEIR_ITEM_NOISE_COUNT)
         return weir_fail(error, WEIR_BAD_ARGUMENT, "--noise has the number %d, which names none", (int)item->noise);
@@ -175,6 +256,11 @@ enum weir_status weir_item_check(const struct weir_model_facts *facts, const str
 bool weir_item_guided(const struct weir_model_facts *facts, const struct weir_item *item)
 {
     return item->guidance > 1.0 && !facts->guidance_inside;
+}
+
+uint32_t weir_item_first_step(const struct weir_item *item)
+{
+    return item->has_start ? first_step(item->steps, item->strength) : 0;
 }
 
 struct weir_sana_size weir_item_made(const struct weir_model_facts *facts, const struct weir_item *item)

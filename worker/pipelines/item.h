@@ -16,6 +16,7 @@
 #ifndef WEIR_WORKER_PIPELINES_ITEM_H
 #define WEIR_WORKER_PIPELINES_ITEM_H
 
+#include "proto/base/bytes.h"
 #include "worker/pipelines/sana_bins.h"
 
 #include <math.h>
@@ -28,7 +29,10 @@
 #define WEIR_ITEM_STEPS_MAX 1000
 #define WEIR_ITEM_FPS_MAX 240
 #define WEIR_ITEM_GUIDANCE_MAX 1000.0
+#define WEIR_ITEM_CONTROL_SCALE_MAX 10.0
 #define WEIR_ITEM_NAME_BYTES 16
+#define WEIR_ITEM_LORAS_MAX 8
+#define WEIR_ITEM_LORA_WEIGHT_MAX 100.0
 
 /* X(SYMBOL, name on the command line) ; numbers travel on the wire: append only. */
 #define WEIR_ITEM_SAMPLER_TABLE(X)                                                                                     \
@@ -61,9 +65,13 @@ struct weir_model_facts {
     uint32_t width, height, frames, steps, fps; /* defaults */
     uint32_t frames_max;
     double guidance;
+    bool loras;                     /* the denoiser takes low-rank adapters */
     bool guidance_inside;           /* the network is told its guidance: never a second row, no negative text */
     enum weir_item_sampler sampler; /* WEIR_ITEM_SAMPLER_COUNT: the folder's own scheduler is not offered, name one */
     uint32_t samplers;              /* bit i: enum weir_item_sampler i fits the networks of this family */
+    bool control;                   /* it looks at a picture, which a request must then bring */
+    bool start;                     /* it may begin at a picture instead of noise */
+    double control_scale, strength; /* defaults, of those that do */
 };
 
 /* A request as a person writes it. Integers WEIR_ITEM_UNSET, a NaN and NULL are blanks. */
@@ -74,6 +82,8 @@ struct weir_item_wish {
     const char *sampler; /* "ddim", "dpm++", "flow-dpm++", "flow-euler", "scm" */
     const char *noise;   /* "f32", "f16" */
     uint64_t seed;
+    const uint8_t *control, *start; /* digests of the files, WEIR_SHA256_BYTES; NULL: none */
+    double control_scale, strength;
 };
 #define WEIR_ITEM_WISH_NONE                                                                                            \
     ((struct weir_item_wish){ .width = WEIR_ITEM_UNSET,                                                                \
@@ -81,7 +91,16 @@ struct weir_item_wish {
                               .frames = WEIR_ITEM_UNSET,                                                               \
                               .steps = WEIR_ITEM_UNSET,                                                                \
                               .fps = WEIR_ITEM_UNSET,                                                                  \
-                              .guidance = (double)NAN })
+                              .guidance = (double)NAN,                                                                 \
+                              .control_scale = (double)NAN,                                                            \
+                              .strength = (double)NAN })
+
+/* A low-rank adapter of the denoiser. */
+struct weir_item_lora {
+    uint8_t digest[WEIR_SHA256_BYTES]; /* SHA-256 of its file */
+    uint64_t bytes;                    /* of the file */
+    double weight;                     /* its products count so many times; 0 changes nothing, to the byte */
+};
 
 /* What an item's pixels depend on, beside the model, the texts and the numerics class. */
 struct weir_item {
@@ -90,7 +109,16 @@ struct weir_item {
     enum weir_item_sampler sampler;
     enum weir_item_noise noise;
     uint64_t seed;
+    bool has_control, has_start;
+    uint8_t control[WEIR_SHA256_BYTES]; /* of the file with the picture that the network looks at; 0 without one */
+    uint8_t start[WEIR_SHA256_BYTES];   /* of the one it begins at */
+    double control_scale, strength;     /* 0 without one; strength is over 0, to 1: the share of the way to be gone */
+    uint32_t lora_count;                /* none when resolved: the caller's to fill in */
+    struct weir_item_lora loras[WEIR_ITEM_LORAS_MAX];
 };
+
+/* Of the files of all its adapters. */
+uint64_t weir_item_lora_bytes(const struct weir_item *item);
 
 enum weir_status weir_item_resolve(const struct weir_model_facts *facts, const struct weir_item_wish *wish,
                                    struct weir_item *out, struct weir_error *error);
@@ -100,6 +128,9 @@ enum weir_status weir_item_check(const struct weir_model_facts *facts, const str
 
 /* Whether every step asks the network twice: with the negative text, and with the prompt. */
 bool weir_item_guided(const struct weir_model_facts *facts, const struct weir_item *item);
+/* The steps that an item leaves out because it begins at a picture, as diffusers counts them: all but
+ * steps * strength, rounded up. */
+uint32_t weir_item_first_step(const struct weir_item *item);
 /* The size an item is made at: its own; where the model has bins, the nearest, from which its picture is resized and
  * cropped. */
 struct weir_sana_size weir_item_made(const struct weir_model_facts *facts, const struct weir_item *item);

@@ -123,6 +123,7 @@ static enum weir_status fill_facts(const struct weir_model_dir *model, const str
                                       .size_multiple = s->vae.factor,
                                       .latent_channels = s->vae.latent_channels,
                                       .latent_factor = s->vae.factor,
+                                      .loras = true,
                                       .text_tokens = window ? window : s->text.positions,
                                       .text_rows = window ? window : s->text.positions,
                                       .text_channels = s->text.width,
@@ -197,15 +198,15 @@ static enum weir_status net_open(const struct weir_pipeline *pipeline, struct we
     if (!shapes_only) WEIR_TRY(weir_model_dir_weights(pipeline->model, folders[stage], &weights, error));
     switch (stage) {
     case WEIR_PIPELINE_TEXT:
-        WEIR_TRY(weir_clip_text_open(device, &s->text, weights, WEIR_F32, &text, error));
+        WEIR_TRY(weir_clip_text_open(device, &s->text, weights, device->values, &text, error));
         *net = text;
         break;
     case WEIR_PIPELINE_DENOISE:
-        WEIR_TRY(weir_unet3d_open(device, &s->unet, weights, WEIR_F32, &unet, error));
+        WEIR_TRY(weir_unet3d_open(device, &s->unet, weights, device->values, &unet, error));
         *net = unet;
         break;
     default:
-        WEIR_TRY(weir_autoencoder_kl_open(device, &s->vae, weights, WEIR_F32, &vae, error));
+        WEIR_TRY(weir_autoencoder_kl_open(device, &s->vae, weights, device->values, &vae, error));
         *net = vae;
         break;
     }
@@ -245,16 +246,19 @@ static void build_text(const struct weir_pipeline *pipeline, const void *net, st
 {
     const struct weir_dims ids = { 1, 1, 1, tokens, 1 };
     (void)pipeline;
-    weir_program_output(p, "embedding", weir_clip_text_build(net, p, weir_program_input(p, "ids", WEIR_I32, &ids)));
+    const struct weir_value text = weir_clip_text_build(net, p, weir_program_input(p, "ids", WEIR_I32, &ids));
+    weir_program_output(p, "embedding", weir_program_widen(p, text));
 }
 
-static void build_prepare(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p, uint32_t rows)
+static void build_prepare(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
+                          const struct weir_item *item, const struct weir_adapters *adapters)
 {
-    weir_unet3d_build_prepare(net, p, rows, pipeline->facts.text_tokens);
+    const uint32_t rows = weir_item_guided(&pipeline->facts, item) ? 2 : 1;
+    weir_unet3d_build_prepare(net, p, rows, pipeline->facts.text_tokens, adapters);
 }
 
 static void build_step(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
-                       const struct weir_item *item)
+                       const struct weir_item *item, const struct weir_adapters *adapters)
 {
     const struct weir_model_facts *facts = &pipeline->facts;
     const uint32_t height = item->height / facts->latent_factor, width = item->width / facts->latent_factor;
@@ -271,7 +275,7 @@ static void build_step(const struct weir_pipeline *pipeline, const void *net, st
     const struct weir_value k = weir_program_input(p, "k", WEIR_F32, &k_dims);
     if (copies == 2) scale = weir_program_input(p, "guidance", WEIR_F32, &one);
     const struct weir_value in = weir_program_latents_pack(p, x, copies, 1, &packed);
-    const struct weir_value noise = weir_unet3d_build_step(net, p, in, t, facts->text_tokens);
+    const struct weir_value noise = weir_unet3d_build_step(net, p, in, t, facts->text_tokens, adapters);
     weir_program_sampler_step(p, x, weir_program_guidance(p, noise, scale, copies), previous, k);
 }
 
@@ -286,8 +290,13 @@ static void build_decode(const struct weir_pipeline *pipeline, const void *net, 
     const struct weir_value z = weir_program_input(p, "z", WEIR_F32, &latents);
     const struct weir_value picture =
         weir_autoencoder_kl_build_decode(net, p, weir_program_latents_pack(p, z, 1, factor, &packed));
-    weir_program_output(p, "picture", picture);
+    weir_program_output(p, "picture", weir_program_widen(p, picture));
     weir_program_output(p, "rgb", weir_program_to_rgb8(p, picture, false));
+}
+
+static const struct weir_params *adapted_params(const void *net)
+{
+    return weir_unet3d_params(net);
 }
 
 static uint32_t slot_count(const void *net)
@@ -295,8 +304,9 @@ static uint32_t slot_count(const void *net)
     return weir_unet3d_slot_count(net);
 }
 
-static void slot_name(uint32_t index, char *out, size_t room)
+static void slot_name(const void *net, uint32_t index, char *out, size_t room)
 {
+    (void)net;
     assert(room >= WEIR_UNET3D_SLOT_NAME_BYTES);
     (void)room;
     weir_unet3d_slot_name(index, out);
@@ -323,6 +333,7 @@ const struct weir_pipeline_family weir_pipeline_modelscope = {
     .build_prepare = build_prepare,
     .build_step = build_step,
     .build_decode = build_decode,
+    .adapted_params = adapted_params,
     .slot_count = slot_count,
     .slot_name = slot_name,
     .picture_channels = picture_channels,

@@ -15,12 +15,13 @@
 #define WHOLE_BYTES_MAX ((uint64_t)2 << 30) /* bands do some rows twice: 1024 x 1024 in 1.5 GiB goes without */
 
 static const struct weir_pipeline_family *const families[] = { &weir_pipeline_modelscope, &weir_pipeline_sana,
+                                                               &weir_pipeline_sana_control,
                                                                &weir_pipeline_sana_sprint };
 
 const char *weir_pipeline_stage_name(enum weir_pipeline_stage stage)
 {
-    static const char *const names[WEIR_PIPELINE_STAGE_COUNT] = { "text", "denoise", "decode" };
-    return (unsigned)stage < WEIR_PIPELINE_STAGE_COUNT ? names[stage] : "none";
+    static const char *const names[WEIR_PIPELINE_NET_COUNT] = { "text", "denoise", "decode", "encode" };
+    return (unsigned)stage < WEIR_PIPELINE_NET_COUNT ? names[stage] : "none";
 }
 
 /* ---- the model understood ---- */
@@ -53,7 +54,7 @@ enum weir_status weir_pipeline_open(const struct weir_model_dir *model, struct w
     pthread_mutex_init(&pipeline->lock, NULL);
     pipeline->family = family;
     pipeline->model = model;
-    pipeline->guidance_factor = pipeline->time_factor = 1;
+    pipeline->guidance_factor = pipeline->time_factor = pipeline->latent_factor = 1;
     pipeline->whole_max = WHOLE_BYTES_MAX;
     WEIR_TRY(family->open(pipeline, &pipeline->state, error));
     *out = pipeline;
@@ -67,7 +68,7 @@ void weir_pipeline_close(struct weir_pipeline **pipeline_p)
 {
     struct weir_pipeline *pipeline = *pipeline_p;
     if (!pipeline) return;
-    for (int stage = 0; stage < WEIR_PIPELINE_STAGE_COUNT; stage++) {
+    for (int stage = 0; stage < WEIR_PIPELINE_NET_COUNT; stage++) {
         weir_pipeline_unload(pipeline, (enum weir_pipeline_stage)stage);
     }
     if (pipeline->state) pipeline->family->close(pipeline->state);
@@ -141,6 +142,34 @@ cleanup:
     return status;
 }
 
+enum weir_status weir_pipeline_walk(const struct weir_pipeline *pipeline, const struct weir_item *item, uint32_t *steps,
+                                    bool *looks_back, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_sampler *sampler = NULL;
+    struct weir_sampler_start start;
+    WEIR_TRY(weir_pipeline_sampler(pipeline, item, &sampler, &start, error));
+    *steps = weir_sampler_step_count(sampler);
+    *looks_back = weir_sampler_state_bytes(sampler, 1) > 0;
+cleanup:
+    weir_sampler_destroy(&sampler);
+    return status;
+}
+
+enum weir_status weir_pipeline_sampler(const struct weir_pipeline *pipeline, const struct weir_item *item,
+                                       struct weir_sampler **out, struct weir_sampler_start *start,
+                                       struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_sampler_config config;
+    WEIR_TRY(pipeline->family->sampler_config(pipeline, item->sampler, &config, error));
+    WEIR_TRY(weir_sampler_create(&config, item->steps, out, error));
+    if (item->has_start) WEIR_TRY(weir_sampler_start_at(*out, weir_item_first_step(item), start, error));
+cleanup:
+    if (status != WEIR_OK) weir_sampler_destroy(out);
+    return status;
+}
+
 enum weir_status weir_pipeline_text_key(struct weir_pipeline *pipeline, const char *numerics_class, const char *text,
                                         bool is_negative, char out[WEIR_SHA256_HEX_BYTES], struct weir_error *error)
 {
@@ -175,18 +204,30 @@ cleanup:
 
 /* ---- weights ---- */
 
+static enum weir_status check_stage(const struct weir_pipeline *pipeline, enum weir_pipeline_stage stage,
+                                    struct weir_error *error)
+{
+    if (stage != WEIR_PIPELINE_ENCODE || pipeline->facts.control || pipeline->facts.start) return WEIR_OK;
+    return weir_fail(error, WEIR_UNSUPPORTED, "%s: a model of the family %s encodes no pictures",
+                     weir_model_dir_path(pipeline->model), pipeline->family->name);
+}
+
 enum weir_status weir_pipeline_load(struct weir_pipeline *pipeline, struct weir_device *device,
                                     enum weir_pipeline_stage stage, struct weir_error *error)
 {
+    enum weir_status status = WEIR_OK;
     if (pipeline->nets[stage]) return WEIR_OK;
-    for (int other = 0; other < WEIR_PIPELINE_STAGE_COUNT; other++) {
+    WEIR_TRY(check_stage(pipeline, stage, error));
+    for (int other = 0; other < WEIR_PIPELINE_NET_COUNT; other++) {
         if (pipeline->nets[other] && pipeline->device != device)
             return weir_fail(error, WEIR_BAD_ARGUMENT, "%s: its stage %s is on another device",
                              weir_model_dir_path(pipeline->model),
                              weir_pipeline_stage_name((enum weir_pipeline_stage)other));
     }
     pipeline->device = device;
-    return pipeline->family->net_open(pipeline, device, stage, false, &pipeline->nets[stage], error);
+    WEIR_TRY(pipeline->family->net_open(pipeline, device, stage, false, &pipeline->nets[stage], error));
+cleanup:
+    return status;
 }
 
 void weir_pipeline_unload(struct weir_pipeline *pipeline, enum weir_pipeline_stage stage)
@@ -218,6 +259,17 @@ enum weir_status weir_pipeline_net(const struct weir_pipeline *pipeline, enum we
                      weir_pipeline_stage_name(stage));
 }
 
+enum weir_status weir_pipeline_lora(const struct weir_pipeline *pipeline, const void *bytes, size_t count,
+                                    const char *label, struct weir_lora **out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    void *net;
+    WEIR_TRY(weir_pipeline_net(pipeline, WEIR_PIPELINE_DENOISE, &net, error));
+    WEIR_TRY(weir_lora_parse(bytes, count, label, pipeline->family->adapted_params(net), out, error));
+cleanup:
+    return status;
+}
+
 /* ---- memory ---- */
 
 static enum weir_status plan_run(struct weir_pipeline *pipeline, struct weir_device *device, const void *net,
@@ -227,6 +279,7 @@ static enum weir_status plan_run(struct weir_pipeline *pipeline, struct weir_dev
     enum weir_status status = WEIR_OK;
     struct weir_text *text = NULL;
     struct weir_denoiser *denoiser = NULL;
+    struct weir_encoder *encoder = NULL;
     struct weir_decoder *decoder = NULL;
     switch (stage) {
     case WEIR_PIPELINE_TEXT:
@@ -236,8 +289,14 @@ static enum weir_status plan_run(struct weir_pipeline *pipeline, struct weir_dev
         break;
     case WEIR_PIPELINE_DENOISE:
         WEIR_TRY(weir_denoiser_plan(pipeline, device, net, item, &denoiser, error));
+        if (item->lora_count) WEIR_TRY(weir_denoiser_plan_loras(denoiser, item, error));
         out->host = weir_denoiser_host_bytes(denoiser);
         out->arena = weir_denoiser_bytes(denoiser) - out->host;
+        break;
+    case WEIR_PIPELINE_ENCODE:
+        WEIR_TRY(weir_encoder_plan(pipeline, device, net, item, &encoder, error));
+        out->host = weir_encoder_host_bytes(encoder);
+        out->arena = weir_encoder_bytes(encoder) - out->host;
         break;
     default:
         WEIR_TRY(weir_decoder_plan(pipeline, device, net, item, 0, &decoder, error));
@@ -247,6 +306,7 @@ static enum weir_status plan_run(struct weir_pipeline *pipeline, struct weir_dev
     }
 cleanup:
     weir_decoder_destroy(&decoder);
+    weir_encoder_destroy(&encoder);
     weir_denoiser_destroy(&denoiser);
     weir_text_destroy(&text);
     return status;
@@ -262,6 +322,7 @@ enum weir_status weir_pipeline_plan_memory(struct weir_pipeline *pipeline, struc
     const bool loaded = pipeline->nets[stage] && pipeline->device == device;
 
     WEIR_TRY(weir_item_check(&pipeline->facts, item, error));
+    WEIR_TRY(check_stage(pipeline, stage, error));
     if (!loaded) WEIR_TRY(family->net_open(pipeline, device, stage, true, &shapes, error));
     const void *net = loaded ? pipeline->nets[stage] : shapes;
     WEIR_TRY(plan_run(pipeline, device, net, stage, item, out, error));
@@ -276,7 +337,7 @@ cleanup:
 enum weir_status weir_run_create_program(struct weir_device *device, struct weir_program **out,
                                          struct weir_error *error)
 {
-    const enum weir_status status = weir_program_create(device, WEIR_F32, out);
+    const enum weir_status status = weir_program_create(device, device->values, out);
     return status == WEIR_OK ? WEIR_OK : weir_fail(error, status, "no memory for a program");
 }
 

@@ -10,7 +10,7 @@
  *   WEIR_TRY(weir_item_resolve(weir_pipeline_facts(pipeline), &wish, &item, error));
  *   WEIR_TRY(weir_pipeline_load(pipeline, device, WEIR_PIPELINE_DENOISE, error));
  *   WEIR_TRY(weir_denoiser_create(pipeline, &item, &denoiser, error));      plans; weir_denoiser_bytes() says how much
- *   WEIR_TRY(weir_denoiser_begin(denoiser, &item, embedding, NULL, error)); takes the memory, once
+ *   WEIR_TRY(weir_denoiser_begin(denoiser, &item, &input, NULL, error));   takes the memory, once
  *   while (weir_denoiser_step_index(denoiser) < weir_denoiser_step_count(denoiser))
  *       WEIR_TRY(weir_denoiser_step(denoiser, error));
  *   WEIR_TRY(weir_denoiser_read(denoiser, latents, NULL, error));
@@ -32,13 +32,24 @@
 
 #include "kernels/device.h"
 #include "proto/base/bytes.h"
+#include "worker/nets/lora.h"
 #include "worker/pipelines/item.h"
 
 struct weir_model_dir;
 struct weir_pipeline;
+struct weir_rgb;
 
-enum weir_pipeline_stage { WEIR_PIPELINE_TEXT, WEIR_PIPELINE_DENOISE, WEIR_PIPELINE_DECODE, WEIR_PIPELINE_STAGE_COUNT };
-const char *weir_pipeline_stage_name(enum weir_pipeline_stage stage); /* "text", "denoise", "decode" */
+/* Every pipeline has the three stages. Encode comes before denoise in one whose facts say control or start, for an item
+ * that brings a picture. */
+enum weir_pipeline_stage {
+    WEIR_PIPELINE_TEXT,
+    WEIR_PIPELINE_DENOISE,
+    WEIR_PIPELINE_DECODE,
+    WEIR_PIPELINE_STAGE_COUNT,
+    WEIR_PIPELINE_ENCODE = WEIR_PIPELINE_STAGE_COUNT,
+    WEIR_PIPELINE_NET_COUNT
+};
+const char *weir_pipeline_stage_name(enum weir_pipeline_stage stage); /* "text", "denoise", "decode", "encode" */
 
 /* ---- the model understood ---- */
 
@@ -107,6 +118,13 @@ uint64_t weir_text_bytes(const struct weir_text *text);
 enum weir_status weir_text_run(struct weir_text *text, const char *words, bool is_negative, float *out,
                                struct weir_error *error);
 
+/* ---- adapters ---- */
+
+/* Reads a LoRA file for the pipeline's denoiser, which is loaded: nets/lora.h. Good for as long as the pipeline is open.
+ */
+enum weir_status weir_pipeline_lora(const struct weir_pipeline *pipeline, const void *bytes, size_t count,
+                                    const char *label, struct weir_lora **out, struct weir_error *error);
+
 /* ---- denoise: from noise to latents, a step at a time ---- */
 
 struct weir_denoiser;
@@ -127,14 +145,33 @@ uint64_t weir_denoiser_bytes(const struct weir_denoiser *denoiser);
 /* True when this handle can run that item as it is. */
 bool weir_denoiser_fits(const struct weir_denoiser *denoiser, const struct weir_item *item);
 
-/* Starts an item: draws its noise (state NULL) or takes up a checkpoint. Drops what was in progress. `embedding` is
- * copied. The first begin allocates; later ones do not.
- * Errors   BAD_ARGUMENT: the item does not fit, or the state has a step over the count or lacks `previous`;
+/* The adapters of the items that are begun from now on, until they are set anew; count 0: none. What they are is copied.
+ * Adapters of a shape that was not seen lately (which linears, which ranks) are planned; where they take more memory, the
+ * next begin takes it. Drops what was in progress. */
+enum weir_status weir_denoiser_adapt(struct weir_denoiser *denoiser, const struct weir_lora_use *uses, size_t count,
+                                     struct weir_error *error);
+
+/* What an item is made from: all of it is copied by begin. */
+struct weir_denoiser_input {
+    const float *embedding;
+    const float *control; /* latents of the picture that the network looks at; NULL where the item has none */
+    const float *start;   /* of the picture it begins at; NULL where it has none, or with a state */
+};
+
+/* Starts an item: draws its noise (state NULL) or takes up a checkpoint. Drops what was in progress. The first begin
+ * allocates; later ones do not.
+ * Errors   BAD_ARGUMENT: the item does not fit, has other adapters than weir_denoiser_adapt was told, a picture's latents
+ *          are missing, or the state has a step over the count or lacks `previous`;
  *          BAD_FILE: the embedding counts no such number of tokens */
 enum weir_status weir_denoiser_begin(struct weir_denoiser *denoiser, const struct weir_item *item,
-                                     const float *embedding, const struct weir_denoiser_state *state,
+                                     const struct weir_denoiser_input *input, const struct weir_denoiser_state *state,
                                      struct weir_error *error);
-uint32_t weir_denoiser_step_count(const struct weir_denoiser *denoiser); /* of the item begun; mostly item->steps */
+/* The steps that the item will take and whether a checkpoint of it holds `previous`: what the two calls below say of an
+ * item begun. */
+enum weir_status weir_pipeline_walk(const struct weir_pipeline *pipeline, const struct weir_item *item, uint32_t *steps,
+                                    bool *looks_back, struct weir_error *error);
+/* Of the item begun: mostly item->steps, of which an item that begins at a picture leaves some out. */
+uint32_t weir_denoiser_step_count(const struct weir_denoiser *denoiser);
 uint32_t weir_denoiser_step_index(const struct weir_denoiser *denoiser); /* steps done */
 /* True when a checkpoint of this item must hold `previous`. */
 bool weir_denoiser_looks_back(const struct weir_denoiser *denoiser);
@@ -143,6 +180,20 @@ enum weir_status weir_denoiser_step(struct weir_denoiser *denoiser, struct weir_
 /* Copies the state out: latents, and `previous` unless NULL. After the last step these are the final latents. */
 enum weir_status weir_denoiser_read(struct weir_denoiser *denoiser, float *latents, float *previous,
                                     struct weir_error *error);
+
+/* ---- encode: from a picture to latents ---- */
+
+struct weir_encoder;
+
+/* Planned for the item's width and height. */
+enum weir_status weir_encoder_create(struct weir_pipeline *pipeline, const struct weir_item *item,
+                                     struct weir_encoder **out, struct weir_error *error);
+void weir_encoder_destroy(struct weir_encoder **encoder_p);
+uint64_t weir_encoder_bytes(const struct weir_encoder *encoder);
+/* Brings the picture to the size the item is made at (rgb.h) and encodes it: weir_item_latent_count floats, scaled as the
+ * denoiser's are. They depend on picture, size, model and numerics class alone. Blocks until done. */
+enum weir_status weir_encoder_run(struct weir_encoder *encoder, const struct weir_rgb *picture, float *latents,
+                                  struct weir_error *error);
 
 /* ---- decode: from latents to frames ---- */
 

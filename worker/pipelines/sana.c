@@ -1,5 +1,6 @@
-/* The Sana families: diffusers' SanaPipeline and SanaSprintPipeline. Gemma2Model, SanaTransformer2DModel, the decoder
- * of AutoencoderDC.
+/* The Sana families: diffusers' SanaPipeline, SanaControlNetPipeline and SanaSprintPipeline, which is its
+ * SanaSprintImg2ImgPipeline where a request brings a picture to begin at. Gemma2Model, SanaTransformer2DModel,
+ * SanaControlNetModel, AutoencoderDC.
  *
  * What is fixed here is what those classes fix: 20 steps (Sprint: 2), guidance 4.5, one frame, pixels rounded to 8
  * bits, and where the transformer's sample_size has a table of sizes, pictures made at those. Sana is guided by a
@@ -8,6 +9,7 @@
 #include "worker/model_dir.h"
 #include "worker/nets/autoencoder_dc.h"
 #include "worker/nets/gemma2.h"
+#include "worker/nets/sana_controlnet.h"
 #include "worker/nets/sana_transformer.h"
 #include "worker/pipelines/internal.h"
 #include "worker/pipelines/scheduler.h"
@@ -22,6 +24,8 @@
 #define STEPS_DEFAULT 20
 #define SPRINT_STEPS_DEFAULT 2
 #define GUIDANCE_DEFAULT 4.5
+#define CONTROL_SCALE_DEFAULT 1.0
+#define STRENGTH_DEFAULT 0.6
 #define BINNED_SIZE_MIN 32
 #define SPRINT_SAMPLE_SIZE 32 /* the only one that Sprint has sizes for */
 
@@ -29,13 +33,21 @@ struct state {
     struct weir_gemma_bpe *tokenizer;
     struct weir_gemma_prompt *prompt;
     struct weir_gemma2_config text;
-    struct weir_sana_transformer_config transformer;
+    struct weir_sana_transformer_config transformer, controlnet;
     struct weir_autoencoder_dc_config vae;
     struct weir_scheduler scheduler;
-    bool is_sprint;
+    bool is_sprint, has_control;
+};
+
+/* What the denoise stage loads. */
+struct denoise_net {
+    struct weir_sana_transformer *transformer;
+    struct weir_sana_controlnet *controlnet; /* or NULL */
 };
 
 static const char *const components[] = { "text_encoder", "tokenizer", "transformer", "vae", "scheduler", NULL };
+static const char *const control_components[] = { "text_encoder", "tokenizer", "transformer", "controlnet",
+                                                  "vae",          "scheduler", NULL };
 static const char *const text_components[] = { "text_encoder", "tokenizer", NULL };
 #define SAMPLERS (1u << WEIR_ITEM_SAMPLER_FLOW_DPM_SOLVER | 1u << WEIR_ITEM_SAMPLER_FLOW_EULER)
 #define SPRINT_SAMPLERS (1u << WEIR_ITEM_SAMPLER_SCM)
@@ -53,9 +65,10 @@ static enum weir_status sampler_config(const struct weir_pipeline *pipeline, enu
 
 /* ---- opening ---- */
 
-static enum weir_status require_classes(const struct weir_model_dir *model, struct weir_error *error)
+static enum weir_status require_classes(const struct weir_model_dir *model, bool has_control, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
+    static const char *const controlnets[] = { "SanaControlNetModel", NULL };
     static const struct {
         const char *component, *classes[2];
     } wanted[] = { { "text_encoder", { "Gemma2Model", NULL } },
@@ -64,6 +77,7 @@ static enum weir_status require_classes(const struct weir_model_dir *model, stru
     for (size_t i = 0; i < WEIR_COUNT(wanted); i++)
         WEIR_TRY(weir_model_dir_require(model, wanted[i].component, wanted[i].classes, error));
     WEIR_TRY(weir_model_dir_require(model, "tokenizer", weir_gemma_folder_classes, error));
+    if (has_control) WEIR_TRY(weir_model_dir_require(model, "controlnet", controlnets, error));
 cleanup:
     return status;
 }
@@ -78,16 +92,21 @@ static uint32_t window_of(const struct weir_gemma_prompt *prompt)
 static enum weir_status read_configs(struct state *state, const struct weir_model_dir *model, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    struct weir_config *text = NULL, *transformer = NULL, *vae = NULL;
+    struct weir_config *text = NULL, *transformer = NULL, *controlnet = NULL, *vae = NULL;
     WEIR_TRY(weir_model_dir_config(model, "text_encoder", &text, error));
     WEIR_TRY(weir_gemma2_config_read(text, window_of(state->prompt), &state->text, error));
     WEIR_TRY(weir_model_dir_config(model, "transformer", &transformer, error));
     WEIR_TRY(weir_sana_transformer_config_read(transformer, &state->transformer, error));
+    if (state->has_control) {
+        WEIR_TRY(weir_model_dir_config(model, "controlnet", &controlnet, error));
+        WEIR_TRY(weir_sana_controlnet_config_read(controlnet, state->transformer.layers, &state->controlnet, error));
+    }
     WEIR_TRY(weir_model_dir_config(model, "vae", &vae, error));
     WEIR_TRY(weir_autoencoder_dc_config_read(vae, &state->vae, error));
     WEIR_TRY(weir_scheduler_open(model, &state->scheduler, error));
 cleanup:
     weir_config_close(&vae);
+    weir_config_close(&controlnet);
     weir_config_close(&transformer);
     weir_config_close(&text);
     return status;
@@ -98,6 +117,7 @@ static enum weir_status check_fit(const struct state *s, const struct weir_model
 {
     const char *path = weir_model_dir_path(model);
     const int32_t bound = weir_gemma_bpe_facts(s->tokenizer).id_bound;
+    const struct weir_sana_transformer_config *control = s->has_control ? &s->controlnet : &s->transformer;
     const struct {
         const char *what, *and_what;
         uint32_t a, b;
@@ -107,6 +127,10 @@ static enum weir_status check_fit(const struct state *s, const struct weir_model
         { "transformer: in_channels", "transformer: out_channels", s->transformer.in_channels,
           s->transformer.out_channels },
         { "transformer: in_channels", "vae: latent_channels", s->transformer.in_channels, s->vae.latent_channels },
+        { "controlnet: in_channels", "transformer: in_channels", control->in_channels, s->transformer.in_channels },
+        { "controlnet: caption_channels", "transformer: caption_channels", control->caption_channels,
+          s->transformer.caption_channels },
+        { "controlnet: cross_attention_dim", "transformer: cross_attention_dim", control->width, s->transformer.width },
     };
     for (size_t i = 0; i < WEIR_COUNT(equal); i++) {
         if (equal[i].a != equal[i].b)
@@ -119,6 +143,9 @@ static enum weir_status check_fit(const struct state *s, const struct weir_model
     if (s->transformer.guidance_embeds != s->is_sprint)
         return weir_fail(error, WEIR_BAD_MODEL, "%s: transformer: guidance_embeds is %s, which is not for %s", path,
                          s->transformer.guidance_embeds ? "true" : "false", weir_model_dir_class_name(model));
+    if (s->has_control && s->vae.in_channels != 3)
+        return weir_fail(error, WEIR_BAD_MODEL, "%s: vae: in_channels is %u; a control image has 3", path,
+                         s->vae.in_channels);
     if (s->vae.in_channels < 3)
         return weir_fail(error, WEIR_BAD_MODEL, "%s: vae: in_channels is %u; a picture has 3", path,
                          s->vae.in_channels);
@@ -151,6 +178,7 @@ static enum weir_status fill_facts(struct weir_pipeline *pipeline, const struct 
         .bins = bins,
         .latent_channels = s->vae.latent_channels,
         .latent_factor = factor,
+        .loras = true,
         .text_tokens = WEIR_GEMMA_PROMPT_KEPT_MAX,
         .text_rows = WEIR_GEMMA_PROMPT_KEPT_MAX + 1,
         .text_channels = s->text.width,
@@ -163,6 +191,10 @@ static enum weir_status fill_facts(struct weir_pipeline *pipeline, const struct 
         .samplers = s->is_sprint ? SPRINT_SAMPLERS : SAMPLERS,
         .guidance_inside = s->is_sprint,
         .guidance = isnan(folder->guidance) ? GUIDANCE_DEFAULT : folder->guidance,
+        .control = s->has_control,
+        .start = s->is_sprint && s->vae.in_channels == 3,
+        .control_scale = CONTROL_SCALE_DEFAULT,
+        .strength = STRENGTH_DEFAULT,
     };
     snprintf(facts.family, sizeof facts.family, "%s", pipeline->family->name);
     WEIR_TRY(weir_scheduler_fill_facts(&s->scheduler, &facts, error));
@@ -170,8 +202,9 @@ static enum weir_status fill_facts(struct weir_pipeline *pipeline, const struct 
     pipeline->text_window = window_of(s->prompt);
     if (s->is_sprint)
         pipeline->guidance_factor = (float)s->transformer.guidance_embeds_scale;
-    else
-        pipeline->time_factor = (float)s->transformer.timestep_scale; /* which Sprint's class does not look at */
+    else if (!s->has_control)
+        pipeline->time_factor = (float)s->transformer.timestep_scale; /* which the other classes do not look at */
+    pipeline->latent_factor = (float)s->vae.scaling_factor;
 cleanup:
     return status;
 }
@@ -192,7 +225,8 @@ static enum weir_status open_state(struct weir_pipeline *pipeline, void **out, s
     struct state *state = calloc(1, sizeof *state);
     if (!state) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a pipeline's configs");
     state->is_sprint = pipeline->family == &weir_pipeline_sana_sprint;
-    WEIR_TRY(require_classes(model, error));
+    state->has_control = pipeline->family == &weir_pipeline_sana_control;
+    WEIR_TRY(require_classes(model, state->has_control, error));
     WEIR_TRY(weir_gemma_folder_open(model, "tokenizer", &state->tokenizer, error));
     WEIR_TRY(
         weir_gemma_prompt_open(state->tokenizer, weir_model_dir_defaults(model)->instruction, &state->prompt, error));
@@ -223,34 +257,86 @@ cleanup:
 
 /* ---- networks ---- */
 
+static void denoise_close(struct denoise_net *net)
+{
+    if (!net) return;
+    weir_sana_controlnet_close(&net->controlnet);
+    weir_sana_transformer_close(&net->transformer);
+    free(net);
+}
+
+static enum weir_status denoise_open(const struct weir_pipeline *pipeline, struct weir_device *device, bool shapes_only,
+                                     struct denoise_net **out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct state *s = state_of(pipeline);
+    struct weir_weights *weights = NULL;
+    struct denoise_net *net = calloc(1, sizeof *net);
+    if (!net) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the networks of a denoise stage");
+    if (!shapes_only) WEIR_TRY(weir_model_dir_weights(pipeline->model, "transformer", &weights, error));
+    WEIR_TRY(weir_sana_transformer_open(device, &s->transformer, weights, device->values, &net->transformer, error));
+    weir_weights_close(&weights);
+    if (s->has_control) {
+        if (!shapes_only) WEIR_TRY(weir_model_dir_weights(pipeline->model, "controlnet", &weights, error));
+        WEIR_TRY(weir_sana_controlnet_open(device, &s->controlnet, weights, device->values, &net->controlnet, error));
+    }
+    *out = net;
+    net = NULL;
+cleanup:
+    weir_weights_close(&weights);
+    denoise_close(net);
+    return status;
+}
+
+static enum weir_status text_open(const struct weir_pipeline *pipeline, struct weir_device *device, bool shapes_only,
+                                  struct weir_gemma2 **out, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_weights *weights = NULL;
+    if (!shapes_only) WEIR_TRY(weir_model_dir_weights(pipeline->model, "text_encoder", &weights, error));
+    WEIR_TRY(weir_gemma2_open(device, &state_of(pipeline)->text, weights, device->values, out, error));
+cleanup:
+    weir_weights_close(&weights);
+    return status;
+}
+
+static enum weir_status vae_open(const struct weir_pipeline *pipeline, struct weir_device *device,
+                                 enum weir_autoencoder_dc_half half, bool shapes_only, struct weir_autoencoder_dc **out,
+                                 struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_weights *weights = NULL;
+    if (!shapes_only) WEIR_TRY(weir_model_dir_weights(pipeline->model, "vae", &weights, error));
+    WEIR_TRY(weir_autoencoder_dc_open(device, &state_of(pipeline)->vae, half, weights, device->values, out, error));
+cleanup:
+    weir_weights_close(&weights);
+    return status;
+}
+
 static enum weir_status net_open(const struct weir_pipeline *pipeline, struct weir_device *device,
                                  enum weir_pipeline_stage stage, bool shapes_only, void **net, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    static const char *const folders[WEIR_PIPELINE_STAGE_COUNT] = { "text_encoder", "transformer", "vae" };
-    const struct state *s = state_of(pipeline);
-    struct weir_weights *weights = NULL;
     struct weir_gemma2 *text = NULL;
-    struct weir_sana_transformer *transformer = NULL;
+    struct denoise_net *denoise = NULL;
     struct weir_autoencoder_dc *vae = NULL;
-    if (!shapes_only) WEIR_TRY(weir_model_dir_weights(pipeline->model, folders[stage], &weights, error));
     switch (stage) {
     case WEIR_PIPELINE_TEXT:
-        WEIR_TRY(weir_gemma2_open(device, &s->text, weights, WEIR_F32, &text, error));
+        WEIR_TRY(text_open(pipeline, device, shapes_only, &text, error));
         *net = text;
         break;
     case WEIR_PIPELINE_DENOISE:
-        WEIR_TRY(weir_sana_transformer_open(device, &s->transformer, weights, WEIR_F32, &transformer, error));
-        *net = transformer;
+        WEIR_TRY(denoise_open(pipeline, device, shapes_only, &denoise, error));
+        *net = denoise;
         break;
     default:
-        WEIR_TRY(
-            weir_autoencoder_dc_open(device, &s->vae, WEIR_AUTOENCODER_DC_DECODER, weights, WEIR_F32, &vae, error));
+        WEIR_TRY(vae_open(pipeline, device,
+                          stage == WEIR_PIPELINE_ENCODE ? WEIR_AUTOENCODER_DC_ENCODER : WEIR_AUTOENCODER_DC_DECODER,
+                          shapes_only, &vae, error));
         *net = vae;
         break;
     }
 cleanup:
-    weir_weights_close(&weights);
     return status;
 }
 
@@ -261,12 +347,18 @@ static void net_close(enum weir_pipeline_stage stage, void *net)
         weir_gemma2_close(&(struct weir_gemma2 *){ net });
         break;
     case WEIR_PIPELINE_DENOISE:
-        weir_sana_transformer_close(&(struct weir_sana_transformer *){ net });
+        denoise_close(net);
         break;
     default:
         weir_autoencoder_dc_close(&(struct weir_autoencoder_dc *){ net });
         break;
     }
+}
+
+static uint64_t denoise_bytes(const struct denoise_net *net)
+{
+    return weir_sana_transformer_weight_bytes(net->transformer) +
+           (net->controlnet ? weir_sana_controlnet_weight_bytes(net->controlnet) : 0);
 }
 
 static uint64_t net_bytes(enum weir_pipeline_stage stage, const void *net)
@@ -275,7 +367,7 @@ static uint64_t net_bytes(enum weir_pipeline_stage stage, const void *net)
     case WEIR_PIPELINE_TEXT:
         return weir_gemma2_weight_bytes(net);
     case WEIR_PIPELINE_DENOISE:
-        return weir_sana_transformer_weight_bytes(net);
+        return denoise_bytes(net);
     default:
         return weir_autoencoder_dc_weight_bytes(net);
     }
@@ -285,17 +377,37 @@ static void build_text(const struct weir_pipeline *pipeline, const void *net, st
 {
     const struct weir_dims ids = { 1, 1, 1, tokens, 1 };
     (void)pipeline;
-    weir_program_output(p, "embedding", weir_gemma2_build(net, p, weir_program_input(p, "ids", WEIR_I32, &ids)));
+    const struct weir_value text = weir_gemma2_build(net, p, weir_program_input(p, "ids", WEIR_I32, &ids));
+    weir_program_output(p, "embedding", weir_program_widen(p, text));
 }
 
-static void build_prepare(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p, uint32_t rows)
+/* A picture's latents as the networks want them, alike in every row of the item. */
+static struct weir_value control_input(const struct weir_pipeline *pipeline, struct weir_program *p, uint32_t rows,
+                                       const struct weir_item *item)
 {
-    weir_sana_transformer_build_prepare(net, p, rows, pipeline->facts.text_tokens);
+    uint32_t dims[4];
+    weir_item_latent_dims(&pipeline->facts, item, dims);
+    const struct weir_dims latents = { 1, dims[0], 1, dims[2] * dims[3], 1 };
+    const struct weir_dims packed = { rows, 1, dims[2], dims[3], dims[0] };
+    const struct weir_value x = weir_program_input(p, "control_latents", WEIR_F32, &latents);
+    return weir_program_latents_pack(p, x, rows, 1, &packed);
 }
 
-static void build_step(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
-                       const struct weir_item *item)
+static void build_prepare(const struct weir_pipeline *pipeline, const void *opaque, struct weir_program *p,
+                          const struct weir_item *item, const struct weir_adapters *adapters)
 {
+    const struct denoise_net *net = opaque;
+    const uint32_t rows = weir_item_guided(&pipeline->facts, item) ? 2 : 1;
+    const struct weir_value text =
+        weir_sana_transformer_build_prepare(net->transformer, p, rows, pipeline->facts.text_tokens, adapters);
+    if (!net->controlnet) return;
+    weir_sana_controlnet_build_prepare(net->controlnet, p, text, control_input(pipeline, p, rows, item));
+}
+
+static void build_step(const struct weir_pipeline *pipeline, const void *opaque, struct weir_program *p,
+                       const struct weir_item *item, const struct weir_adapters *adapters)
+{
+    const struct denoise_net *net = opaque;
     const struct weir_model_facts *facts = &pipeline->facts;
     const uint32_t copies = weir_item_guided(facts, item) ? 2 : 1;
     uint32_t dims[4];
@@ -311,7 +423,9 @@ static void build_step(const struct weir_pipeline *pipeline, const void *net, st
     const struct weir_value k = weir_program_input(p, "k", WEIR_F32, &k_dims);
     struct weir_sana_transformer_step step = { .t = weir_program_input(p, "t", WEIR_F32, &row_dims),
                                                .lengths = weir_program_input(p, "lengths", WEIR_I32, &row_dims),
-                                               .tokens = facts->text_tokens };
+                                               .tokens = facts->text_tokens,
+                                               .controlnet = net->controlnet,
+                                               .adapters = adapters };
     if (copies == 2 || facts->guidance_inside) scale = weir_program_input(p, "guidance", WEIR_F32, &one);
     if (facts->guidance_inside) {
         step.guidance = scale;
@@ -319,7 +433,7 @@ static void build_step(const struct weir_pipeline *pipeline, const void *net, st
     } else {
         step.x = weir_program_latents_pack(p, x, copies, 1, &packed);
     }
-    const struct weir_value y = weir_sana_transformer_build_step(net, p, &step);
+    const struct weir_value y = weir_sana_transformer_build_step(net->transformer, p, &step);
     weir_program_sampler_step(p, x, weir_program_guidance(p, y, copies == 2 ? scale : (struct weir_value){ 0 }, copies),
                               previous, k);
 }
@@ -338,7 +452,7 @@ static struct weir_value decoder_input(const struct weir_pipeline *pipeline, str
 
 static void decoder_output(struct weir_program *p, struct weir_value picture)
 {
-    weir_program_output(p, "picture", picture);
+    weir_program_output(p, "picture", weir_program_widen(p, picture));
     weir_program_output(p, "rgb", weir_program_to_rgb8(p, picture, true));
 }
 
@@ -368,20 +482,43 @@ static void build_decode_bands(const struct weir_pipeline *pipeline, const void 
     const uint32_t last = state_of(pipeline)->vae.stages + 1;
     const struct weir_value z = decoder_input(pipeline, once, item, 1);
     weir_program_output(once, "cut", weir_autoencoder_dc_build_steps(net, once, z, 0, cut.step - 1));
-    const struct weir_value x = weir_program_extern(band, "x", WEIR_F32, &window);
+    const struct weir_value x = weir_program_extern(band, "x", weir_program_dtype(once), &window);
     decoder_output(band, weir_autoencoder_dc_build_steps(net, band, x, cut.step, last));
 }
 
-static uint32_t slot_count(const void *net)
+static void build_encode(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
+                         const struct weir_item *item)
 {
-    return weir_sana_transformer_slot_count(net);
+    const struct weir_sana_size made = weir_item_made(&pipeline->facts, item);
+    const struct weir_dims picture = { 1, 1, made.height, made.width, 3 };
+    const struct weir_value x = weir_program_input(p, "picture", WEIR_F32, &picture);
+    const struct weir_value z = weir_autoencoder_dc_build_encode(net, p, weir_program_narrow(p, x));
+    weir_program_output(p, "z", weir_program_widen(p, z));
 }
 
-static void slot_name(uint32_t index, char *out, size_t room)
+static const struct weir_params *adapted_params(const void *opaque)
 {
+    const struct denoise_net *net = opaque;
+    return weir_sana_transformer_params(net->transformer);
+}
+
+static uint32_t slot_count(const void *opaque)
+{
+    const struct denoise_net *net = opaque;
+    return weir_sana_transformer_slot_count(net->transformer) +
+           (net->controlnet ? weir_sana_controlnet_slot_count(net->controlnet) : 0);
+}
+
+static void slot_name(const void *opaque, uint32_t index, char *out, size_t room)
+{
+    const struct denoise_net *net = opaque;
+    const uint32_t own = weir_sana_transformer_slot_count(net->transformer);
     assert(room >= WEIR_SANA_TRANSFORMER_SLOT_NAME_BYTES);
     (void)room;
-    weir_sana_transformer_slot_name(index, out);
+    if (index < own)
+        weir_sana_transformer_slot_name(index, out);
+    else
+        weir_sana_controlnet_slot_name(index - own, out);
 }
 
 static uint32_t picture_channels(const struct weir_pipeline *pipeline)
@@ -390,13 +527,19 @@ static uint32_t picture_channels(const struct weir_pipeline *pipeline)
 }
 
 #define SHARED                                                                                                         \
-    .components = components, .text_components = text_components, .open = open_state, .close = close_state,            \
-    .sampler_config = sampler_config, .tokens = tokens, .net_open = net_open, .net_close = net_close,                  \
-    .net_bytes = net_bytes, .build_text = build_text, .build_prepare = build_prepare, .build_step = build_step,        \
-    .build_decode = build_decode, .decode_bands = decode_bands, .build_decode_bands = build_decode_bands,              \
-    .slot_count = slot_count, .slot_name = slot_name, .picture_channels = picture_channels
+    .text_components = text_components, .open = open_state, .close = close_state, .sampler_config = sampler_config,    \
+    .tokens = tokens, .net_open = net_open, .net_close = net_close, .net_bytes = net_bytes, .build_text = build_text,  \
+    .build_prepare = build_prepare, .build_step = build_step, .build_decode = build_decode,                            \
+    .decode_bands = decode_bands, .build_decode_bands = build_decode_bands, .build_encode = build_encode,              \
+    .adapted_params = adapted_params, .slot_count = slot_count, .slot_name = slot_name,                                \
+    .picture_channels = picture_channels
 
-const struct weir_pipeline_family weir_pipeline_sana = { .name = "sana", .class_name = "SanaPipeline", SHARED };
-const struct weir_pipeline_family weir_pipeline_sana_sprint = { .name = "sana-sprint",
-                                                                .class_name = "SanaSprintPipeline",
-                                                                SHARED };
+const struct weir_pipeline_family weir_pipeline_sana = {
+    .name = "sana", .class_name = "SanaPipeline", .components = components, SHARED
+};
+const struct weir_pipeline_family weir_pipeline_sana_control = {
+    .name = "sana-control", .class_name = "SanaControlNetPipeline", .components = control_components, SHARED
+};
+const struct weir_pipeline_family weir_pipeline_sana_sprint = {
+    .name = "sana-sprint", .class_name = "SanaSprintPipeline", .components = components, SHARED
+};

@@ -556,6 +556,21 @@ size_t weir_sampler_state_bytes(const struct weir_sampler *sampler, size_t n)
     return sampler->keeps_x0 ? n * sizeof(float) : 0;
 }
 
+enum weir_status weir_sampler_start_at(struct weir_sampler *sampler, uint32_t first, struct weir_sampler_start *out,
+                                       struct weir_error *error)
+{
+    if (sampler->config.kind != WEIR_SAMPLER_SCM)
+        return weir_fail(error, WEIR_UNSUPPORTED, "%s does not begin at a picture; scm does",
+                         weir_sampler_kind_name(sampler->config.kind));
+    if (first >= sampler->step_count)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "of %u steps none is left behind %u", sampler->step_count, first);
+    weir_scm_start(sampler->step_count, first, out);
+    sampler->step_count -= first;
+    memmove(sampler->timesteps, sampler->timesteps + first, sampler->step_count * sizeof *sampler->timesteps);
+    memmove(sampler->coefficients, sampler->coefficients + first, sampler->step_count * sizeof *sampler->coefficients);
+    return WEIR_OK;
+}
+
 bool weir_sampler_draws(const struct weir_sampler *sampler, uint32_t step)
 {
     return weir_sampler_coefficients(sampler, step)->x_n != 0;

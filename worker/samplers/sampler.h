@@ -130,6 +130,15 @@ enum weir_status weir_sampler_create(const struct weir_sampler_config *config, i
                                      struct weir_error *error);
 void weir_sampler_destroy(struct weir_sampler **sampler_p);
 
+/* A run that begins at a picture: x is signal * picture + noise * the seed's draw number 0, each product rounded. The
+ * first `first` steps are left out; what is left is counted, and draws, from 0 on.
+ * Errors   UNSUPPORTED: a kind other than scm; BAD_ARGUMENT: no step is left */
+struct weir_sampler_start {
+    float signal, noise;
+};
+enum weir_status weir_sampler_start_at(struct weir_sampler *sampler, uint32_t first, struct weir_sampler_start *out,
+                                       struct weir_error *error);
+
 /* The number of calls of the network; equal to `steps` but for the rare spacings that diffusers rounds otherwise. */
 uint32_t weir_sampler_step_count(const struct weir_sampler *sampler);
 /* What the network is given at step i < step_count, an f32: a whole number of training steps for ddim, dpm++ and

@@ -11,6 +11,13 @@ static void angles_fill(uint32_t steps, float *out)
     if (steps == 2) out[1] = (float)ANGLE_BETWEEN;
 }
 
+void weir_scm_start(uint32_t steps, uint32_t first, struct weir_sampler_start *out)
+{
+    float angles[WEIR_SAMPLER_STEPS_MAX + 1];
+    angles_fill(steps, angles);
+    *out = (struct weir_sampler_start){ weir_cos_f32(angles[first]), weir_sin_f32(angles[first]) };
+}
+
 enum weir_status weir_scm_plan(struct weir_sampler *sampler, const struct weir_schedule *schedule, uint32_t steps,
                                struct weir_error *error)
 {

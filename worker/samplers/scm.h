@@ -21,4 +21,7 @@
 enum weir_status weir_scm_plan(struct weir_sampler *sampler, const struct weir_schedule *schedule, uint32_t steps,
                                struct weir_error *error);
 
+/* Where step `first` of `steps` begins: cos and sin of its angle. */
+void weir_scm_start(uint32_t steps, uint32_t first, struct weir_sampler_start *out);
+
 #endif

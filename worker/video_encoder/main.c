@@ -5,6 +5,7 @@
  *                      [--codec h264|av1|vp9] [--segment] [--metadata FILE] -o PATH  < raw RGB24 frames
  *   weir-encode image --width W --height H --format png|jpeg|webp [--metadata FILE] -o PATH  < one raw RGB24 frame
  *   weir-encode join --format mp4|webm [--metadata FILE] -o PATH SEGMENT...
+ *   weir-encode sheet [--side S] -o PATH PICTURE...
  *   weir-encode probe [--frames | --raw | --receipt] PATH
  *   weir-encode version
  *
@@ -29,6 +30,7 @@
 #include "worker/video_encoder/output.h"
 #include "worker/video_encoder/picture.h"
 #include "worker/video_encoder/probe.h"
+#include "worker/video_encoder/sheet.h"
 
 #include <jansson.h>
 #include <libavformat/avformat.h>
@@ -42,6 +44,7 @@ enum { RECEIPT_BYTES_MAX = 64 * 1024, SIDE_MAX = 8192, FPS_MAX = 240 };
 
 struct values {
     struct weir_encode encode;
+    struct weir_sheet sheet;
     struct weir_guard_limits limits;
     const char *metadata;
     bool segment, frames, raw, receipt;
@@ -95,6 +98,14 @@ static const struct weir_option join_rows[] = {
     FILM_ROWS,
     LIMIT_ROWS,
 };
+static const struct weir_option sheet_rows[] = {
+    { .kind = WEIR_OPTION_TITLE,
+      .help = "weir-encode sheet OPTIONS PICTURE...     up to 1000 pictures, small beside each other, as one PNG" },
+    { "side", 0, WEIR_OPTION_INT, AT(sheet.side), 16, WEIR_SHEET_SIDE_MAX, "S",
+      "pixels that the longer side of a picture gets at most, 16 to 160 (default: 160)" },
+    { "output", 'o', WEIR_OPTION_TEXT, AT(sheet.path), .value = "PATH", .help = "the file to write" },
+    LIMIT_ROWS,
+};
 static const struct weir_option probe_rows[] = {
     { .kind = WEIR_OPTION_TITLE,
       .help = "weir-encode probe [OPTIONS] PATH     what a film, folder or picture holds, as JSON" },
@@ -112,6 +123,7 @@ static enum weir_status run_encode(struct values *values, char **words, int coun
 static enum weir_status run_image(struct values *values, char **words, int count, struct weir_error *error);
 static enum weir_status run_join(struct values *values, char **words, int count, struct weir_error *error);
 static enum weir_status run_probe(struct values *values, char **words, int count, struct weir_error *error);
+static enum weir_status run_sheet(struct values *values, char **words, int count, struct weir_error *error);
 static enum weir_status run_version(struct values *values, char **words, int count, struct weir_error *error);
 
 static const struct verb {
@@ -126,6 +138,7 @@ static const struct verb {
       { "width", "height", "frames", "fps", "format", "output" }, 0, 0 },
     { "image", image_rows, WEIR_COUNT(image_rows), run_image, { "width", "height", "format", "output" }, 0, 0 },
     { "join", join_rows, WEIR_COUNT(join_rows), run_join, { "format", "output" }, 1, WEIR_OUTPUT_FRAMES_MAX },
+    { "sheet", sheet_rows, WEIR_COUNT(sheet_rows), run_sheet, { "output" }, 1, WEIR_SHEET_PICTURES_MAX },
     { "probe", probe_rows, WEIR_COUNT(probe_rows), run_probe, { NULL }, 1, 1 },
     { "version", version_rows, WEIR_COUNT(version_rows), run_version, { NULL }, 0, 0 },
 };
@@ -188,6 +201,14 @@ static enum weir_status run_join(struct values *values, char **words, int count,
     if (status == WEIR_OK) status = weir_join_run(&join, error);
     free(receipt);
     return status;
+}
+
+static enum weir_status run_sheet(struct values *values, char **words, int count, struct weir_error *error)
+{
+    values->sheet.paths = words;
+    values->sheet.count = count;
+    if (!values->sheet.side) values->sheet.side = WEIR_SHEET_SIDE_MAX;
+    return weir_sheet_run(&values->sheet, error);
 }
 
 static enum weir_status run_probe(struct values *values, char **words, int count, struct weir_error *error)
@@ -282,7 +303,7 @@ static enum weir_status run(int argc, char **argv, struct weir_error *error)
         if (strcmp(verbs[i].name, name) == 0) verb = &verbs[i];
     }
     if (!verb) {
-        return weir_fail(error, WEIR_BAD_ARGUMENT, "'%s': one of encode, image, join, probe, version is wanted; --help "
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "'%s': one of encode, image, join, sheet, probe, version is wanted; --help "
                          "lists the options", name);
     }
     struct values values = { 0 };
@@ -291,7 +312,7 @@ static enum weir_status run(int argc, char **argv, struct weir_error *error)
     enum weir_status status = WEIR_OK;
     WEIR_TRY(weir_options_parse(verb->rows, verb->row_count, argc - 1, argv + 1, &values, &given, &first, error));
     WEIR_TRY(check_line(verb, given, argc - 1 - first, error));
-    const bool leaves_files = verb->run == run_encode || verb->run == run_image || verb->run == run_join;
+    const bool leaves_files = verb->run == run_encode || verb->run == run_image || verb->run == run_join || verb->run == run_sheet;
     WEIR_TRY(weir_guard_start(&values.limits, leaves_files, error));
     WEIR_TRY(verb->run(&values, argv + 1 + first, argc - 1 - first, error));
 

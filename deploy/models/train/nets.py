@@ -34,12 +34,15 @@ PRESETS = {
 }
 
 
-def make_vae(preset):
-    """KL autoencoder, 8 times smaller a side, 4 latent channels, one layer a block."""
+def make_vae(preset, widths=None):
+    """KL autoencoder, 8 times smaller a side, 4 latent channels, one layer a block; `widths` replace the preset's."""
+    sizes = PRESETS[preset]["vae"]
+    if widths:
+        sizes = {"block_out_channels": tuple(widths), "norm_num_groups": widths[0] // 2}
     return AutoencoderKL(
         in_channels=3, out_channels=3, down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=1, latent_channels=4, sample_size=SIZE,
-        **PRESETS[preset]["vae"])
+        **sizes)
 
 
 def make_text_encoder():

@@ -1,10 +1,11 @@
-"""Trains the demo model in phases that can be stopped and continued: vae, latents, joint, export.
+"""Trains the demo model in phases that can be stopped and continued: vae, latents, joint, narrow, export.
 
     python train_modelscope.py vae     --preset full --work out/demo --seconds 120
     python train_modelscope.py latents --preset full --work out/demo --clips 32768
     python train_modelscope.py joint   --preset full --work out/demo --seconds 1200 --stop-after 560
     python train_modelscope.py joint   --preset full --work out/demo --seconds 1200
-    python train_modelscope.py export  --preset full --work out/demo --folder ../shapes-modelscope
+    python train_modelscope.py narrow  --preset full --work out/demo --seconds 160
+    python train_modelscope.py export  --preset full --work out/demo --narrow --folder ../shapes-modelscope
 
 Each phase keeps its state in one file under --work and goes on from there when it is called again. --seconds is the
 phase's whole budget over all its calls: the learning rate falls with the share of it that is spent, so a slow machine
@@ -22,6 +23,7 @@ What is done here beyond the plain recipe, and why:
   every film was sharp and every second one moved the wrong way (text states of `left` and `right`: equal). Two linear
   heads that only training knows lead away from it (see Hints), and half of each batch is drawn from the noisiest fifth
   of the timesteps, where the words alone can tell the direction.
+- The autoencoder that training wants is wider than the one that films need: phase narrow makes the latter, narrow.py.
 """
 import argparse
 import copy
@@ -32,10 +34,13 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as functional
+from diffusers import AutoencoderKL, UNet3DConditionModel
+from transformers import CLIPTextModel
 
 import export
 import grammar
 import model_card
+import narrow
 import nets
 import scenes
 import vocabulary
@@ -131,7 +136,9 @@ def crop(image, weight, tracks, side, rng):
 
 
 def load_vae(args, device):
-    """The trained autoencoder with its scaling factor set."""
+    """The trained autoencoder with its scaling factor set: that of --teacher, or else of phase vae."""
+    if args.teacher:
+        return AutoencoderKL.from_pretrained(args.teacher / "vae").to(device).eval().requires_grad_(False)
     state = torch.load(args.work / "vae.pt", map_location=device, weights_only=True)
     vae = nets.make_vae(args.preset).to(device)
     vae.load_state_dict(state["vae"])
@@ -396,27 +403,50 @@ def train_joint(args, device):
     print(f"joint: {learner.step} steps of {args.batch} clips in {clock.spent():.0f} s", flush=True)
 
 
-# ---- export ---------------------------------------------------------------------------------------------------------
+# ---- narrower autoencoder and export --------------------------------------------------------------------------------
 
-def write_model(args, device):
-    """Phase export: the averaged weights as a model folder."""
+def train_narrow(args, device):
+    """Phase narrow: an autoencoder of --widths on the latents of the trained one."""
+    narrow.train(args, device, load_vae(args, device))
+
+
+def load_joint(args):
+    """(text encoder, noise predictor, a sentence on their training): those of --teacher, or else of phase joint."""
+    if args.teacher:
+        return (CLIPTextModel.from_pretrained(args.teacher / "text_encoder"),
+                UNet3DConditionModel.from_pretrained(args.teacher / "unet"), "")
     state = torch.load(args.work / f"{args.name}.pt", map_location="cpu", weights_only=True)
     learner = Learner(args, "cpu")
     learner.average.load_state_dict(state["average"])
-    text_encoder, unet = learner.average
-    vae = load_vae(args, "cpu")
+    return *learner.average, f"Trained for {state['step']:,} steps in {state['spent'] / 60:.0f} minutes."
+
+
+def write_model(args, device):
+    """Phase export: the averaged weights as a model folder."""
+    del device
+    text_encoder, unet, said = load_joint(args)
+    sentences = [args.note, said]
+    if args.narrow:
+        vae, state = narrow.load(args, "cpu")
+        sentences.append(f"The autoencoder learned the latents of a wider one in {state['step']:,} steps, "
+                         f"{state['spent'] / 60:.0f} minutes.")
+    else:
+        vae = load_vae(args, "cpu")
     scores = json.loads(args.scores.read_text()) if args.scores else {}
-    training = f"{args.note} Trained for {state['step']:,} steps in {state['spent'] / 60:.0f} minutes.".strip()
-    card = model_card.model_card(vae, text_encoder, unet, args.size, training, scores)
+    card = model_card.model_card(vae, text_encoder, unet, args.size, " ".join(filter(None, sentences)), scores)
     export.write_folder(args.folder, vae, text_encoder, unet, card, size=args.size)
-    print(f"export: {args.folder}, trained for {state['step']} steps", flush=True)
+    print(f"export: {args.folder}", flush=True)
+
+
+PHASES = {"vae": train_vae, "latents": make_latents, "joint": train_joint, "narrow": train_narrow,
+          "export": write_model}
 
 
 def parse(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("phase", choices=("vae", "latents", "joint", "export"))
+    parser.add_argument("phase", choices=tuple(PHASES))
     parser.add_argument("--preset", choices=sorted(nets.PRESETS), default="full", help="sizes of the networks")
     parser.add_argument("--work", type=pathlib.Path, required=True, help="folder of the state files")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
@@ -426,18 +456,25 @@ def parse(arguments=None):
     parser.add_argument("--stop-after", type=float, default=0, help="end this call after so many seconds, 0: never")
     parser.add_argument("--save-every", type=float, default=60, help="seconds between two state files")
     parser.add_argument("--log-every", type=int, default=20, help="steps between two measurements of the loss")
-    parser.add_argument("--batch", type=int, default=64, help="full-size frames (vae) or clips (joint) a step")
+    parser.add_argument("--batch", type=int, default=64, help="full-size frames (vae, narrow) or clips (joint) a step")
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--sizes", type=int, nargs="+", default=[nets.SIZE], help="vae: frame sizes, taken in turn")
     parser.add_argument("--crop", type=int, default=0, help="vae: train on squares of this side, 0: on whole frames")
     parser.add_argument("--kl", type=float, default=1e-5, help="vae: weight of the divergence from plain noise")
     parser.add_argument("--freeze-encoder", action="store_true",
                         help="vae: train the decoder alone, so that stored latents stay good")
+    parser.add_argument("--teacher", type=pathlib.Path,
+                        help="narrow, export: a model folder with the networks of phases vae and joint")
+    parser.add_argument("--widths", type=int, nargs=4, default=[16, 32, 48, 64],
+                        help="narrow: channels of the blocks, multiples of half the first")
+    parser.add_argument("--no-graph", dest="graph", action="store_false", help="narrow: do not use CUDA graphs")
+    parser.add_argument("--narrow", action="store_true", help="export: with the autoencoder of phase narrow")
     parser.add_argument("--size", type=int, default=nets.SIZE, help="latents, joint, export: width of the films")
     parser.add_argument("--clips", type=int, default=32768, help="latents: clips in the store")
     parser.add_argument("--refresh", type=int, default=8, help="joint: clips drawn anew at a time")
     parser.add_argument("--refresh-every", type=int, default=1, help="joint: steps between two refreshes")
-    parser.add_argument("--warm-up", type=int, default=200, help="joint: steps until the learning rate is at its peak")
+    parser.add_argument("--warm-up", type=int, default=200,
+                        help="joint, narrow: steps until the learning rate is at its peak")
     parser.add_argument("--horizon", type=float, default=1000, help="joint: steps that the averaged weights reach back")
     parser.add_argument("--weighting", choices=("balanced", "uniform"), default="balanced", help="joint: of the loss")
     parser.add_argument("--compile", action="store_true",
@@ -464,8 +501,7 @@ def main():
     torch.manual_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True   # the shapes of a phase hardly change
-    phases = {"vae": train_vae, "latents": make_latents, "joint": train_joint, "export": write_model}
-    phases[args.phase](args, args.device)
+    PHASES[args.phase](args, args.device)
 
 
 if __name__ == "__main__":
