@@ -33,7 +33,7 @@ enum {
 
 struct values {
     const char *broker, *model, *stages, *device, *precision, *store, *run_dir, *log_level;
-    int64_t threads, memory_mib, lost_seconds;
+    int64_t threads, memory_mib, memory_share, lost_seconds;
     bool supervised, insecure_dev, list_models, verify, help, version;
 };
 
@@ -50,11 +50,14 @@ static const struct weir_option rows[] = {
       .help = "what it computes on (default: auto)" },
     { "precision", 0, WEIR_OPTION_CHOICE, AT(precision), .value = "f32|bf16",
       .help =
-          "what the networks' products read; on cpu, bf16 takes a processor with AMX or AVX512-BF16 (default: f32)" },
+          "f32, or bf16: on cuda for all values of the networks, on cpu for what their products read, where the processor "
+          "has AMX or AVX512-BF16 (default: f32)" },
     { "threads", 0, WEIR_OPTION_INT, AT(threads), 0, WEIR_DEVICE_THREADS_MAX, "N",
       "threads of the device's own pool (default: 0, one a core)" },
     { "memory-mib", 0, WEIR_OPTION_INT, AT(memory_mib), 1, 1 << 26, "N",
       "plan with at most so much memory (default: what the device has)" },
+    { "memory-share", 0, WEIR_OPTION_INT, AT(memory_share), 1, 1024, "N",
+      "plan with at most one Nth of what the device has: as many workers share it (default: 1)" },
     { "store", 0, WEIR_OPTION_TEXT, AT(store), .value = "URL", .help = "where results live: file:///DIR or a path" },
     { "run-dir", 0, WEIR_OPTION_TEXT, AT(run_dir), .value = "DIR",
       .help = "for its socket and scratch files; made with mode 0700 when missing" },
@@ -138,7 +141,8 @@ static enum weir_status read_options(struct program *p, int argc, char **argv, s
     int first_word;
     struct values *v = &p->values;
     *v = (struct values){
-        .stages = "all", .device = "auto", .precision = "f32", .log_level = "info", .lost_seconds = LOST_SECONDS
+        .stages = "all", .device = "auto", .precision = "f32", .log_level = "info", .memory_share = 1,
+        .lost_seconds = LOST_SECONDS
     };
     WEIR_TRY(collect_models(p, argc, argv, error));
     WEIR_TRY(weir_options_parse(rows, WEIR_COUNT(rows), argc, argv, v, &given, &first_word, error));
@@ -220,6 +224,8 @@ static enum weir_status open_device(struct program *p, struct weir_error *error)
     if (status == WEIR_OK) status = weir_device_set_precision(p->device, precision, error);
     if (status != WEIR_OK) return status;
     const uint64_t most = (uint64_t)p->values.memory_mib << 20;
+    const uint64_t share = p->device->memory_all / (uint64_t)p->values.memory_share;
+    if (share < p->device->memory_bytes) p->device->memory_bytes = share;
     if (most && most < p->device->memory_bytes) p->device->memory_bytes = most;
     weir_log(&p->log, WEIR_LOG_INFO, "device name=%s numerics=%s memory_bytes=%llu", p->device->table->name,
              p->device->numerics_class, (unsigned long long)p->device->memory_bytes);

@@ -71,7 +71,9 @@ int broker_teardown(void **state)
 
 void worker_start(struct broker *b, const char *const *flags)
 {
-    const char *argv[40] = { WEIR_BIN_DIR "/weir-worker",
+    char program[512];
+    snprintf(program, sizeof program, WEIR_BIN_DIR "/%s", b->program ? b->program : "weir-worker");
+    const char *argv[40] = { program,
                              "--broker",
                              b->endpoint,
                              "--store",
