@@ -44,9 +44,9 @@ struct weir_device_table {
     /* Waits until all that was queued is done. DEVICE when any of it failed. */
     enum weir_status (*stream_sync)(struct weir_stream *stream, struct weir_error *error);
 
-    /* Graphs: NULL, all four, on a device that gains nothing by them. Ops that are run between begin and end are not done
-     * but kept, with the memory they name; launch queues them all at once, as often as wanted. A begin is followed by an
-     * end, whatever failed between; *out is NULL when that says anything but OK. */
+    /* Graphs: NULL, all four, on a device that gains nothing by them. Ops that are run between begin and end are not
+     * done but kept, with the memory they name; launch queues them all at once, as often as wanted. A begin is followed
+     * by an end, whatever failed between; *out is NULL when that says anything but OK. */
     enum weir_status (*graph_begin)(struct weir_stream *stream);
     enum weir_status (*graph_end)(struct weir_stream *stream, struct weir_graph **out);
     enum weir_status (*graph_launch)(struct weir_stream *stream, const struct weir_graph *graph);
@@ -62,12 +62,12 @@ struct weir_device {
     char numerics_class[WEIR_NUMERICS_CLASS_MAX];
     enum weir_dtype precision; /* what networks have their layers' products read (weir_parameters.dtype): F32 or BF16 */
     /* What networks' values lie in, between their ops, at this precision: F32 on ref and cpu always, the precision on
-     * cuda, where a value that is half as wide is read in half the time. What comes from outside a network and what leaves
-     * it (latents, a sampler's numbers, embeddings, pictures) is F32 on every device. */
+     * cuda, where a value that is half as wide is read in half the time. What comes from outside a network and what
+     * leaves it (latents, a sampler's numbers, embeddings, pictures) is F32 on every device. */
     enum weir_dtype values;
-    uint64_t memory_bytes; /* what may be planned for: of a GPU what was free when it was opened, else installed memory; less
-                              what the system or the libraries keep */
-    uint64_t memory_all;   /* the same, had nobody else taken any */
+    /* What may be planned for: of a GPU what was free when it was opened, else installed memory, less what the system or
+     * the libraries keep; and the same, had nobody else taken any. */
+    uint64_t memory_bytes, memory_all;
 };
 
 #define WEIR_DEVICE_THREADS_MAX 256
@@ -76,8 +76,8 @@ struct weir_device {
  * sees, "cuda:1" the second, "cuda:GPU-0a1b2c3d-..." the one of that UUID.
  * threads  how many threads the device's own pool uses (ref: 1 always; cuda: ignored); 0 = one per core
  * Errors   BAD_ARGUMENT (threads not in 0..WEIR_DEVICE_THREADS_MAX), UNSUPPORTED (not built in; the words list what
- *          is; a GPU older than compute capability 8.0), NOT_FOUND (no GPU, or not that one), DEVICE, NO_MEMORY (also: a
- *          GPU that others have filled) */
+ *          is; a GPU older than compute capability 8.0), NOT_FOUND (no GPU, or not that one), DEVICE, NO_MEMORY (also:
+ *          a GPU that others have filled) */
 enum weir_status weir_device_open(const char *name, int threads, struct weir_device **out, struct weir_error *error);
 /* What the device computes in from now on: networks that are opened afterwards ask it of each layer they pack, and the
  * numerics class says it. Every device opens as f32.

@@ -59,8 +59,8 @@ struct weir_dims weir_program_dims(const struct weir_program *p, struct weir_val
 /* The same memory seen with other frames/height/width/channels; the number of elements a row must stay. */
 struct weir_value weir_program_view(struct weir_program *p, struct weir_value value, const struct weir_dims *dims);
 
-/* A part of the value's memory as a value of its own: `dims` from element number `first` on; rows of the value, or tables
- * that a caller laid side by side. Ops read it and write into it as into any other. */
+/* A part of the value's memory as a value of its own: `dims` from element number `first` on; rows of the value, or
+ * tables that a caller laid side by side. Ops read it and write into it as into any other. */
 struct weir_value weir_program_part(struct weir_program *p, struct weir_value value, uint64_t first,
                                     const struct weir_dims *dims);
 /* `dims` of its own, which ops fill through parts of it. */

@@ -1,6 +1,6 @@
 /* The graphs of a program, on a device that has them: one for each arena with its externs, of which the last used are
- * kept. The first run with a memory is an ordinary one: libraries load their code as it is first used, and many programs
- * run once only. The second is captured, later ones are replayed. */
+ * kept. The first run with a memory is an ordinary one: libraries load their code as it is first used, and many
+ * programs run once only. The second is captured, later ones are replayed. */
 #include "kernels/program_internal.h"
 
 #include <pthread.h>

@@ -36,7 +36,7 @@ struct loop {
     uint64_t now_ms, sequence, pings;
     bool is_welcome; /* HELLO was answered, and the broker was heard since */
     bool is_draining, is_hurried;
-    bool is_lost; /* the device: the loop drains and ends */
+    bool is_lost;      /* the device: the loop drains and ends */
     bool send_refused; /* in this turn */
     uint32_t heartbeat_ms;
     uint64_t heard_ms, said_ms, hello_at_ms, lost_ms, idle_ms; /* lost, idle: since when; 0: not */
@@ -503,8 +503,8 @@ static void begin(struct loop *loop)
     }
 }
 
-/* A device that reported a fault may never work again in this process: a GPU's error stays and fails every later call. So
- * what is held goes back, and the process ends, for its supervisor to start another. */
+/* A device that reported a fault may never work again in this process: a GPU's error stays and fails every later call.
+ * So what is held goes back, and the process ends, for its supervisor to start another. */
 static void lose_device(struct loop *loop, const struct weir_error *why)
 {
     if (loop->is_lost) return;
@@ -683,8 +683,8 @@ enum weir_status weir_loop_run(const struct weir_loop_options *options, struct w
         (void)say(&loop, WEIR_MESSAGE_BYE, &body.base);
         LOG(&loop, WEIR_LOG_INFO, "bye");
         if (loop.is_lost) {
-            status = weir_fail(error, WEIR_DEVICE, "ended, since device %s reported a fault",
-                               options->device->table->name);
+            status =
+                weir_fail(error, WEIR_DEVICE, "ended, since device %s reported a fault", options->device->table->name);
         }
     }
 cleanup:

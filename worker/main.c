@@ -2,8 +2,8 @@
  *
  *   weir-worker --broker ENDPOINT --model DIR|NAME... --store URL --run-dir DIR
  *
- * Exit codes: 0 drained; 64 usage; 69 no broker, or one of another protocol; 70 internal; 71 device or memory; 74 model;
- * 75 store or files. What ends it is one line on standard error. */
+ * Exit codes: 0 drained; 64 usage; 69 no broker, or one of another protocol; 70 internal; 71 device or memory; 74
+ * model; 75 store or files. What ends it is one line on standard error. */
 #include "proto/base/log.h"
 #include "proto/base/options.h"
 #include "worker/catalogue.h"
@@ -50,8 +50,8 @@ static const struct weir_option rows[] = {
       .help = "what it computes on (default: auto)" },
     { "precision", 0, WEIR_OPTION_CHOICE, AT(precision), .value = "f32|bf16",
       .help =
-          "f32, or bf16: on cuda for all values of the networks, on cpu for what their products read, where the processor "
-          "has AMX or AVX512-BF16 (default: f32)" },
+          "f32, or bf16: on cuda for all values of the networks, on cpu for what their products read, where the "
+          "processor has AMX or AVX512-BF16 (default: f32)" },
     { "threads", 0, WEIR_OPTION_INT, AT(threads), 0, WEIR_DEVICE_THREADS_MAX, "N",
       "threads of the device's own pool (default: 0, one a core)" },
     { "memory-mib", 0, WEIR_OPTION_INT, AT(memory_mib), 1, 1 << 26, "N",
@@ -140,10 +140,12 @@ static enum weir_status read_options(struct program *p, int argc, char **argv, s
     uint64_t given;
     int first_word;
     struct values *v = &p->values;
-    *v = (struct values){
-        .stages = "all", .device = "auto", .precision = "f32", .log_level = "info", .memory_share = 1,
-        .lost_seconds = LOST_SECONDS
-    };
+    *v = (struct values){ .stages = "all",
+                          .device = "auto",
+                          .precision = "f32",
+                          .log_level = "info",
+                          .memory_share = 1,
+                          .lost_seconds = LOST_SECONDS };
     WEIR_TRY(collect_models(p, argc, argv, error));
     WEIR_TRY(weir_options_parse(rows, WEIR_COUNT(rows), argc, argv, v, &given, &first_word, error));
     p->log = (struct weir_log){ "weir-worker", WEIR_LOG_INFO, STDERR_FILENO };

@@ -19,7 +19,7 @@ static const struct weir_option rows[] = {
     { "device", 0, WEIR_OPTION_TEXT, offsetof(struct serve_options, device), 0, 0, "auto|cpu|ref|cuda[:GPU]",
       "what computes (default: auto)" },
     { "precision", 0, WEIR_OPTION_CHOICE, offsetof(struct serve_options, precision), 0, 0, "f32|bf16",
-      "what the networks compute in; bf16 is faster on cuda, and on processors with AMX or AVX512-BF16 (default: f32)" },
+      "what the networks compute in; bf16 is faster on cuda and on processors with AMX or AVX512-BF16 (default: f32)" },
     { "workers", 0, WEIR_OPTION_TEXT, offsetof(struct serve_options, workers), 0, 200, "SPEC",
       "2: two that do all; text=1,denoise=2,decode=1: some for each stage (default: 1)" },
     { "threads", 0, WEIR_OPTION_INT, offsetof(struct serve_options, threads), 1, 1024, "N",

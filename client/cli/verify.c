@@ -111,7 +111,8 @@ static enum weir_status compare(const char *path, const char *again, bool *same,
     return WEIR_OK;
 }
 
-/* ---- making it again ---------------------------------------------------------------------------------------------- */
+/* ---- making it again
+ * ---------------------------------------------------------------------------------------------- */
 
 static const char *device_of(const char *numerics_class)
 {

@@ -1,6 +1,6 @@
 /* Softmax attention of any layout, in f32: a block has a tile of queries of one head and goes through the keys tile by
- * tile, with the maximum and the sum of each query's weights so far (Milakov and Gimelshein, arXiv:1805.02867). Scores are
- * made from chunks of the head's channels, values are brought a few keys at a time, so that any head fits. */
+ * tile, with the maximum and the sum of each query's weights so far (Milakov and Gimelshein, arXiv:1805.02867). Scores
+ * are made from chunks of the head's channels, values are brought a few keys at a time, so that any head fits. */
 #include "kernels/cuda/kernel.cuh"
 
 #define CHANNELS 32 /* of q and k in shared memory at a time */
@@ -35,8 +35,8 @@ static __device__ __forceinline__ float row_sum(float value)
 
 /* 16 x 16 threads: queries ty * Q .., keys tx, tx + 16, ... (K of them), channels tx, tx + 16, ... (D of them). */
 template <int Q, int K, int D, typename T>
-__global__ void __launch_bounds__(256) attend(struct weir_attention s, uint32_t tiles, const T *q, const T *k, const T *v,
-                                              const int32_t *lengths, T *y)
+__global__ void __launch_bounds__(256)
+    attend(struct weir_attention s, uint32_t tiles, const T *q, const T *k, const T *v, const int32_t *lengths, T *y)
 {
     __shared__ float qs[16 * Q][CHANNELS + 1], ks[16 * K][CHANNELS + 1], weights[16 * Q][16 * K + 1];
     __shared__ float vs[VALUES][16 * D];
@@ -151,8 +151,8 @@ static enum weir_status launch(const struct weir_attention *s, cudaStream_t stre
     const uint32_t tiles = (s->query_length + 16 * Q - 1) / (16 * Q);
     const uint64_t blocks = (uint64_t)s->rows * s->sequences * s->heads * tiles;
     if (blocks > 0x7fffffffu) return WEIR_DEVICE;
-    attend<Q, K, D, T><<<(unsigned)blocks, 256, 0, stream>>>(*s, tiles, (const T *)t->q, (const T *)t->k,
-                                                             (const T *)t->v, s->lengths ? t->lengths : NULL, (T *)t->y);
+    attend<Q, K, D, T><<<(unsigned)blocks, 256, 0, stream>>>(
+        *s, tiles, (const T *)t->q, (const T *)t->k, (const T *)t->v, s->lengths ? t->lengths : NULL, (T *)t->y);
     return weir_launched();
 }
 

@@ -56,8 +56,8 @@ struct weir_cuda_window weir_cuda_window_of_conv_temporal(const struct weir_conv
                                       .y_dtype = s->dtype };
 }
 
-/* cuDNN takes rows of bf16 that are worth it: below this our own kernel, which needs no pass for bias and residual, is as
- * fast. */
+/* cuDNN takes rows of bf16 that are worth it: below this our own kernel, which needs no pass for bias and residual, is
+ * as fast. */
 #define LIBRARY_TERMS_MIN ((uint64_t)1 << 25)
 #define LIBRARY_CHANNELS 4 /* that both ends must be a multiple of */
 

@@ -2,11 +2,11 @@
  * Host code is C (.c), kernels and what launches them are CUDA C++ (.cu), one idea a file.
  *
  * Same bytes: every algorithm is chosen when a plan is made, from the shape of one row, and a run repeats it for each
- * row (as a strided batch or one after the other). Our own kernels sum the terms of one value in an order that the shape
- * of a row decides; nothing is added atomically, no sum is split between blocks but in the order of its parts.
+ * row (as a strided batch or one after the other). Our own kernels sum the terms of one value in an order that the
+ * shape of a row decides; nothing is added atomically, no sum is split between blocks but in the order of its parts.
  *
- * A run only enqueues kernels: no allocation, no copy from the host, no synchronisation, so that it may be captured in a
- * graph. Every entry makes the device's GPU the calling thread's current one.
+ * A run only enqueues kernels: no allocation, no copy from the host, no synchronisation, so that it may be captured in
+ * a graph. Every entry makes the device's GPU the calling thread's current one.
  */
 #ifndef WEIR_KERNELS_CUDA_CUDA_H
 #define WEIR_KERNELS_CUDA_CUDA_H
@@ -24,7 +24,7 @@ extern "C" {
 
 struct weir_cuda {
     struct weir_device head;
-    int index; /* as the runtime counts the GPUs that this process sees */
+    int index;                       /* as the runtime counts the GPUs that this process sees */
     int generation, multiprocessors; /* 90, 132 */
     cublasLtHandle_t blas;
     cudnnHandle_t dnn;                          /* plans alone, while `planning` is held; streams have their own */
@@ -118,8 +118,8 @@ WEIR_CUDA_PREPARED_TABLE(X)
 
 /* --- products ----------------------------------------------------------------------------------------------------- */
 
-/* y[tokens, out] = x[tokens, in] weight[out, in]^T + bias + add, for each group of each row. Everything counts elements:
- * strides from one token to the next, steps from one group to the next, rows from one row to the next. */
+/* y[tokens, out] = x[tokens, in] weight[out, in]^T + bias + add, for each group of each row. Everything counts
+ * elements: strides from one token to the next, steps from one group to the next, rows from one row to the next. */
 struct weir_cuda_product_shape {
     uint32_t tokens, in, out, x_stride, y_stride;
     uint32_t groups;
@@ -160,8 +160,8 @@ struct weir_cuda_window {
 struct weir_cuda_window weir_cuda_window_of_conv2d(const struct weir_conv2d *shape);
 struct weir_cuda_window weir_cuda_window_of_conv_temporal(const struct weir_conv_temporal *shape);
 
-/* cuDNN's plan for one row: window->images are those of the row, x' is given, and y is without bias and residual. Plans of
- * equal windows (compared as bytes) are one. `planning` is held by create and release. */
+/* cuDNN's plan for one row: window->images are those of the row, x' is given, and y is without bias and residual. Plans
+ * of equal windows (compared as bytes) are one. `planning` is held by create and release. */
 enum weir_status weir_cuda_convolution_create(struct weir_cuda *cuda, const struct weir_cuda_window *window,
                                               struct weir_cuda_convolution **out, struct weir_error *error);
 void weir_cuda_convolution_release(struct weir_cuda *cuda, struct weir_cuda_convolution *convolution);

@@ -4,8 +4,8 @@
 
 #define COLUMNS 8
 
-/* The sums of channel c at row v, columns u .. u + COLUMNS - 1; bias first, then taps in order. With KERNEL 0 the size of
- * the window is s.kernel, and nothing is kept. */
+/* The sums of channel c at row v, columns u .. u + COLUMNS - 1; bias first, then taps in order. With KERNEL 0 the size
+ * of the window is s.kernel, and nothing is kept. */
 template <int KERNEL, typename T>
 static __device__ __forceinline__ void sums_of(const struct weir_depthwise_conv &s, const T *image, const float *weight,
                                                const float *bias, uint32_t v, uint32_t u, uint32_t c,

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GENERATION_MIN 8                  /* of compute capability, major: what has tensor cores for bf16 */
+#define GENERATION_MIN 8                   /* of compute capability, major: what has tensor cores for bf16 */
 #define FREE_BYTES_MIN ((size_t)512 << 20) /* a context with the libraries' code and handles, and a little beside it */
 
 size_t weir_cuda_aligned(size_t bytes)
@@ -241,8 +241,8 @@ static const struct weir_device_table cuda_table = {
     .graph_destroy = weir_cuda_graph_destroy,
 };
 
-/* "cuda-sm90x132-rt13.0-cublaslt130100-cudnn91900-f32": the libraries choose algorithms by the generation and the number
- * of multiprocessors, and each of their releases chooses anew. */
+/* "cuda-sm90x132-rt13.0-cublaslt130100-cudnn91900-f32": the libraries choose algorithms by the generation and the
+ * number of multiprocessors, and each of their releases chooses anew. */
 static void name_class(struct weir_cuda *cuda)
 {
     snprintf(cuda->head.numerics_class, sizeof cuda->head.numerics_class,

@@ -1,4 +1,5 @@
-/* Ops of which every value is made by itself: activate, concat, table_add, regroup, embed, and what follows a product. */
+/* Ops of which every value is made by itself: activate, concat, table_add, regroup, embed, and what follows a
+ * product. */
 #include "kernels/cuda/kernel.cuh"
 
 template <typename T> __global__ void activate(enum weir_activation activation, uint64_t count, const T *x, T *y)
@@ -24,14 +25,13 @@ enum weir_status weir_cuda_run_activate(const struct weir_cuda_run *run)
     if (weir_activation_is_gated(s->activation)) {
         WEIR_BY_TYPE(s->dtype, T,
                      (activate_gated<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
-                         *s, count, (const T *)run->operands[WEIR_ACTIVATE_X],
-                         (T *)run->operands[WEIR_ACTIVATE_Y])));
+                         *s, count, (const T *)run->operands[WEIR_ACTIVATE_X], (T *)run->operands[WEIR_ACTIVATE_Y])));
         return weir_launched();
     }
-    WEIR_BY_TYPE(s->dtype, T,
-                 (activate<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
-                     s->activation, count, (const T *)run->operands[WEIR_ACTIVATE_X],
-                     (T *)run->operands[WEIR_ACTIVATE_Y])));
+    WEIR_BY_TYPE(
+        s->dtype, T,
+        (activate<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
+            s->activation, count, (const T *)run->operands[WEIR_ACTIVATE_X], (T *)run->operands[WEIR_ACTIVATE_Y])));
     return weir_launched();
 }
 

@@ -113,7 +113,8 @@ static inline unsigned weir_blocks(uint64_t count, unsigned threads)
     return (unsigned)(blocks < most ? blocks : most);
 }
 #define WEIR_EACH(i, count)                                                                                            \
-    for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (count); i += (uint64_t)gridDim.x * blockDim.x)
+    for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (count);                                    \
+         i += (uint64_t)gridDim.x * blockDim.x)
 
 static inline enum weir_status weir_launched(void)
 {

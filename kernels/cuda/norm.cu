@@ -53,8 +53,8 @@ enum weir_status weir_cuda_run_layer_norm(const struct weir_cuda_run *run)
     const uint64_t tokens = (uint64_t)s->rows * s->tokens;
     WEIR_BY_TYPE(s->dtype, T,
                  (layer_norm<T><<<blocks_of(tokens), THREADS, 0, run->stream->stream>>>(
-                     *s, tokens, (const float *)layer->weight, layer->bias,
-                     (const T *)run->operands[WEIR_LAYER_NORM_X], (T *)run->operands[WEIR_LAYER_NORM_Y])));
+                     *s, tokens, (const float *)layer->weight, layer->bias, (const T *)run->operands[WEIR_LAYER_NORM_X],
+                     (T *)run->operands[WEIR_LAYER_NORM_Y])));
     return weir_launched();
 }
 

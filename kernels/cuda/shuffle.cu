@@ -25,8 +25,7 @@ enum weir_status weir_cuda_run_pixel_shuffle(const struct weir_cuda_run *run)
     WEIR_BY_TYPE(s->dtype, T,
                  (pixel_shuffle<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
                      *s, count, (const T *)run->operands[WEIR_PIXEL_SHUFFLE_X],
-                     (const T *)run->operands[WEIR_PIXEL_SHUFFLE_RESIDUAL],
-                     (T *)run->operands[WEIR_PIXEL_SHUFFLE_Y])));
+                     (const T *)run->operands[WEIR_PIXEL_SHUFFLE_RESIDUAL], (T *)run->operands[WEIR_PIXEL_SHUFFLE_Y])));
     return weir_launched();
 }
 
@@ -56,10 +55,10 @@ enum weir_status weir_cuda_run_pixel_unshuffle(const struct weir_cuda_run *run)
 {
     const struct weir_pixel_unshuffle *s = &run->plan->shape.pixel_unshuffle;
     const uint64_t count = (uint64_t)s->rows * s->frames * (s->height / 2) * (s->width / 2) * s->out;
-    WEIR_BY_TYPE(s->dtype, T,
-                 (pixel_unshuffle<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
-                     *s, count, (const T *)run->operands[WEIR_PIXEL_UNSHUFFLE_X],
-                     (const T *)run->operands[WEIR_PIXEL_UNSHUFFLE_RESIDUAL],
-                     (T *)run->operands[WEIR_PIXEL_UNSHUFFLE_Y])));
+    WEIR_BY_TYPE(
+        s->dtype, T,
+        (pixel_unshuffle<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
+            *s, count, (const T *)run->operands[WEIR_PIXEL_UNSHUFFLE_X],
+            (const T *)run->operands[WEIR_PIXEL_UNSHUFFLE_RESIDUAL], (T *)run->operands[WEIR_PIXEL_UNSHUFFLE_Y])));
     return weir_launched();
 }

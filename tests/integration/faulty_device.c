@@ -1,6 +1,6 @@
-/* Linked into a weir-worker for tests in place of weir_program_run: a device that reports a fault, and from then on fails
- * every run, as a GPU does after an illegal access. The file that WEIR_TEST_FAULT names says when: `once` (it is removed,
- * and the next process is sound) or `always`; while there is none, nothing happens. */
+/* Linked into a weir-worker for tests in place of weir_program_run: a device that reports a fault, and from then on
+ * fails every run, as a GPU does after an illegal access. The file that WEIR_TEST_FAULT names says when: `once` (it is
+ * removed, and the next process is sound) or `always`; while there is none, nothing happens. */
 #include "kernels/program.h"
 
 #include <stdio.h>

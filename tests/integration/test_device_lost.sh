@@ -1,6 +1,6 @@
 #!/bin/sh
-# A worker whose device reports a fault ends with exit code 71: another takes its place and the film is the same; where the
-# fault comes back time after time, the cluster ends with the words.
+# A worker whose device reports a fault ends with exit code 71: another takes its place and the film is the same; where
+# the fault comes back time after time, the cluster ends with the words.
 #   test_device_lost.sh BUILD_DIR SOURCE_DIR
 set -eu
 bin=$1/bin

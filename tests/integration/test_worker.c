@@ -1,5 +1,5 @@
-/* What a worker does with leases, whatever happens around it. The real program with a tiny model, a broker of the test's
- * own. */
+/* What a worker does with leases, whatever happens around it. The real program with a tiny model, a broker of the
+ * test's own. */
 #include "proto/base/clock.h"
 #include "tests/integration/pretend_broker.h"
 

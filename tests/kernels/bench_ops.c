@@ -4,9 +4,10 @@
  *
  * One line a case: median and p90 of the samples; for products GFLOP/s and `of_product`, their share of a product of
  * 1024 x 1024 x 1024 by the same device in the same run; for ops that only move memory GB/s and `of_copy`, against a
- * plain copy that reads and writes as many bytes together. With one thread the clock is the thread's own processor time, so that other work on the
- * machine disturbs little; with more it is the wall's. On cuda the clock is the wall's, and a sample waits once for
- * QUEUED runs, as a network does; what only moves memory is not set beside a copy there. Not a test: it fails nothing. */
+ * plain copy that reads and writes as many bytes together. With one thread the clock is the thread's own processor
+ * time, so that other work on the machine disturbs little; with more it is the wall's. On cuda the clock is the wall's,
+ * and a sample waits once for QUEUED runs, as a network does; what only moves memory is not set beside a copy there.
+ * Not a test: it fails nothing. */
 #include "tests/kernels/cases.h"
 
 #include <time.h>

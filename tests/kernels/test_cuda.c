@@ -1,5 +1,5 @@
-/* The cuda device computes what ref computes, and its bytes depend neither on the rows beside a row nor on where y lies.
- * Without a GPU the tests are skipped, with a count. */
+/* The cuda device computes what ref computes, and its bytes depend neither on the rows beside a row nor on where y
+ * lies. Without a GPU the tests are skipped, with a count. */
 #include "tests/kernels/cases.h"
 
 #include "kernels/program.h"

@@ -1,5 +1,5 @@
-/* What a GPU's illegal access is to whoever uses the device: DEVICE, now and for as long as the process lives. A program
- * of its own, since nothing on that GPU works in it afterwards. Without a GPU it is skipped. */
+/* What a GPU's illegal access is to whoever uses the device: DEVICE, now and for as long as the process lives. A
+ * program of its own, since nothing on that GPU works in it afterwards. Without a GPU it is skipped. */
 #include "tests/kernels/harness.h"
 
 static struct weir_device *cuda;

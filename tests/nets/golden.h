@@ -24,7 +24,8 @@ static const char *const tiny_names[] = { "tiny-a", "tiny-b", "tiny-c" };
         if (status_ != WEIR_OK) fail_msg("%s: %s (%s)", #call, error.words, weir_status_name(status_));                \
     } while (0)
 
-/* weir_device_open(), of which "cpu bf16", "ref bf16" and "cuda bf16" compute in bf16. UNSUPPORTED where it has none. */
+/* weir_device_open(), of which "cpu bf16", "ref bf16" and "cuda bf16" compute in bf16. UNSUPPORTED where it has
+ * none. */
 static inline enum weir_status device_open_as(const char *name, int threads, struct weir_device **out,
                                               struct weir_error *error)
 {
@@ -154,10 +155,10 @@ static inline struct closeness compare(const float *a, const float *b, size_t co
 
 /* Sums of f32 differ in their order: 1e-5 is some eighty roundings, on a device that sums in f64 and one that does not.
  * bf16 has 8 bits: each of a product's two factors is off by up to 2^-9, 1.1e-3 on average, and so is, times sqrt(2), a
- * sum of many. Some hundred such layers, of which each adds to what came before, make ten times that, and random networks
- * are louder than trained ones; the largest single number is off by some times the norm. Where values are bf16 too, what
- * lies between two products (a norm, an activation, a sum with what came before) is rounded as well, some three roundings
- * to a product's one: sqrt(1 + 3) times as far. */
+ * sum of many. Some hundred such layers, of which each adds to what came before, make ten times that, and random
+ * networks are louder than trained ones; the largest single number is off by some times the norm. Where values are bf16
+ * too, what lies between two products (a norm, an activation, a sum with what came before) is rounded as well, some
+ * three roundings to a product's one: sqrt(1 + 3) times as far. */
 static inline struct closeness tolerance_of(const struct weir_device *device)
 {
     if (device->values == WEIR_BF16) return (struct closeness){ 6e-2, 3e-1 };

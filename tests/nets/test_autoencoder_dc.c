@@ -175,8 +175,8 @@ static void check_half_beside_the_judge(struct weir_device *cuda, struct weir_de
     float *judged = compute(ref, judge, half, &s), *ys = compute(cuda, net, half, &s), *golden = vector_read(&s.y);
     const struct closeness away = compare(ys, golden, s.y.elements), ref_away = compare(judged, golden, s.y.elements);
     const double most = fmax(tolerance_of(cuda).norm, 3 * ref_away.norm);
-    printf("parity device=cuda precision=bf16 %s norm=%.2e max=%.2e; ref in bf16: norm=%.2e max=%.2e\n", s.what, away.norm,
-           away.max, ref_away.norm, ref_away.max);
+    printf("parity device=cuda precision=bf16 %s norm=%.2e max=%.2e; ref in bf16: norm=%.2e max=%.2e\n", s.what,
+           away.norm, away.max, ref_away.norm, ref_away.max);
     if (away.norm > most) fail_msg("%s in bf16: norm %.3g (at most %.3g)", s.what, away.norm, most);
     free(judged), free(ys), free(golden);
     weir_autoencoder_dc_close(&judge);
@@ -185,8 +185,8 @@ static void check_half_beside_the_judge(struct weir_device *cuda, struct weir_de
     dc_close(&dc);
 }
 
-/* Of what is said below: values in bf16 are rounded elsewhere than the judge's, so they are no further from diffusers than
- * three times what the judge is, or what other networks are. */
+/* Of what is said below: values in bf16 are rounded elsewhere than the judge's, so they are no further from diffusers
+ * than three times what the judge is, or what other networks are. */
 static void both_halves_in_bf16_are_as_near_as_the_judge_on_cuda(void **state)
 {
     (void)state;
@@ -200,8 +200,8 @@ static void both_halves_in_bf16_are_as_near_as_the_judge_on_cuda(void **state)
 }
 
 /* These random networks attend over few tokens, with a quotient of sums that may be nearly 0: rounding to 8 bits moves
- * some outputs by half of themselves (0.69 of the norm for one cell of tiny-dc-a), on every device alike. So the judge in
- * bf16 is what cpu in bf16 is held against; how far both are from diffusers is printed. */
+ * some outputs by half of themselves (0.69 of the norm for one cell of tiny-dc-a), on every device alike. So the judge
+ * in bf16 is what cpu in bf16 is held against; how far both are from diffusers is printed. */
 static void both_halves_in_bf16_give_what_the_judge_gives(void **state)
 {
     (void)state;
@@ -364,7 +364,8 @@ static void the_class_defaults_and_sanas_config_have_the_parameters_that_diffuse
         assert_int_equal(c.factor, 32);
         for (int half = 0; half < 2; half++) {
             struct weir_autoencoder_dc *net = NULL;
-            OK(weir_autoencoder_dc_open(device, &c, (enum weir_autoencoder_dc_half)half, NULL, device->values, &net, &error));
+            OK(weir_autoencoder_dc_open(device, &c, (enum weir_autoencoder_dc_half)half, NULL, device->values, &net,
+                                        &error));
             assert_int_equal(weir_autoencoder_dc_parameter_count(net), known[i].parameters[half]);
             weir_autoencoder_dc_close(&net);
         }
@@ -384,7 +385,8 @@ static void a_picture_of_1024_pixels_a_side_is_planned_in_three_values_of_its_wi
         if (weir_device_open(devices[i], 2, &device, NULL) != WEIR_OK) continue; /* said by the tests above */
         for (int half = 0; half < 2; half++) {
             struct weir_autoencoder_dc *net = NULL;
-            OK(weir_autoencoder_dc_open(device, &c, (enum weir_autoencoder_dc_half)half, NULL, device->values, &net, &error));
+            OK(weir_autoencoder_dc_open(device, &c, (enum weir_autoencoder_dc_half)half, NULL, device->values, &net,
+                                        &error));
             struct weir_program *p = plan(device, net, (enum weir_autoencoder_dc_half)half, &dims[half]);
             const double widest = 4.0 * 128 * 1024 * 1024, arena = (double)weir_program_arena_bytes(p);
             printf("plan device=%s net=autoencoder_dc half=%s size=1024x1024 arena=%.0f MiB weights=%.0f MiB ops=%u\n",

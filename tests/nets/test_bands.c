@@ -1,4 +1,5 @@
-/* A decode in bands gives the bytes of the undivided one, on every device of this build, in the memory that was planned.
+/* A decode in bands gives the bytes of the undivided one, on every device of this build, in the memory that was
+ * planned.
  *
  *   test_bands FOLDER DEVICE HEIGHT WIDTH    by hand: of vae/config.json and weights in FOLDER, latents of that size
  */
@@ -60,7 +61,8 @@ static struct weir_device *device_open(const char *name)
     struct weir_device *device = NULL;
     struct weir_error fault;
     const enum weir_status status = weir_device_open(name, 2, &device, &fault);
-    if (status != WEIR_OK && status != WEIR_UNSUPPORTED && status != WEIR_NOT_FOUND) fail_msg("%s: %s", name, fault.words);
+    if (status != WEIR_OK && status != WEIR_UNSUPPORTED && status != WEIR_NOT_FOUND)
+        fail_msg("%s: %s", name, fault.words);
     return device;
 }
 

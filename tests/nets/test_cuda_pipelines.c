@@ -1,12 +1,12 @@
-/* Whole runs on cuda: in bf16 near those in f32, with bytes that depend on the request alone, and in the memory that was
- * planned. The demo models, which are trained: what 8 bits do to them is what they do to a picture that somebody wants.
- * Without a GPU the tests are skipped. */
+/* Whole runs on cuda: in bf16 near those in f32, with bytes that depend on the request alone, and in the memory that
+ * was planned. The demo models, which are trained: what 8 bits do to them is what they do to a picture that somebody
+ * wants. Without a GPU the tests are skipped. */
 #include "tests/nets/bench.h"
 
 #include <cuda_runtime_api.h>
 
-/* The mean over all values, of 255. Products in bf16 alone, on cpu, make 0.02 to 0.34 of it (docs/parity.md); values that
- * are rounded between ops too, three or so to a product, twice as much. */
+/* The mean over all values, of 255. Products in bf16 alone, on cpu, make 0.02 to 0.34 of it (docs/parity.md); values
+ * that are rounded between ops too, three or so to a product, twice as much. */
 #define MEAN_DIFFERENCE_MAX 0.7
 
 static const struct demo {
@@ -88,7 +88,8 @@ static void bytes_in_bf16_depend_on_the_request_alone(void **state)
         const struct weir_item item = item_of(&b, &demos[i], 1), other = item_of(&b, &demos[i], 2);
         const size_t bytes = weir_item_latent_count(b.facts, &item) * sizeof(float);
         const size_t pixels = weir_item_frame_bytes(&item) * item.frames;
-        float *embedding = bench_embed(&b, demos[i].prompt, "", &item), *again = bench_embed(&b, demos[i].prompt, "", &item);
+        float *embedding = bench_embed(&b, demos[i].prompt, "", &item),
+              *again = bench_embed(&b, demos[i].prompt, "", &item);
         float *whole = malloc(bytes), *half = malloc(bytes), *previous = malloc(bytes), *end = malloc(bytes);
         struct weir_denoiser *first = NULL, *second = NULL;
         const uint32_t stop = item.steps / 2;
@@ -155,7 +156,8 @@ static void see_memory(const char *device, uint32_t size)
     const uint64_t seen = before - free_bytes(), apart = seen > planned ? seen - planned : planned - seen;
     printf("memory device=%s model=shapes-sana size=%ux%u planned_mib=%.1f seen_mib=%.1f\n", device, size, size,
            (double)planned / 1048576, (double)seen / 1048576);
-    if (apart > planned / 50 && apart > (uint64_t)256 << 20) fail_msg("the plan is %.1f MiB off", (double)apart / 1048576);
+    if (apart > planned / 50 && apart > (uint64_t)256 << 20)
+        fail_msg("the plan is %.1f MiB off", (double)apart / 1048576);
     free(embedding), free(latents), free(rgb);
     weir_decoder_destroy(&decoder);
     weir_denoiser_destroy(&denoiser);

@@ -254,8 +254,8 @@ static void networks_with_two_adapters_give_what_diffusers_gives_on_cuda(void **
     see_networks("cuda bf16");
 }
 
-/* Two rows, each with adapters of its own, or one with and one without: each has the bytes that it has where both rows are
- * treated as it is. */
+/* Two rows, each with adapters of its own, or one with and one without: each has the bytes that it has where both rows
+ * are treated as it is. */
 static void see_rows(const char *device)
 {
     static const struct {

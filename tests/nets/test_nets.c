@@ -418,7 +418,8 @@ static struct weir_weights *rename_all(const struct weir_weights *weights, struc
     return table;
 }
 
-/* Decoders of before 2023 call the parts of their attention query, key, value and proj_attn, some as 1x1 convolutions. */
+/* Decoders of before 2023 call the parts of their attention query, key, value and proj_attn, some as 1x1
+ * convolutions. */
 static void old_names_of_a_decoders_attention_are_read(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* Whole runs that look at a picture (SanaControlNetPipeline) or begin at one (SanaSprintImg2ImgPipeline) give the pixels
- * that diffusers gives; and the same bytes wherever they are cut. The vectors and folders are made by
+/* Whole runs that look at a picture (SanaControlNetPipeline) or begin at one (SanaSprintImg2ImgPipeline) give the
+ * pixels that diffusers gives; and the same bytes wherever they are cut. The vectors and folders are made by
  * tests/golden/make_tiny_sana_control.py and make_tiny_sana_start.py. */
 #include "tests/nets/bench.h"
 #include "tests/nets/lora_file.h"

@@ -1,6 +1,6 @@
-/* Whole runs of the Sana families give the pixels that diffusers gives, from a prompt to an 8-bit picture, at sizes that
- * are resized from a bin and at sizes that are not; and the same bytes however they are cut up. The vectors and the
- * folders are made by tests/golden/make_tiny_sana_pipelines.py. */
+/* Whole runs of the Sana families give the pixels that diffusers gives, from a prompt to an 8-bit picture, at sizes
+ * that are resized from a bin and at sizes that are not; and the same bytes however they are cut up. The vectors and
+ * the folders are made by tests/golden/make_tiny_sana_pipelines.py. */
 #include "tests/nets/bench.h"
 
 /* What make_tiny_sana_pipelines.py asked for. */

@@ -1,5 +1,6 @@
 /* One allocation holds, one behind the other: the latents and the last data prediction, which live from step to step;
- * the arena of prepare, whose outputs are the slots that every step reads; the arena of step; the matrices of adapters. */
+ * the arena of prepare, whose outputs are the slots that every step reads; the arena of step; the matrices of
+ * adapters. */
 #include "worker/pipelines/internal.h"
 #include "worker/pipelines/programs.h"
 #include "worker/samplers/noise.h"
@@ -256,8 +257,8 @@ static void first_latents(struct weir_denoiser *d, const struct weir_item *item,
     for (size_t i = 0; i < d->latent_count; i++) d->host[i] = start->signal * picture[i] + start->noise * d->host[i];
 }
 
-/* Latents and the last prediction, from the checkpoint or from the seed. What no sampler has written yet is zero, so that
- * reading it back gives the same bytes every time. */
+/* Latents and the last prediction, from the checkpoint or from the seed. What no sampler has written yet is zero, so
+ * that reading it back gives the same bytes every time. */
 static enum weir_status write_state(struct weir_denoiser *d, const struct weir_item *item, const float *picture,
                                     const struct weir_sampler_start *start, const struct weir_denoiser_state *state,
                                     struct weir_error *error)

@@ -12,18 +12,19 @@
 
 #define WEIR_PIPELINE_COMPONENTS_MAX 8
 
-/* What a family says. A `net` is a stage's network on a device; the driver only hands it back. Programs and nets have the
- * dtype that the device's values lie in (device->values); what is read and written by name here is f32 all the same, but
- * for what passes from prepare to step and from "cut" to "x".
+/* What a family says. A `net` is a stage's network on a device; the driver only hands it back. Programs and nets have
+ * the dtype that the device's values lie in (device->values); what is read and written by name here is f32 all the
+ * same, but for what passes from prepare to step and from "cut" to "x".
  * The programs' names: text: input "ids" i32 [R, 1, 1, L, 1], output "embedding". prepare: input "text" [R, 1, 1, L,
  * C], and of a model that looks at a picture "control_latents" f32 [1, C, 1, H W, 1] and "control_scale" f32 [R, 1, 1,
  * 1, any]; every output, and "control_scale", is an extern of step by the same name. encode: input "picture" f32 [1, 1,
  * H, W, 3], output "z" [1, 1, h, w, C]. step: externs "latents" and "previous" f32 [items, C, T, H W,
  * 1], inputs "t" [R], "guidance" [items] (when guided, or where the network is told it), "lengths" i32 [R] (where
- * embeddings count their tokens), "k" [items, coefficients]: of sampler_step, and of latents_pack_scaled where a sampler
- * scales what the network is given; with adapters both have the extern of nets/adapters.h. decode: input "z" f32 [frames, C, 1, h w, 1], outputs "picture" and "rgb". In bands:
- * first "z" of one frame to output "cut" of bands.height rows, then extern "x", a window of those rows from any of them
- * on, to "picture" and "rgb", bands.scale rows for each. */
+ * embeddings count their tokens), "k" [items, coefficients]: of sampler_step, and of latents_pack_scaled where a
+ * sampler scales what the network is given; with adapters both have the extern of nets/adapters.h. decode: input "z"
+ * f32 [frames, C, 1, h w, 1], outputs "picture" and "rgb". In bands: first "z" of one frame to output "cut" of
+ * bands.height rows, then extern "x", a window of those rows from any of them on, to "picture" and "rgb", bands.scale
+ * rows for each. */
 
 /* What the text encoder reads of a text, and which of its outputs are the embedding's rows. */
 struct weir_text_tokens {
