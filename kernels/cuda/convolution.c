@@ -74,7 +74,8 @@ static bool make_graph(struct weir_cuda *cuda, struct weir_cuda_convolution *c)
     const cudnnDataType_t sums = CUDNN_DATA_FLOAT;
     const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
     const float one = 1, none = 0;
-    const uint32_t x_alignment = weir_cuda_alignment((size_t)(x[0] * x[1] * x[2] * x[3]) * element);
+    /* x may begin at any row of an image: where bands of a picture do. */
+    const uint32_t x_alignment = weir_cuda_alignment((size_t)(x[1] * x[3]) * element);
     const uint32_t y_alignment = weir_cuda_alignment((size_t)(y[0] * y[1] * y[2] * y[3]) * element);
     if (x_alignment < ALIGNMENT_MIN || y_alignment < ALIGNMENT_MIN) return false;
     return make_tensor(X_ID, w->dtype, x_alignment, x, &c->x) &&
