@@ -65,8 +65,8 @@ struct weir_device {
      * cuda, where a value that is half as wide is read in half the time. What comes from outside a network and what
      * leaves it (latents, a sampler's numbers, embeddings, pictures) is F32 on every device. */
     enum weir_dtype values;
-    /* What may be planned for: of a GPU what was free when it was opened, else installed memory, less what the system or
-     * the libraries keep; and the same, had nobody else taken any. */
+    /* What may be planned for: of a GPU what was free when it was opened, else installed memory, less what the system
+     * or the libraries keep; and the same, had nobody else taken any. */
     uint64_t memory_bytes, memory_all;
 };
 

@@ -38,6 +38,13 @@ static struct weir_lora *open_lora(const struct weir_params *params, const char 
     return lora;
 }
 
+/* Before anything is opened that a skipped test would leave behind. */
+static void need_cuda(void)
+{
+    struct weir_device *device = device_or_skip("cuda", 1);
+    weir_device_close(&device);
+}
+
 static struct net net_open(const char *device, const char *folder)
 {
     struct net n = { .device = device_or_skip(device, 2), .v = vectors_open(folder) };
@@ -250,6 +257,7 @@ static void networks_with_two_adapters_give_what_diffusers_gives_on_cpu(void **s
 static void networks_with_two_adapters_give_what_diffusers_gives_on_cuda(void **state)
 {
     (void)state;
+    need_cuda();
     see_networks("cuda");
     see_networks("cuda bf16");
 }
@@ -305,6 +313,7 @@ static void rows_have_the_bytes_of_their_own_adapters_on_cpu(void **state)
 static void rows_have_the_bytes_of_their_own_adapters_on_cuda(void **state)
 {
     (void)state;
+    need_cuda();
     see_rows("cuda");
     see_rows("cuda bf16");
 }
@@ -399,6 +408,7 @@ static void pipelines_with_two_adapters_give_diffusers_pixels_on_cpu(void **stat
 static void pipelines_with_two_adapters_give_diffusers_pixels_on_cuda(void **state)
 {
     (void)state;
+    need_cuda();
     see_pipelines("cuda");
 }
 
