@@ -19,6 +19,7 @@ struct kernel_case {
 #undef X
     } shape;
     bool no_bias;
+    bool geglu;            /* the layer is packed for one, whatever the shape says */
     enum weir_dtype reads; /* of the layer's products */
 };
 
@@ -351,6 +352,15 @@ static const struct kernel_case kernel_cases[] = {
     LINEAR(300, 576, 144, .activation = WEIR_ACT_GELU_TANH),
     LINEAR(1000, 320, 320, .residual = true),
     LINEAR(33, 5120, 640),
+
+    { .label = "linear 77 x 33 -> 130, packed for a GEGLU",
+      .op = WEIR_OP_LINEAR,
+      .geglu = true,
+      .shape.linear = { .rows = 2, .tokens = 77, .in = 33, .out = 130 } },
+    { .label = "linear 256 x 96 -> 768, packed for a GEGLU",
+      .op = WEIR_OP_LINEAR,
+      .geglu = true,
+      .shape.linear = { .rows = 2, .tokens = 256, .in = 96, .out = 768 } },
 
     LOW_RANK(1, 1, 1, 1, 1, 0),
     LOW_RANK(7, 5, 3, 3, 9, 4),
@@ -830,7 +840,7 @@ static inline struct weir_parameters parameters_of(const struct kernel_case *c)
     switch (c->op) {
     case WEIR_OP_LINEAR:
         q.out = c->shape.linear.out, q.in = c->shape.linear.in;
-        q.geglu = weir_activation_is_gated(c->shape.linear.activation);
+        q.geglu = c->geglu || weir_activation_is_gated(c->shape.linear.activation);
         break;
     case WEIR_OP_GROUPED_LINEAR:
         q.out = c->shape.grouped_linear.out, q.in = c->shape.grouped_linear.in;
@@ -916,14 +926,68 @@ static inline void case_end(struct running_case *r)
     free(r->bias);
 }
 
+static inline size_t operand_bytes(const struct running_case *r, size_t i)
+{
+    return (r->sizes.row[i] * r->c.shape.linear.rows + r->sizes.all[i]) * sizeof(float);
+}
+
+static inline bool memory_is_the_hosts(const struct weir_device *device)
+{
+    return strcmp(device->table->name, "cuda") != 0;
+}
+
+/* The operands in the device's own memory: those that are the same memory here are so there. */
+static inline void operands_to(struct weir_device *device, struct weir_stream *stream, const struct running_case *r,
+                               void *there[WEIR_OPERANDS_MAX])
+{
+    struct weir_error error = { 0 };
+    for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) {
+        there[i] = NULL;
+        for (size_t k = 0; k < i && r->operands[i]; k++) {
+            if (r->operands[k] == r->operands[i]) there[i] = there[k];
+        }
+        if (there[i] || !r->operands[i]) continue;
+        assert_int_equal(device->table->memory_alloc(device, operand_bytes(r, i), &there[i], &error), WEIR_OK);
+        assert_int_equal(device->table->upload(stream, there[i], r->operands[i], operand_bytes(r, i)), WEIR_OK);
+    }
+}
+
+/* And back, all of them: an op that writes over what it may only read shows too. */
+static inline void operands_from(struct weir_device *device, struct weir_stream *stream, struct running_case *r,
+                                 void *there[WEIR_OPERANDS_MAX])
+{
+    struct weir_error error = { 0 };
+    for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) {
+        if (!there[i]) continue;
+        assert_int_equal(device->table->download(stream, r->operands[i], there[i], operand_bytes(r, i)), WEIR_OK);
+    }
+    if (device->table->stream_sync(stream, &error) != WEIR_OK) fail_msg("%s: %s", r->c.label, error.words);
+    for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) {
+        bool freed = !there[i];
+        for (size_t k = 0; k < i; k++) freed = freed || there[k] == there[i];
+        if (!freed) device->table->memory_free(device, there[i]);
+    }
+}
+
 static inline void case_run(struct running_case *r, struct weir_device *device)
 {
+    struct weir_error error = { 0 };
+    struct weir_stream *stream = NULL;
     void *operands[WEIR_OPERANDS_MAX];
     for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) operands[i] = r->operands[i];
+    if (!memory_is_the_hosts(device)) {
+        assert_int_equal(device->table->stream_create(device, &stream, &error), WEIR_OK);
+        operands_to(device, stream, r, operands);
+        assert_int_equal(device->table->stream_sync(stream, &error), WEIR_OK);
+    }
     if (r->weight) {
         run_layer(device, &r->parameters, &r->c.shape, operands);
     } else {
         run_op(device, r->c.op, NULL, &r->c.shape, operands);
+    }
+    if (stream) {
+        operands_from(device, stream, r, operands);
+        device->table->stream_destroy(stream);
     }
 }
 
