@@ -68,7 +68,13 @@ static struct weir_cuda_window one_row(const struct weir_cuda_window *w)
     return row;
 }
 
-/* As cuDNN sees it: x' is there, and nothing follows. Cleared first: such windows are compared as bytes. */
+static uint32_t out_there(const struct weir_cuda_window *w)
+{
+    return weir_cuda_conv_rows(w->out, w->dtype);
+}
+
+/* As cuDNN sees it: x' is there, out is what the weights have rows for, and nothing follows. Cleared first: such windows are
+ * compared as bytes. */
 static struct weir_cuda_window bare(const struct weir_cuda_window *row)
 {
     struct weir_cuda_window w;
@@ -78,8 +84,8 @@ static struct weir_cuda_window bare(const struct weir_cuda_window *row)
     w.height = row->height, w.width = row->width;
     w.kernel_y = row->kernel_y, w.kernel_x = row->kernel_x, w.stride = row->stride;
     w.pad_y = row->pad_y, w.pad_x = row->pad_x, w.end_y = row->end_y, w.end_x = row->end_x;
-    w.in = row->in, w.out = row->out;
-    w.x_stride = row->in, w.y_stride = row->out;
+    w.in = row->in, w.out = out_there(row);
+    w.x_stride = row->in, w.y_stride = w.out;
     w.dtype = w.y_dtype = row->dtype;
     return w;
 }
@@ -89,7 +95,13 @@ static bool is_resized(const struct weir_cuda_window *w)
     return w->source_height != w->x_height || w->source_width != w->x_width;
 }
 
-/* Of one row, in the workspace: x' where it is not x; the sums where y may be the residual. */
+/* Are the sums somewhere else first: where y may be the residual, or has fewer channels? */
+static bool is_apart(const struct weir_cuda_window *w)
+{
+    return w->residual || out_there(w) != w->out;
+}
+
+/* Of one row, in the workspace: x' where it is not x; the sums where they are apart. */
 struct parts {
     size_t resized, sums;
 };
@@ -97,9 +109,9 @@ static struct parts parts_of(const struct weir_cuda_window *row)
 {
     const size_t element = weir_dtype_bytes(row->dtype);
     const size_t resized = (size_t)row->images * row->source_height * row->source_width * row->in * element;
-    const size_t sums = (size_t)row->images * row->height * row->width * row->out * element;
+    const size_t sums = (size_t)row->images * row->height * row->width * out_there(row) * element;
     return (struct parts){ is_resized(row) ? weir_cuda_aligned(resized) : 0,
-                           row->residual ? weir_cuda_aligned(sums) : 0 };
+                           is_apart(row) ? weir_cuda_aligned(sums) : 0 };
 }
 
 static enum weir_status prepare(struct weir_cuda *cuda, struct weir_cuda_plan *plan, const struct weir_cuda_window *w,
@@ -107,7 +119,8 @@ static enum weir_status prepare(struct weir_cuda *cuda, struct weir_cuda_plan *p
 {
     const struct weir_cuda_window row = one_row(w), shape = bare(&row);
     const uint64_t terms = row.images * row.height * row.width * row.out * row.in * row.kernel_y * row.kernel_x;
-    if (row.dtype == WEIR_F32 || terms < LIBRARY_TERMS_MIN || row.in % LIBRARY_CHANNELS || row.out % LIBRARY_CHANNELS)
+    if (row.dtype == WEIR_F32 || terms < LIBRARY_TERMS_MIN || row.in % LIBRARY_CHANNELS ||
+        out_there(&row) % LIBRARY_CHANNELS)
         return WEIR_OK;
     const enum weir_status status = weir_cuda_convolution_create(cuda, &shape, &plan->convolution, error);
     if (status == WEIR_OK && weir_cuda_convolution_exists(plan->convolution)) {
@@ -129,12 +142,13 @@ static enum weir_status run_row(const struct weir_cuda_run *run, const struct we
     const struct parts parts = parts_of(row);
     cudaStream_t stream = run->stream->stream;
     enum weir_status status = WEIR_OK;
-    char *resized = run->workspace, *sums = row->residual ? resized + parts.resized : m->y;
+    char *resized = run->workspace, *sums = is_apart(row) ? resized + parts.resized : m->y;
     if (is_resized(row)) WEIR_TRY(weir_cuda_resize(row, stream, row->images, m->x, resized));
     WEIR_TRY(weir_cuda_convolution_run(run->plan->convolution, run->stream, is_resized(row) ? resized : m->x,
                                        layer->weight, sums, resized + parts.resized + parts.sums));
-    if (layer->bias || row->row_bias || row->residual) {
-        status = weir_cuda_window_epilogue(row, stream, sums, layer->bias, m->row_bias, m->residual, m->y);
+    if (layer->bias || row->row_bias || is_apart(row)) {
+        status =
+            weir_cuda_window_epilogue(row, stream, sums, out_there(row), layer->bias, m->row_bias, m->residual, m->y);
     }
 
 cleanup:

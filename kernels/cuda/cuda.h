@@ -54,7 +54,8 @@ void weir_cuda_graph_destroy(struct weir_graph *graph);
 
 /* --- layers ------------------------------------------------------------------------------------------------------- */
 
-/* Products and convolutions: weight [out, taps, in] in the layer's dtype, taps row-major in y and x, or in time.
+/* Products and convolutions: weight [out, taps, in] in the layer's dtype, taps row-major in y and x, or in time. CONV2D in
+ * bf16: rows of zeros behind them, so that there are weir_cuda_conv_rows() of them, as many as cuDNN can take.
  * DEPTHWISE_CONV: f32 [taps, C]. EMBED: the table in the layer's dtype. All others: f32, as they were given. */
 struct weir_cuda_packed {
     struct weir_packed head;
@@ -64,6 +65,7 @@ struct weir_cuda_packed {
     void *memory;
     size_t bytes;
 };
+uint32_t weir_cuda_conv_rows(uint32_t out, enum weir_dtype dtype);
 enum weir_status weir_cuda_pack(struct weir_device *device, const struct weir_parameters *parameters,
                                 struct weir_packed **out, struct weir_error *error);
 void weir_cuda_packed_destroy(struct weir_packed *packed);
@@ -169,11 +171,13 @@ enum weir_status weir_cuda_convolution_run(const struct weir_cuda_convolution *c
                                            const struct weir_cuda_stream *stream, const void *x, const void *weight,
                                            void *y, void *workspace);
 
-/* x' of `images` images, and what follows a convolution: y = sums + bias + row_bias + residual. `sums` may be y. */
+/* x' of `images` images, and what follows a convolution: y = sums + bias + row_bias + residual. `sums`, of sums_stride
+ * channels a pixel, may be y when that is the window's out. */
 enum weir_status weir_cuda_resize(const struct weir_cuda_window *window, cudaStream_t stream, uint64_t images,
                                   const void *x, void *to);
 enum weir_status weir_cuda_window_epilogue(const struct weir_cuda_window *window, cudaStream_t stream, const void *sums,
-                                           const float *bias, const void *row_bias, const void *residual, void *y);
+                                           uint32_t sums_stride, const float *bias, const void *row_bias,
+                                           const void *residual, void *y);
 
 /* Our own, for every shape. Terms are added in the order ky, kx, i by one thread. */
 enum weir_status weir_cuda_window_run(const struct weir_cuda_window *window, cudaStream_t stream, const void *x,

@@ -49,6 +49,36 @@ static __device__ __forceinline__ void weir_write(bf16 *p, float value)
     *p = __float2bfloat16_rn(value);
 }
 
+/* Eight numbers of bf16 at once, at a multiple of 16 bytes: all memory begins at a multiple of WEIR_ALIGNMENT, so this is
+ * where every axis that is counted in eights begins. */
+#define WEIR_EIGHT 8
+static __device__ __forceinline__ void weir_read_8(const bf16 *p, float to[8])
+{
+    const uint4 bits = *reinterpret_cast<const uint4 *>(p);
+    const uint32_t words[4] = { bits.x, bits.y, bits.z, bits.w };
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        to[2 * i] = __uint_as_float(words[i] << 16);
+        to[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    }
+}
+static __device__ __forceinline__ void weir_read_8(const float *p, float to[8])
+{
+    const float4 low = *reinterpret_cast<const float4 *>(p), high = *reinterpret_cast<const float4 *>(p + 4);
+    to[0] = low.x, to[1] = low.y, to[2] = low.z, to[3] = low.w;
+    to[4] = high.x, to[5] = high.y, to[6] = high.z, to[7] = high.w;
+}
+static __device__ __forceinline__ void weir_write_8(bf16 *p, const float from[8])
+{
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const __nv_bfloat162 both = __floats2bfloat162_rn(from[2 * i], from[2 * i + 1]);
+        words[i] = *reinterpret_cast<const uint32_t *>(&both);
+    }
+    *reinterpret_cast<uint4 *>(p) = make_uint4(words[0], words[1], words[2], words[3]);
+}
+
 /* CALL with T as the type of `dtype`. */
 #define WEIR_BY_TYPE(dtype, T, CALL)                                                                                   \
     do {                                                                                                               \

@@ -82,21 +82,21 @@ static enum weir_status measure_product(struct bench *bench, uint32_t size, stru
     void *x = NULL, *y = NULL, *workspace = NULL;
     size_t workspace_bytes = 0;
     struct weir_marks *marks = weir_marks_create(CEILING_SAMPLES + 1);
-    uint16_t *values = malloc(bytes);
-    if (!values) status = weir_fail(error, WEIR_NO_MEMORY, "no memory for a product");
-    if (!values) goto cleanup;
-    if (dtype == WEIR_BF16) { /* of the same spread as normal numbers */
-        for (size_t i = 0; i < bytes / 2; i++)
-            values[i] = (uint16_t)(0x3f00 + i * 2654435761u % 0x100 + (i * 40503 % 2 << 15));
-    } else {
-        weir_made_values((float *)(void *)values, bytes / sizeof(float), 1, 0);
+    float *floats = malloc((size_t)size * size * sizeof *floats);
+    if (!floats) status = weir_fail(error, WEIR_NO_MEMORY, "no memory for a product");
+    if (!floats) goto cleanup;
+    weir_made_values(floats, (size_t)size * size, 1, 0);
+    for (size_t i = 0; dtype == WEIR_BF16 && i < (size_t)size * size; i++) { /* the upper halves, in place */
+        uint32_t bits;
+        memcpy(&bits, &floats[i], sizeof bits);
+        ((uint16_t *)(void *)floats)[i] = (uint16_t)(bits >> 16);
     }
     WEIR_TRY(device->ops->pack(device, &parameters, &packed, error));
     WEIR_TRY(device->ops->plan[WEIR_OP_LINEAR](device, packed, &shape, &plan, &workspace_bytes, error));
     WEIR_TRY(device->table->memory_alloc(device, bytes, &x, error));
     WEIR_TRY(device->table->memory_alloc(device, bytes, &y, error));
     WEIR_TRY(device->table->memory_alloc(device, workspace_bytes, &workspace, error));
-    WEIR_TRY(device->table->upload(bench->stream, x, values, bytes));
+    WEIR_TRY(device->table->upload(bench->stream, x, floats, bytes));
     void *const operands[WEIR_OPERANDS_MAX] = { [WEIR_LINEAR_X] = x, [WEIR_LINEAR_Y] = y };
     for (size_t i = 0; i < CEILING_SAMPLES + WARM_RUNS; i++) {
         if (i >= WARM_RUNS) weir_marks_set(marks, i - WARM_RUNS, bench->stream);
@@ -107,7 +107,7 @@ static enum weir_status measure_product(struct bench *bench, uint32_t size, stru
     bench->product_tflops = 2.0 * size * size * size / times_of(marks, CEILING_SAMPLES).median_ms / 1e9;
 
 cleanup:
-    free(values);
+    free(floats);
     weir_marks_destroy(marks);
     if (x) device->table->memory_free(device, x);
     if (y) device->table->memory_free(device, y);
