@@ -53,6 +53,13 @@ static __device__ __forceinline__ uint32_t pair(float low, float high)
     return *reinterpret_cast<const uint32_t *>(&both);
 }
 
+static __device__ __forceinline__ float power_of_2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* Over the four lanes that share a row. */
 static __device__ __forceinline__ float most_of_row(float value)
 {
@@ -80,20 +87,25 @@ static __device__ __forceinline__ void bring(bf16 *to, const bf16 *from, uint64_
 
 template <int DIM, int VALUES, int TILE, int WARPS, int MT, int STAGES> struct shape_of {
     static constexpr int queries = WARPS * MT * 16;
-    static constexpr int q_values = queries * (DIM + PAD), k_values = TILE * (DIM + PAD), v_values = TILE * (VALUES + PAD);
+    static constexpr int k_values = TILE * (DIM + PAD), v_values = TILE * (VALUES + PAD);
+    static constexpr bool keep_queries = DIM <= 128; /* in registers; they pass through the second tile of keys */
+    static constexpr bool pass_through = keep_queries && STAGES > 1 && queries <= TILE;
+    static constexpr int q_values = pass_through ? 0 : queries * (DIM + PAD);
+    static constexpr int blocks = WARPS == 4 && DIM > 64 && DIM <= 128 ? 3 : 1; /* that a multiprocessor should hold */
     static constexpr size_t bytes = sizeof(bf16) * (q_values + STAGES * (k_values + v_values));
 };
 
 template <int DIM, int VALUES, int TILE, int WARPS, int MT, int STAGES>
-__global__ void __launch_bounds__(32 * WARPS)
+__global__ void __launch_bounds__(32 * WARPS, shape_of<DIM, VALUES, TILE, WARPS, MT, STAGES>::blocks)
     attend(struct weir_attention s, uint32_t tiles, uint32_t slices, const bf16 *q, const bf16 *k, const bf16 *v,
            const int32_t *lengths, bf16 *y)
 {
     typedef shape_of<DIM, VALUES, TILE, WARPS, MT, STAGES> shape;
     constexpr int threads = 32 * WARPS, parts = DIM / 16, columns = TILE / 8;
-    constexpr bool keep_queries = DIM <= 128;
+    constexpr bool keep_queries = shape::keep_queries;
     extern __shared__ __align__(16) unsigned char memory[];
-    bf16 *qs = reinterpret_cast<bf16 *>(memory), *ks = qs + shape::q_values, *vs = ks + STAGES * shape::k_values;
+    bf16 *ks = reinterpret_cast<bf16 *>(memory) + shape::q_values, *vs = ks + STAGES * shape::k_values;
+    bf16 *qs = shape::pass_through ? ks + shape::k_values : reinterpret_cast<bf16 *>(memory);
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     uint64_t block = blockIdx.x;
     const uint32_t slice = (uint32_t)(block % slices) * VALUES;
@@ -136,10 +148,23 @@ __global__ void __launch_bounds__(32 * WARPS)
             for (int i = 0; i < 4; i++) out[m][n][i] = 0;
         }
     }
-    const float factor = s.scale * LOG2_E;
+    /* Weights are 2 to factor * (score - largest): with a cap, scores are made what they mean first. */
+    const bool plain = s.softcap == 0.0f && s.scale > 0.0f;
+    const float factor = plain ? s.scale * LOG2_E : LOG2_E;
     for (uint32_t round = 0; round < rounds; round++) {
         const uint32_t j0 = round * TILE, stage = STAGES > 1 ? round % STAGES : 0;
         const bf16 *k_tile = ks + stage * shape::k_values, *v_tile = vs + stage * shape::v_values;
+        if (keep_queries && round == 0) {
+            asm volatile("cp.async.wait_group 0;\n");
+            __syncthreads();
+#pragma unroll
+            for (int m = 0; m < MT; m++) {
+#pragma unroll
+                for (int c = 0; c < (keep_queries ? parts : 1); c++)
+                    load_4(kept[m][c], own + m * 16 * (DIM + PAD) + c * 16);
+            }
+            if (shape::pass_through) __syncthreads();
+        }
         if (STAGES > 1 && round + 1 < rounds) {
             const uint32_t next = (round + 1) % STAGES;
             bring<DIM, threads>(ks + next * shape::k_values, k_from, k_step, j0 + TILE, TILE, keys, s.head_dim);
@@ -150,14 +175,6 @@ __global__ void __launch_bounds__(32 * WARPS)
             asm volatile("cp.async.wait_group 0;\n");
         }
         __syncthreads();
-        if (keep_queries && round == 0) {
-#pragma unroll
-            for (int m = 0; m < MT; m++) {
-#pragma unroll
-                for (int c = 0; c < (keep_queries ? parts : 1); c++)
-                    load_4(kept[m][c], own + m * 16 * (DIM + PAD) + c * 16);
-            }
-        }
         float scores[MT][columns][4];
 #pragma unroll
         for (int m = 0; m < MT; m++) {
@@ -195,28 +212,40 @@ __global__ void __launch_bounds__(32 * WARPS)
         for (int m = 0; m < MT; m++) {
             const uint32_t query = first + (warp * MT + m) * 16 + g; /* and + 8 */
             float most[2] = { largest[m][0], largest[m][1] };
+            if (!plain) {
+#pragma unroll
+                for (int n = 0; n < columns; n++) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        scores[m][n][i] *= s.scale;
+                        if (s.softcap != 0.0f)
+                            scores[m][n][i] = s.softcap * weir_tanh_fast(__fdividef(scores[m][n][i], s.softcap));
+                    }
+                }
+            }
+            if (j0 + TILE > keys || s.causal) {
+#pragma unroll
+                for (int n = 0; n < columns; n++) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        const uint32_t key = j0 + n * 8 + t * 2 + i % 2;
+                        if (key >= keys || (s.causal && key > query + i / 2 * 8)) scores[m][n][i] = -INFINITY;
+                    }
+                }
+            }
 #pragma unroll
             for (int n = 0; n < columns; n++) {
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const uint32_t key = j0 + n * 8 + t * 2 + i % 2;
-                    float score;
-                    if (s.softcap != 0.0f) {
-                        score = s.softcap * tanhf(s.scale * scores[m][n][i] / s.softcap) * LOG2_E;
-                    } else {
-                        score = scores[m][n][i] * factor;
-                    }
-                    if (key >= keys || (s.causal && key > query + i / 2 * 8)) score = -INFINITY;
-                    scores[m][n][i] = score;
-                    most[i / 2] = fmaxf(most[i / 2], score);
-                }
+                for (int i = 0; i < 4; i++) most[i / 2] = fmaxf(most[i / 2], scores[m][n][i]);
             }
+            float base[2];
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 most[half] = most_of_row(most[half]);
                 /* The first key is seen by all, so that this is a number after the first tile. */
-                const float shrink = exp2f(largest[m][half] - most[half]);
+                const float shrink = power_of_2(factor * (largest[m][half] - most[half]));
                 largest[m][half] = most[half];
+                base[half] = -factor * most[half];
                 total[m][half] *= shrink;
 #pragma unroll
                 for (int n = 0; n < VALUES / 8; n++) {
@@ -229,7 +258,7 @@ __global__ void __launch_bounds__(32 * WARPS)
             for (int n = 0; n < columns; n++) {
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    scores[m][n][i] = exp2f(scores[m][n][i] - most[i / 2]);
+                    scores[m][n][i] = power_of_2(fmaf(scores[m][n][i], factor, base[i / 2]));
                     sum[i / 2] += scores[m][n][i];
                 }
             }
@@ -319,12 +348,9 @@ enum weir_status weir_attention_bf16_run(const struct weir_attention *s, cudaStr
         if (s->head_dim <= 128) return launch<128, 128, SHORT_KEYS, 1, 1, 1>(s, stream, m);
     }
     if (s->head_dim <= 32) return launch<32, 32, KEYS, 4, 1, 2>(s, stream, m);
-    if (s->head_dim <= 64) {
-        return s->query_length >= 1024 ? launch<64, 64, KEYS, 4, 2, 2>(s, stream, m)
-                                       : launch<64, 64, KEYS, 4, 1, 2>(s, stream, m);
-    }
+    if (s->head_dim <= 64) return launch<64, 64, KEYS, 4, 1, 2>(s, stream, m);
     if (s->head_dim <= 112) return launch<112, 112, KEYS, 4, 1, 2>(s, stream, m);
     if (s->head_dim <= 128) return launch<128, 128, KEYS, 4, 1, 2>(s, stream, m);
-    if (s->head_dim <= 256) return launch<256, VALUES_MAX, KEYS, 4, 1, 2>(s, stream, m);
+    if (s->head_dim <= 256) return launch<256, VALUES_MAX, 32, 2, 1, 2>(s, stream, m);
     return launch<512, VALUES_MAX, 32, 4, 1, 2>(s, stream, m);
 }

@@ -114,6 +114,24 @@ static struct parts parts_of(const struct weir_cuda_window *row)
                            is_apart(row) ? weir_cuda_aligned(sums) : 0 };
 }
 
+/* Rows go together when one alone fills few processors, and what lies beside them takes little memory. */
+#define TOGETHER_TERMS_MAX ((uint64_t)1 << 35) /* of a row */
+#define TOGETHER_BYTES_MAX ((size_t)512 << 20)
+
+static enum weir_status prepare_together(struct weir_cuda *cuda, struct weir_cuda_plan *plan,
+                                         const struct weir_cuda_window *w, uint64_t row_terms, struct weir_error *error)
+{
+    const uint32_t rows = (uint32_t)(w->images / w->frames);
+    const struct parts parts = parts_of(w);
+    if (rows < 2 || row_terms > TOGETHER_TERMS_MAX || parts.resized + parts.sums > TOGETHER_BYTES_MAX) return WEIR_OK;
+    const enum weir_status status = weir_cuda_convolution_repeat(cuda, plan->convolution, rows, &plan->together, error);
+    if (status == WEIR_OK && weir_cuda_convolution_exists(plan->together)) {
+        const size_t bytes = parts.resized + parts.sums + weir_cuda_convolution_workspace(plan->together);
+        if (bytes > plan->workspace_bytes) plan->workspace_bytes = bytes;
+    }
+    return status;
+}
+
 static enum weir_status prepare(struct weir_cuda *cuda, struct weir_cuda_plan *plan, const struct weir_cuda_window *w,
                                 struct weir_error *error)
 {
@@ -126,6 +144,7 @@ static enum weir_status prepare(struct weir_cuda *cuda, struct weir_cuda_plan *p
     if (status == WEIR_OK && weir_cuda_convolution_exists(plan->convolution)) {
         const struct parts parts = parts_of(&row);
         plan->workspace_bytes = parts.resized + parts.sums + weir_cuda_convolution_workspace(plan->convolution);
+        return prepare_together(cuda, plan, w, terms, error);
     }
     return status;
 }
@@ -135,8 +154,9 @@ struct convolved {
     char *y;
 };
 
-static enum weir_status run_row(const struct weir_cuda_run *run, const struct weir_cuda_window *row,
-                                const struct convolved *m)
+/* One row, or all of them where `convolution` is for all. */
+static enum weir_status run_rows(const struct weir_cuda_run *run, const struct weir_cuda_convolution *convolution,
+                                 const struct weir_cuda_window *row, const struct convolved *m)
 {
     const struct weir_cuda_packed *layer = run->plan->layer;
     const struct parts parts = parts_of(row);
@@ -144,8 +164,8 @@ static enum weir_status run_row(const struct weir_cuda_run *run, const struct we
     enum weir_status status = WEIR_OK;
     char *resized = run->workspace, *sums = is_apart(row) ? resized + parts.resized : m->y;
     if (is_resized(row)) WEIR_TRY(weir_cuda_resize(row, stream, row->images, m->x, resized));
-    WEIR_TRY(weir_cuda_convolution_run(run->plan->convolution, run->stream, is_resized(row) ? resized : m->x,
-                                       layer->weight, sums, resized + parts.resized + parts.sums));
+    WEIR_TRY(weir_cuda_convolution_run(convolution, run->stream, is_resized(row) ? resized : m->x, layer->weight, sums,
+                                       resized + parts.resized + parts.sums));
     if (layer->bias || row->row_bias || is_apart(row)) {
         status =
             weir_cuda_window_epilogue(row, stream, sums, out_there(row), layer->bias, m->row_bias, m->residual, m->y);
@@ -163,6 +183,7 @@ static enum weir_status run_window(const struct weir_cuda_run *run, const struct
         return weir_cuda_window_run(w, run->stream->stream, m->x, layer->weight, layer->bias, m->row_bias, m->residual,
                                     m->y);
     }
+    if (weir_cuda_convolution_exists(run->plan->together)) return run_rows(run, run->plan->together, w, m);
     const struct weir_cuda_window row = one_row(w);
     const size_t element = weir_dtype_bytes(w->dtype);
     const size_t x_bytes = (size_t)w->frames * w->x_height * w->x_width * w->in * element;
@@ -171,7 +192,7 @@ static enum weir_status run_window(const struct weir_cuda_run *run, const struct
     for (size_t r = 0; r < w->images / w->frames && status == WEIR_OK; r++) {
         const struct convolved one = { m->x + r * x_bytes, w->row_bias ? m->row_bias + r * w->out * element : NULL,
                                        w->residual ? m->residual + r * y_bytes : NULL, m->y + r * y_bytes };
-        status = run_row(run, &row, &one);
+        status = run_rows(run, run->plan->convolution, &row, &one);
     }
     return status;
 }

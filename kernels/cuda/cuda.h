@@ -86,7 +86,8 @@ struct weir_cuda_plan {
     } shape;
     size_t workspace_bytes;
     struct weir_cuda_product *product;         /* LINEAR, GROUPED_LINEAR: cuBLASLt's choice, or NULL: our own kernel */
-    struct weir_cuda_convolution *convolution; /* CONV2D, CONV_TEMPORAL in bf16: cuDNN's plan */
+    struct weir_cuda_convolution *convolution; /* CONV2D, CONV_TEMPORAL in bf16: cuDNN's plan for a row */
+    struct weir_cuda_convolution *together;    /* the same for all rows at once, or NULL */
 };
 
 struct weir_cuda_run {
@@ -160,10 +161,15 @@ struct weir_cuda_window {
 struct weir_cuda_window weir_cuda_window_of_conv2d(const struct weir_conv2d *shape);
 struct weir_cuda_window weir_cuda_window_of_conv_temporal(const struct weir_conv_temporal *shape);
 
-/* cuDNN's plan for one row: window->images are those of the row, x' is given, and y is without bias and residual. Plans of
+/* cuDNN's plan for one row: window->images are those of the row and its frames, x' is given, and y is without bias and residual. Plans of
  * equal windows (compared as bytes) are one. `planning` is held by create and release. */
 enum weir_status weir_cuda_convolution_create(struct weir_cuda *cuda, const struct weir_cuda_window *window,
                                               struct weir_cuda_convolution **out, struct weir_error *error);
+/* The same engine with the same settings for `rows` rows at once, so that the terms of a value are added in the same
+ * order; it may not exist. */
+enum weir_status weir_cuda_convolution_repeat(struct weir_cuda *cuda, const struct weir_cuda_convolution *one,
+                                              uint32_t rows, struct weir_cuda_convolution **out,
+                                              struct weir_error *error);
 void weir_cuda_convolution_release(struct weir_cuda *cuda, struct weir_cuda_convolution *convolution);
 bool weir_cuda_convolution_exists(const struct weir_cuda_convolution *convolution); /* has cuDNN anything for it? */
 size_t weir_cuda_convolution_workspace(const struct weir_cuda_convolution *convolution);

@@ -104,12 +104,12 @@ static __device__ __forceinline__ void sums_of_4(const struct weir_depthwise_con
         float kept[COLUMNS_4 + KERNEL - 1][4];
 #pragma unroll
         for (int n = 0; n < COLUMNS_4 + KERNEL - 1; n++) {
-            const int32_t column = u + n - pad;
-            if (column >= 0 && column < (int32_t)s.width) {
-                read_4(line + (uint64_t)column * s.channels, kept[n]);
-            } else {
-                kept[n][0] = kept[n][1] = kept[n][2] = kept[n][3] = 0;
-            }
+            /* Always a load, so that all are on their way at once. */
+            const int32_t column = u + n - pad, last = (int32_t)s.width - 1;
+            const int32_t there = column < 0 ? 0 : column > last ? last : column;
+            read_4(line + (uint64_t)there * s.channels, kept[n]);
+#pragma unroll
+            for (int i = 0; i < 4; i++) kept[n][i] = there == column ? kept[n][i] : 0.0f;
         }
 #pragma unroll
         for (int kx = 0; kx < KERNEL; kx++) {
@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(32 * ROWS)
 #pragma unroll
         for (int n = 0; n < COLUMNS_4; n++) {
 #pragma unroll
-            for (int i = 0; i < 4; i++) values[n][i] *= weir_act(WEIR_ACT_SILU, gates[n][i]);
+            for (int i = 0; i < 4; i++) values[n][i] *= weir_act_fast<WEIR_ACT_SILU>(gates[n][i]);
         }
     }
 #pragma unroll

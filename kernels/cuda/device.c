@@ -117,6 +117,7 @@ static void plan_destroy(struct weir_plan *head)
         struct weir_cuda *cuda = (struct weir_cuda *)plan->head.device;
         pthread_mutex_lock(&cuda->planning);
         weir_cuda_convolution_release(cuda, plan->convolution);
+        weir_cuda_convolution_release(cuda, plan->together);
         pthread_mutex_unlock(&cuda->planning);
     }
     free(plan);

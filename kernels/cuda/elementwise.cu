@@ -6,13 +6,14 @@ template <typename T> __global__ void activate(enum weir_activation activation, 
     WEIR_EACH(i, count) weir_write(y + i, weir_act(activation, weir_read(x + i)));
 }
 
-__global__ void activate_8(enum weir_activation activation, uint64_t count, const bf16 *x, bf16 *y)
+template <enum weir_activation A> __global__ void activate_8(uint64_t count, const bf16 *x, bf16 *y)
 {
     WEIR_EACH(i, count)
     {
         float values[8];
         weir_read_8(x + i * 8, values);
-        for (int n = 0; n < 8; n++) values[n] = weir_act(activation, values[n]);
+#pragma unroll
+        for (int n = 0; n < 8; n++) values[n] = weir_act_fast<A>(values[n]);
         weir_write_8(y + i * 8, values);
     }
 }
@@ -22,9 +23,10 @@ enum weir_status weir_cuda_run_activate(const struct weir_cuda_run *run)
     const struct weir_activate *s = &run->plan->shape.activate;
     const uint64_t count = (uint64_t)s->rows * s->tokens * s->channels;
     if (s->dtype == WEIR_BF16 && s->channels % WEIR_EIGHT == 0) {
-        activate_8<<<weir_blocks(count / 8, THREADS), THREADS, 0, run->stream->stream>>>(
-            s->activation, count / 8, (const bf16 *)run->operands[WEIR_ACTIVATE_X],
-            (bf16 *)run->operands[WEIR_ACTIVATE_Y]);
+        WEIR_BY_ACTIVATION(s->activation, A,
+                           (activate_8<A><<<weir_blocks(count / 8, THREADS), THREADS, 0, run->stream->stream>>>(
+                               count / 8, (const bf16 *)run->operands[WEIR_ACTIVATE_X],
+                               (bf16 *)run->operands[WEIR_ACTIVATE_Y])));
         return weir_launched();
     }
     WEIR_BY_TYPE(s->dtype, T,
@@ -171,9 +173,11 @@ __global__ void epilogue(struct weir_linear s, bool gated, uint64_t count, const
 }
 
 /* The same, eight channels of a token a thread. */
-__global__ void epilogue_8(struct weir_linear s, bool gated, uint64_t count, const bf16 *sums, const bf16 *residual,
+template <enum weir_activation A>
+__global__ void epilogue_8(struct weir_linear s, uint64_t count, const bf16 *sums, const bf16 *residual,
                            const bf16 *gate, bf16 *y)
 {
+    constexpr bool gated = A == WEIR_ACT_GEGLU || A == WEIR_ACT_GEGLU_TANH;
     const uint32_t width = gated ? s.out / 2 : s.out;
     WEIR_EACH(i, count)
     {
@@ -186,10 +190,10 @@ __global__ void epilogue_8(struct weir_linear s, bool gated, uint64_t count, con
         if (gated) {
             weir_read_8(from + width, others);
 #pragma unroll
-            for (int n = 0; n < 8; n++) values[n] *= weir_act(s.activation, others[n]);
+            for (int n = 0; n < 8; n++) values[n] *= weir_act_fast<A>(others[n]);
         } else {
 #pragma unroll
-            for (int n = 0; n < 8; n++) values[n] = weir_act(s.activation, values[n]);
+            for (int n = 0; n < 8; n++) values[n] = weir_act_fast<A>(values[n]);
         }
         if (s.gate_vectors) {
             const uint64_t row = weir_split_by(token, s.tokens).quotient;
@@ -220,12 +224,11 @@ static void launch_epilogue(const struct weir_linear *s, cudaStream_t stream, co
 enum weir_status weir_cuda_epilogue(const struct weir_linear *s, cudaStream_t stream, const void *sums,
                                     enum weir_dtype sums_dtype, const void *residual, const void *gate, void *y)
 {
-    const bool gated = weir_activation_is_gated(s->activation);
     if (s->dtype == WEIR_BF16 && sums_dtype == WEIR_BF16 && weir_linear_width(s) % WEIR_EIGHT == 0) {
         const uint64_t count = (uint64_t)s->rows * s->tokens * weir_linear_width(s) / 8;
-        epilogue_8<<<weir_blocks(count, THREADS), THREADS, 0, stream>>>(*s, gated, count, (const bf16 *)sums,
-                                                                         (const bf16 *)residual, (const bf16 *)gate,
-                                                                         (bf16 *)y);
+        WEIR_BY_ACTIVATION(s->activation, A,
+                           (epilogue_8<A><<<weir_blocks(count, THREADS), THREADS, 0, stream>>>(
+                               *s, count, (const bf16 *)sums, (const bf16 *)residual, (const bf16 *)gate, (bf16 *)y)));
         return weir_launched();
     }
     WEIR_BY_TYPE(sums_dtype, S, (launch_epilogue<S>(s, stream, (const S *)sums, residual, gate, y)));

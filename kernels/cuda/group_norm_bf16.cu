@@ -4,7 +4,7 @@
  * their order. What is left of a group is a factor and a summand for each channel. */
 #include "kernels/cuda/group_norm.cuh"
 
-#define CHUNK_VALUES 32768 /* of all channels, about */
+#define CHUNK_VALUES 16384 /* of all channels, about */
 #define CHUNKS_MAX 512
 #define CHANNELS_MAX 3072 /* whose sums fit in shared memory beside those of the lanes */
 
@@ -101,15 +101,18 @@ __global__ void __launch_bounds__(THREADS)
         }
         __syncthreads();
     }
-    const uint32_t per_group = s.channels / s.groups;
-    for (uint32_t g = threadIdx.x; g < s.groups; g += THREADS) {
-        double mean = 0, square = 0;
-        for (uint32_t c = g * per_group; c < (g + 1) * per_group; c++) mean += (double)means[c];
-        mean /= per_group;
-        for (uint32_t c = g * per_group; c < (g + 1) * per_group; c++) {
-            const double away = (double)means[c] - mean;
-            square += (double)spreads[c] + (double)count * away * away;
+    const uint32_t per_group = s.channels / s.groups, of_warp = threadIdx.x % 32;
+    for (uint32_t g = threadIdx.x / 32; g < s.groups; g += THREADS / 32) { /* a warp a group */
+        const float *of_means = means + g * per_group, *of_spreads = spreads + g * per_group;
+        double sum = 0, square = 0;
+        for (uint32_t c = of_warp; c < per_group; c += 32) sum += (double)of_means[c];
+        const double mean = weir_warp_sum(sum) / per_group;
+        for (uint32_t c = of_warp; c < per_group; c += 32) {
+            const double away = (double)of_means[c] - mean;
+            square += (double)of_spreads[c] + (double)count * away * away;
         }
+        square = weir_warp_sum(square);
+        if (of_warp > 0) continue;
         struct moments *to = out + (entry * chunks + number) * s.groups + g;
         to->mean = mean;
         to->squares = square;
@@ -164,7 +167,7 @@ __global__ void __launch_bounds__(THREADS)
 #pragma unroll
             for (int n = 0; n < 8; n++) {
                 values[n] = fmaf(values[n], a[n], b[n]);
-                if (s.silu) values[n] = weir_act(WEIR_ACT_SILU, values[n]);
+                if (s.silu) values[n] = weir_act_fast<WEIR_ACT_SILU>(values[n]);
             }
             weir_write_8(y + at, values);
         }

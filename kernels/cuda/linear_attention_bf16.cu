@@ -8,6 +8,8 @@
 
 #define DIM 32
 #define CHUNK_TOKENS 512
+#define SHORT_CHUNK_TOKENS 128 /* where there are no more than SHORT_TOKENS */
+#define SHORT_TOKENS 2048
 #define WARPS 4
 #define TILE 64 /* tokens in shared memory at a time: 16 a warp */
 #define STRIDE (DIM + 8)
@@ -61,9 +63,14 @@ bool weir_linear_attention_bf16_takes(const struct weir_linear_attention *s)
            s->q_channel % 8 == 0 && s->k_channel % 8 == 0 && s->v_channel % 8 == 0;
 }
 
+static uint32_t chunk_of(const struct weir_linear_attention *s)
+{
+    return s->pixels <= SHORT_TOKENS ? SHORT_CHUNK_TOKENS : CHUNK_TOKENS;
+}
+
 static uint32_t chunks_of(const struct weir_linear_attention *s)
 {
-    return (s->pixels + CHUNK_TOKENS - 1) / CHUNK_TOKENS;
+    return (s->pixels + chunk_of(s) - 1) / chunk_of(s);
 }
 
 #define SUMS (DIM * (DIM + 1)) /* of a head: S^T [k][v], then the sums of relu(k) */
@@ -89,9 +96,34 @@ static __device__ __forceinline__ void bring(bf16 *to, const bf16 *from, uint64_
     }
 }
 
+#define PIECES (TILE * 4 / (32 * WARPS)) /* of 8 channels, of a thread */
+
+/* The same of TILE tokens in two steps. */
+static __device__ __forceinline__ void fetch(uint4 pieces[PIECES], const bf16 *from, uint64_t stride, uint32_t first,
+                                             uint32_t end)
+{
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        const uint32_t n = threadIdx.x + i * 32 * WARPS, j = n / 4, c = n % 4 * 8;
+        pieces[i] = make_uint4(0, 0, 0, 0);
+        if (first + j < end) pieces[i] = *reinterpret_cast<const uint4 *>(from + (uint64_t)(first + j) * stride + c);
+    }
+}
+
+template <bool RELU> static __device__ __forceinline__ void put(bf16 *to, const uint4 pieces[PIECES])
+{
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        const uint32_t n = threadIdx.x + i * 32 * WARPS, j = n / 4, c = n % 4 * 8;
+        uint4 bits = pieces[i];
+        if (RELU) bits = make_uint4(relu_2(bits.x), relu_2(bits.y), relu_2(bits.z), relu_2(bits.w));
+        *reinterpret_cast<uint4 *>(to + j * STRIDE + c) = bits;
+    }
+}
+
 /* A block: a chunk of a head. A warp's rows are channels of k, its columns those of v, and one more of ones. */
 __global__ void __launch_bounds__(32 * WARPS)
-    keys_and_values_32(struct weir_linear_attention s, uint32_t chunks, const bf16 *x, float *out)
+    keys_and_values_32(struct weir_linear_attention s, uint32_t size, uint32_t chunks, const bf16 *x, float *out)
 {
     __shared__ __align__(16) bf16 keys[TILE * STRIDE], values[TILE * STRIDE];
     __shared__ float parts[WARPS][DIM][DIM + 1];
@@ -99,8 +131,8 @@ __global__ void __launch_bounds__(32 * WARPS)
     const uint32_t chunk = blockIdx.x % chunks;
     const uint64_t head = blockIdx.x / chunks; /* of all rows and frames */
     const bf16 *from = x + head / s.heads * s.pixels * s.stride + head % s.heads * s.head_step;
-    const uint32_t begin = chunk * CHUNK_TOKENS;
-    const uint32_t end = begin + CHUNK_TOKENS < s.pixels ? begin + CHUNK_TOKENS : s.pixels;
+    const uint32_t begin = chunk * size;
+    const uint32_t end = begin + size < s.pixels ? begin + size : s.pixels;
     const uint32_t ones = 0x3f803f80u; /* two of 1.0 */
     float sums[2][5][4];
 #pragma unroll
@@ -111,10 +143,15 @@ __global__ void __launch_bounds__(32 * WARPS)
             for (int i = 0; i < 4; i++) sums[m][n][i] = 0;
         }
     }
+    uint4 next[2][PIECES]; /* the next tile, on its way while this one is used */
+    fetch(next[0], from + s.k_channel, s.stride, begin, end);
+    fetch(next[1], from + s.v_channel, s.stride, begin, end);
     for (uint32_t token = begin; token < end; token += TILE) {
-        bring<true>(keys, from + s.k_channel, s.stride, token, TILE, end);
-        bring<false>(values, from + s.v_channel, s.stride, token, TILE, end);
+        put<true>(keys, next[0]);
+        put<false>(values, next[1]);
         __syncthreads();
+        fetch(next[0], from + s.k_channel, s.stride, token + TILE, end);
+        fetch(next[1], from + s.v_channel, s.stride, token + TILE, end);
         uint32_t a[2][4], b[2][4];
         const bf16 *k_tile = keys + (warp * 16 + lane / 16 * 8 + lane % 8) * STRIDE + lane / 8 % 2 * 8;
         const bf16 *v_tile = values + (warp * 16 + lane % 16) * STRIDE + lane / 16 * 8;
@@ -245,7 +282,7 @@ enum weir_status weir_linear_attention_bf16_run(const struct weir_cuda_run *run)
     const uint32_t chunks = chunks_of(s), tiles = (s->pixels + QUERIES - 1) / QUERIES;
     float *sums = (float *)run->workspace, *parts = chunks > 1 ? sums + heads * SUMS : sums;
     cudaStream_t stream = run->stream->stream;
-    keys_and_values_32<<<(unsigned)(heads * chunks), 32 * WARPS, 0, stream>>>(*s, chunks, x, parts);
+    keys_and_values_32<<<(unsigned)(heads * chunks), 32 * WARPS, 0, stream>>>(*s, chunk_of(s), chunks, x, parts);
     if (chunks > 1) {
         add_chunks_32<<<weir_blocks(heads * SUMS, THREADS), THREADS, 0, stream>>>(heads * SUMS, chunks, parts, sums);
     }

@@ -42,10 +42,9 @@ struct factors {
     const bf16 *residual;         /* rms_norm, or NULL */
     uint64_t row;
     uint32_t tokens;              /* of a row */
-    enum weir_activation activation;
     float eps;
 };
-enum norm { LAYER, RMS, MODULATED };
+enum norm { LAYER, RMS, RMS_RELU, RMS_SILU, MODULATED };
 
 template <int LANES> static __device__ __forceinline__ float sum_of_lanes(float value)
 {
@@ -72,7 +71,7 @@ __global__ void __launch_bounds__(THREADS)
             for (int n = 0; n < 8; n++) values[k][n] = 0;
         }
     }
-    if (NORM != RMS) {
+    if (NORM == LAYER || NORM == MODULATED) {
 #pragma unroll
         for (int k = 0; k < KEPT; k++) {
 #pragma unroll
@@ -110,9 +109,12 @@ __global__ void __launch_bounds__(THREADS)
             const float value = (values[k][n] - mean) * scale;
             values[k][n] = NORM == MODULATED ? value * (1.0f + a[n]) + b[n] : value * a[n] + b[n];
         }
-        if (NORM == RMS) {
+        if (NORM == RMS || NORM == RMS_RELU || NORM == RMS_SILU) {
+            constexpr enum weir_activation A = NORM == RMS_RELU   ? WEIR_ACT_RELU
+                                               : NORM == RMS_SILU ? WEIR_ACT_SILU
+                                                                  : WEIR_ACT_NONE;
 #pragma unroll
-            for (int n = 0; n < 8; n++) values[k][n] = weir_act(f.activation, values[k][n]);
+            for (int n = 0; n < 8; n++) values[k][n] = weir_act_fast<A>(values[k][n]);
             if (f.residual) {
                 weir_read_8(f.residual + token * channels + c, a);
 #pragma unroll
@@ -230,10 +232,13 @@ enum weir_status weir_cuda_run_rms_norm(const struct weir_cuda_run *run)
         f.gamma = (const float *)layer->weight;
         f.beta = layer->bias;
         f.residual = s->residual ? (const bf16 *)run->operands[WEIR_RMS_NORM_RESIDUAL] : NULL;
-        f.activation = s->activation;
         f.eps = s->eps;
-        return run_8<RMS>(&f, s->channels, tokens, run->stream->stream, run->operands[WEIR_RMS_NORM_X],
-                          run->operands[WEIR_RMS_NORM_Y]);
+        const void *x = run->operands[WEIR_RMS_NORM_X];
+        void *y = run->operands[WEIR_RMS_NORM_Y];
+        cudaStream_t stream = run->stream->stream;
+        if (s->activation == WEIR_ACT_RELU) return run_8<RMS_RELU>(&f, s->channels, tokens, stream, x, y);
+        if (s->activation == WEIR_ACT_SILU) return run_8<RMS_SILU>(&f, s->channels, tokens, stream, x, y);
+        return run_8<RMS>(&f, s->channels, tokens, stream, x, y);
     }
     WEIR_BY_TYPE(s->dtype, T,
                  (rms_norm<T><<<blocks_of(tokens), THREADS, 0, run->stream->stream>>>(
