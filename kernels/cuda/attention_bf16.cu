@@ -72,16 +72,28 @@ static __device__ __forceinline__ float sum_of_row(float value)
     return value + __shfl_xor_sync(0xffffffffu, value, 2);
 }
 
-/* `tokens` rows of `channels` channels (a multiple of 8; DIM of them are wanted, further ones are zeros) from token
- * `first` on; rows from `end` on are zeros. */
+/* `tokens` rows of DIM channels from token `first` on, of which `channels` (a multiple of 8) are real, the others zeros; so
+ * are rows from `end` on. A row is brought by a power of two of neighbouring threads, so that little is computed. */
 template <int DIM, int THREADS_HERE>
 static __device__ __forceinline__ void bring(bf16 *to, const bf16 *from, uint64_t step, uint32_t first, uint32_t tokens,
                                              uint32_t end, uint32_t channels)
 {
-    for (uint32_t n = threadIdx.x; n < tokens * (DIM / 8); n += THREADS_HERE) {
-        const uint32_t i = n / (DIM / 8), c = n % (DIM / 8) * 8;
-        const bool real = first + i < end && c < channels;
-        copy_16(to + i * (DIM + PAD) + c, real ? from + (uint64_t)(first + i) * step + c : from, real);
+    constexpr uint32_t lanes = DIM <= 32 ? 4 : DIM <= 64 ? 8 : DIM <= 128 ? 16 : DIM <= 256 ? 32 : 64;
+    constexpr uint32_t together = lanes < THREADS_HERE ? THREADS_HERE / lanes : 1; /* rows at a time */
+    constexpr uint32_t across = lanes < THREADS_HERE ? 1 : lanes / THREADS_HERE;
+#pragma unroll
+    for (uint32_t part = 0; part < across; part++) {
+        const uint32_t c = (threadIdx.x % lanes + part * THREADS_HERE) * 8, row = threadIdx.x / lanes;
+        const bf16 *at = from + (uint64_t)(first + row) * step + c;
+        bf16 *into = to + row * (DIM + PAD) + c;
+        if (c >= DIM) continue;
+#pragma unroll 4
+        for (uint32_t i = row; i < tokens; i += together) {
+            const bool real = first + i < end && c < channels;
+            copy_16(into, real ? at : from, real);
+            at += together * step;
+            into += together * (DIM + PAD);
+        }
     }
 }
 
@@ -348,7 +360,10 @@ enum weir_status weir_attention_bf16_run(const struct weir_attention *s, cudaStr
         if (s->head_dim <= 128) return launch<128, 128, SHORT_KEYS, 1, 1, 1>(s, stream, m);
     }
     if (s->head_dim <= 32) return launch<32, 32, KEYS, 4, 1, 2>(s, stream, m);
-    if (s->head_dim <= 64) return launch<64, 64, KEYS, 4, 1, 2>(s, stream, m);
+    if (s->head_dim <= 64) {
+        return s->query_length > 512 ? launch<64, 64, KEYS, 8, 1, 2>(s, stream, m)
+                                     : launch<64, 64, KEYS, 4, 1, 2>(s, stream, m);
+    }
     if (s->head_dim <= 112) return launch<112, 112, KEYS, 4, 1, 2>(s, stream, m);
     if (s->head_dim <= 128) return launch<128, 128, KEYS, 4, 1, 2>(s, stream, m);
     if (s->head_dim <= 256) return launch<256, VALUES_MAX, 32, 2, 1, 2>(s, stream, m);

@@ -84,8 +84,9 @@ static __device__ __forceinline__ void read_4(const bf16 *p, float to[4])
     to[3] = __uint_as_float(bits.y & 0xffff0000u);
 }
 
-/* As sums_of, of channels c .. c + 3. */
-template <int KERNEL>
+/* As sums_of, of channels c .. c + 3. WHOLE: the width is a multiple of COLUMNS_4, so that only what lies before or behind
+ * the thread's own columns can be outside. */
+template <int KERNEL, bool WHOLE>
 static __device__ __forceinline__ void sums_of_4(const struct weir_depthwise_conv &s, const bf16 *image,
                                                  const float *weight, const float *bias, int32_t v, int32_t u, uint32_t c,
                                                  float sums[COLUMNS_4][4])
@@ -106,10 +107,14 @@ static __device__ __forceinline__ void sums_of_4(const struct weir_depthwise_con
         for (int n = 0; n < COLUMNS_4 + KERNEL - 1; n++) {
             /* Always a load, so that all are on their way at once. */
             const int32_t column = u + n - pad, last = (int32_t)s.width - 1;
-            const int32_t there = column < 0 ? 0 : column > last ? last : column;
-            read_4(line + (uint64_t)there * s.channels, kept[n]);
+            const bool may_be_before = n < pad, may_be_behind = !WHOLE || n >= COLUMNS_4 + pad;
+            const bool before = may_be_before && column < 0, behind = may_be_behind && column > last;
+            const int32_t there = before ? 0 : behind ? last : column;
+            read_4(line + (uint32_t)there * s.channels, kept[n]);
+            if (may_be_before || may_be_behind) {
 #pragma unroll
-            for (int i = 0; i < 4; i++) kept[n][i] = there == column ? kept[n][i] : 0.0f;
+                for (int i = 0; i < 4; i++) kept[n][i] = before || behind ? 0.0f : kept[n][i];
+            }
         }
 #pragma unroll
         for (int kx = 0; kx < KERNEL; kx++) {
@@ -126,7 +131,7 @@ static __device__ __forceinline__ void sums_of_4(const struct weir_depthwise_con
 }
 
 /* A block: 32 fours of channels, ROWS rows, COLUMNS_4 columns of one image. */
-template <int KERNEL, bool GLU>
+template <int KERNEL, bool GLU, bool WHOLE>
 __global__ void __launch_bounds__(32 * ROWS)
     depthwise_4(struct weir_depthwise_conv s, uint32_t groups, uint32_t across, uint32_t down, const bf16 *x,
                 const float *weight, const float *bias, bf16 *y)
@@ -143,10 +148,10 @@ __global__ void __launch_bounds__(32 * ROWS)
     float values[COLUMNS_4][4];
     const bf16 *from = x + image * plane * s.channels;
     bf16 *to = y + (image * plane + (uint64_t)v * s.width + u) * width + c;
-    sums_of_4<KERNEL>(s, from, weight, bias, (int32_t)v, (int32_t)u, c, values);
+    sums_of_4<KERNEL, WHOLE>(s, from, weight, bias, (int32_t)v, (int32_t)u, c, values);
     if (GLU) {
         float gates[COLUMNS_4][4];
-        sums_of_4<KERNEL>(s, from, weight, bias, (int32_t)v, (int32_t)u, width + c, gates);
+        sums_of_4<KERNEL, WHOLE>(s, from, weight, bias, (int32_t)v, (int32_t)u, width + c, gates);
 #pragma unroll
         for (int n = 0; n < COLUMNS_4; n++) {
 #pragma unroll
@@ -169,8 +174,11 @@ template <int KERNEL, bool GLU> static bool launch_4(const struct weir_cuda_run 
     const uint32_t width = GLU ? s->channels / 2 : s->channels, groups = (width / FOUR + 31) / 32;
     const uint32_t across = (s->width + COLUMNS_4 - 1) / COLUMNS_4, down = (s->height + ROWS - 1) / ROWS;
     const uint64_t blocks = (uint64_t)s->rows * s->frames * down * across * groups;
-    if (s->dtype != WEIR_BF16 || width % FOUR != 0 || s->channels % FOUR != 0 || blocks > 0x7fffffffu) return false;
-    depthwise_4<KERNEL, GLU><<<(unsigned)blocks, 32 * ROWS, 0, run->stream->stream>>>(
+    if (s->dtype != WEIR_BF16 || width % FOUR != 0 || s->channels % FOUR != 0 || blocks > 0x7fffffffu ||
+        (uint64_t)s->width * s->channels > 0xffffffffu)
+        return false;
+    auto kernel = s->width % COLUMNS_4 == 0 ? depthwise_4<KERNEL, GLU, true> : depthwise_4<KERNEL, GLU, false>;
+    kernel<<<(unsigned)blocks, 32 * ROWS, 0, run->stream->stream>>>(
         *s, groups, across, down, (const bf16 *)run->operands[WEIR_DEPTHWISE_CONV_X],
         (const float *)run->plan->layer->weight, run->plan->layer->bias, (bf16 *)run->operands[WEIR_DEPTHWISE_CONV_Y]);
     return true;

@@ -128,8 +128,9 @@ __global__ void __launch_bounds__(32 * WARPS)
     __shared__ __align__(16) bf16 keys[TILE * STRIDE], values[TILE * STRIDE];
     __shared__ float parts[WARPS][DIM][DIM + 1];
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    const uint32_t chunk = blockIdx.x % chunks;
-    const uint64_t head = blockIdx.x / chunks; /* of all rows and frames */
+    /* Neighbouring heads share what memory gives at once: they are the nearest blocks. */
+    const uint32_t chunk = blockIdx.x / s.heads % chunks;
+    const uint64_t head = (uint64_t)(blockIdx.x / s.heads / chunks) * s.heads + blockIdx.x % s.heads;
     const bf16 *from = x + head / s.heads * s.pixels * s.stride + head % s.heads * s.head_step;
     const uint32_t begin = chunk * size;
     const uint32_t end = begin + size < s.pixels ? begin + size : s.pixels;
@@ -211,8 +212,8 @@ __global__ void __launch_bounds__(32 * WARPS)
     __shared__ __align__(16) bf16 tokens[QUERIES * STRIDE];
     __shared__ float sums[DIM][DIM + 1]; /* [k][v], and the sum of relu(k) */
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    const uint32_t first = blockIdx.x % tiles * QUERIES;
-    const uint64_t head = blockIdx.x / tiles, frame = head / s.heads, h = head % s.heads;
+    const uint32_t first = blockIdx.x / s.heads % tiles * QUERIES;
+    const uint64_t frame = blockIdx.x / s.heads / tiles, h = blockIdx.x % s.heads, head = frame * s.heads + h;
     const bf16 *from = x + frame * s.pixels * s.stride + h * s.head_step + s.q_channel;
     const float *of_head = of_heads + head * SUMS;
     bring<true>(tokens, from, s.stride, first, QUERIES, s.pixels);
