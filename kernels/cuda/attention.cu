@@ -1,6 +1,7 @@
-/* Softmax attention of any layout, summed in f32 (what the tensor cores take is in attention_bf16.cu): a block has a tile of queries of one head and goes through the keys tile by
- * tile, with the maximum and the sum of each query's weights so far (Milakov and Gimelshein, arXiv:1805.02867). Scores are
- * made from chunks of the head's channels, values are brought a few keys at a time, so that any head fits. */
+/* Softmax attention of any layout, summed in f32: a block has a tile of queries of one head and goes through the
+ * keys tile by tile, with the maximum and the sum of each query's weights so far (Milakov and Gimelshein,
+ * arXiv:1805.02867). Scores are made from chunks of the head's channels, values are brought a few keys at a time, so
+ * that any head fits. What the tensor cores take is in attention_bf16.cu. */
 #include "kernels/cuda/attention.cuh"
 
 #define CHANNELS 32 /* of q and k in shared memory at a time */
@@ -21,8 +22,8 @@ static __device__ __forceinline__ float row_sum(float value)
 
 /* 16 x 16 threads: queries ty * Q .., keys tx, tx + 16, ... (K of them), channels tx, tx + 16, ... (D of them). */
 template <int Q, int K, int D, typename T>
-__global__ void __launch_bounds__(256) attend(struct weir_attention s, uint32_t tiles, const T *q, const T *k, const T *v,
-                                              const int32_t *lengths, T *y)
+__global__ void __launch_bounds__(256)
+    attend(struct weir_attention s, uint32_t tiles, const T *q, const T *k, const T *v, const int32_t *lengths, T *y)
 {
     __shared__ float qs[16 * Q][CHANNELS + 1], ks[16 * K][CHANNELS + 1], weights[16 * Q][16 * K + 1];
     __shared__ float vs[VALUES][16 * D];
@@ -132,19 +133,21 @@ __global__ void __launch_bounds__(256) attend(struct weir_attention s, uint32_t 
 }
 
 template <int Q, int K, int D, typename T>
-static enum weir_status launch(const struct weir_attention *s, cudaStream_t stream, const struct weir_attention_memory *t)
+static enum weir_status launch(const struct weir_attention *s, cudaStream_t stream,
+                               const struct weir_attention_memory *t)
 {
     const uint32_t tiles = (s->query_length + 16 * Q - 1) / (16 * Q);
     const uint64_t blocks = (uint64_t)s->rows * s->sequences * s->heads * tiles;
     if (blocks > 0x7fffffffu) return WEIR_DEVICE;
-    attend<Q, K, D, T><<<(unsigned)blocks, 256, 0, stream>>>(*s, tiles, (const T *)t->q, (const T *)t->k,
-                                                             (const T *)t->v, s->lengths ? t->lengths : NULL, (T *)t->y);
+    attend<Q, K, D, T><<<(unsigned)blocks, 256, 0, stream>>>(
+        *s, tiles, (const T *)t->q, (const T *)t->k, (const T *)t->v, s->lengths ? t->lengths : NULL, (T *)t->y);
     return weir_launched();
 }
 
 /* Short sequences have small tiles; so do wide heads, whose sums fill the registers. */
 template <int Q, int K, typename T>
-static enum weir_status launch_narrow(const struct weir_attention *s, cudaStream_t stream, const struct weir_attention_memory *t)
+static enum weir_status launch_narrow(const struct weir_attention *s, cudaStream_t stream,
+                                      const struct weir_attention_memory *t)
 {
     if (s->head_dim <= 16) return launch<Q, K, 1, T>(s, stream, t);
     if (s->head_dim <= 32) return launch<Q, K, 2, T>(s, stream, t);
@@ -153,7 +156,8 @@ static enum weir_status launch_narrow(const struct weir_attention *s, cudaStream
 }
 
 template <typename T>
-static enum weir_status launch_any(const struct weir_attention *s, cudaStream_t stream, const struct weir_attention_memory *t)
+static enum weir_status launch_any(const struct weir_attention *s, cudaStream_t stream,
+                                   const struct weir_attention_memory *t)
 {
     if (s->head_dim > 256) return launch<2, 2, 32, T>(s, stream, t);
     if (s->head_dim > 128) return launch<4, 2, 16, T>(s, stream, t);
@@ -174,8 +178,9 @@ enum weir_status weir_cuda_run_attention(const struct weir_cuda_run *run)
 {
     const struct weir_attention *s = &run->plan->shape.attention;
     const struct weir_attention_memory t = { run->operands[WEIR_ATTENTION_Q], run->operands[WEIR_ATTENTION_K],
-                               run->operands[WEIR_ATTENTION_V], (const int32_t *)run->operands[WEIR_ATTENTION_LENGTHS],
-                               run->operands[WEIR_ATTENTION_Y] };
+                                             run->operands[WEIR_ATTENTION_V],
+                                             (const int32_t *)run->operands[WEIR_ATTENTION_LENGTHS],
+                                             run->operands[WEIR_ATTENTION_Y] };
     if (weir_attention_bf16_takes(s)) return weir_attention_bf16_run(s, run->stream->stream, &t);
     return s->dtype == WEIR_F32 ? launch_any<float>(s, run->stream->stream, &t)
                                 : launch_any<bf16>(s, run->stream->stream, &t);

@@ -1,10 +1,12 @@
-/* Softmax attention in bf16 on the tensor cores. A warp has MT times 16 queries of one head and goes through the keys tile
- * by tile, with the maximum and the sum of each query's weights so far; the warps of a block share the tiles, which are
- * brought asynchronously, the next while the last is used. Scores and sums are f32; weights are rounded to bf16 for the
- * product with the values, their sum is not. Keys beyond the end are zeros in shared memory, whatever lies there.
- * Wide heads give their output in slices of VALUES channels, a block each, which makes the scores anew.
+/* Softmax attention in bf16 on the tensor cores. A warp has MT times 16 queries of one head and goes through the
+ * keys tile by tile, with the maximum and the sum of each query's weights so far; the warps of a block share the
+ * tiles, which are brought asynchronously, the next while the last is used. Scores and sums are f32; weights are
+ * rounded to bf16 for the product with the values, their sum is not. Keys beyond the end are zeros in shared memory,
+ * whatever lies there. Wide heads give their output in slices of VALUES channels, a block each, which makes the
+ * scores anew.
  *
- * Fragments as PTX has them for mma.m16n8k16: lane = 4 g + t has rows g and g + 8, columns 2 t and 2 t + 1 (and + 8). */
+ * Fragments as PTX has them for mma.m16n8k16: lane = 4 g + t has rows g and g + 8, columns 2 t and 2 t + 1 (and +
+ * 8). */
 #include "kernels/cuda/attention.cuh"
 
 #define KEYS 64 /* of a tile, with short sequences SHORT_KEYS */
@@ -72,8 +74,9 @@ static __device__ __forceinline__ float sum_of_row(float value)
     return value + __shfl_xor_sync(0xffffffffu, value, 2);
 }
 
-/* `tokens` rows of DIM channels from token `first` on, of which `channels` (a multiple of 8) are real, the others zeros; so
- * are rows from `end` on. A row is brought by a power of two of neighbouring threads, so that little is computed. */
+/* `tokens` rows of DIM channels from token `first` on, of which `channels` (a multiple of 8) are real, the others
+ * zeros; so are rows from `end` on. A row is brought by a power of two of neighbouring threads, so that little is
+ * computed. */
 template <int DIM, int THREADS_HERE>
 static __device__ __forceinline__ void bring(bf16 *to, const bf16 *from, uint64_t step, uint32_t first, uint32_t tokens,
                                              uint32_t end, uint32_t channels)
@@ -313,7 +316,8 @@ __global__ void __launch_bounds__(32 * WARPS, shape_of<DIM, VALUES, TILE, WARPS,
             const uint32_t query = first + (warp * MT + m) * 16 + g + half * 8;
             const float sum = sum_of_row(total[m][half]);
             if (query >= s.query_length) continue;
-            bf16 *to = y + (q_token + (uint64_t)query * s.query.token_step) * s.y_stride + (uint64_t)h * s.head_dim + slice;
+            bf16 *to =
+                y + (q_token + (uint64_t)query * s.query.token_step) * s.y_stride + (uint64_t)h * s.head_dim + slice;
 #pragma unroll
             for (int n = 0; n < VALUES / 8; n++) {
                 const uint32_t c = n * 8 + t * 2;
@@ -327,7 +331,8 @@ __global__ void __launch_bounds__(32 * WARPS, shape_of<DIM, VALUES, TILE, WARPS,
 }
 
 template <int DIM, int VALUES, int TILE, int WARPS, int MT, int STAGES>
-static enum weir_status launch(const struct weir_attention *s, cudaStream_t stream, const struct weir_attention_memory *m)
+static enum weir_status launch(const struct weir_attention *s, cudaStream_t stream,
+                               const struct weir_attention_memory *m)
 {
     typedef shape_of<DIM, VALUES, TILE, WARPS, MT, STAGES> shape;
     const uint32_t tiles = (s->query_length + shape::queries - 1) / shape::queries;
@@ -360,10 +365,7 @@ enum weir_status weir_attention_bf16_run(const struct weir_attention *s, cudaStr
         if (s->head_dim <= 128) return launch<128, 128, SHORT_KEYS, 1, 1, 1>(s, stream, m);
     }
     if (s->head_dim <= 32) return launch<32, 32, KEYS, 4, 1, 2>(s, stream, m);
-    if (s->head_dim <= 64) {
-        return s->query_length > 512 ? launch<64, 64, KEYS, 8, 1, 2>(s, stream, m)
-                                     : launch<64, 64, KEYS, 4, 1, 2>(s, stream, m);
-    }
+    if (s->head_dim <= 64) return launch<64, 64, KEYS, 4, 1, 2>(s, stream, m);
     if (s->head_dim <= 112) return launch<112, 112, KEYS, 4, 1, 2>(s, stream, m);
     if (s->head_dim <= 128) return launch<128, 128, KEYS, 4, 1, 2>(s, stream, m);
     if (s->head_dim <= 256) return launch<256, VALUES_MAX, 32, 2, 1, 2>(s, stream, m);

@@ -56,8 +56,8 @@ struct weir_cuda_window weir_cuda_window_of_conv_temporal(const struct weir_conv
                                       .y_dtype = s->dtype };
 }
 
-/* cuDNN takes rows of bf16 that are worth it: below this our own kernel, which needs no pass for bias and residual, is as
- * fast. */
+/* cuDNN takes rows of bf16 that are worth it: below this our own kernel, which needs no pass for bias and residual,
+ * is as fast. */
 #define LIBRARY_TERMS_MIN ((uint64_t)1 << 25)
 #define LIBRARY_CHANNELS 4 /* that both ends must be a multiple of */
 
@@ -73,8 +73,8 @@ static uint32_t out_there(const struct weir_cuda_window *w)
     return weir_cuda_conv_rows(w->out, w->dtype);
 }
 
-/* As cuDNN sees it: x' is there, out is what the weights have rows for, and nothing follows. Cleared first: such windows are
- * compared as bytes. */
+/* As cuDNN sees it: x' is there, out is what the weights have rows for, and nothing follows. Cleared first: such
+ * windows are compared as bytes. */
 static struct weir_cuda_window bare(const struct weir_cuda_window *row)
 {
     struct weir_cuda_window w;

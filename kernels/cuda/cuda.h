@@ -54,8 +54,8 @@ void weir_cuda_graph_destroy(struct weir_graph *graph);
 
 /* --- layers ------------------------------------------------------------------------------------------------------- */
 
-/* Products and convolutions: weight [out, taps, in] in the layer's dtype, taps row-major in y and x, or in time. CONV2D in
- * bf16: rows of zeros behind them, so that there are weir_cuda_conv_rows() of them, as many as cuDNN can take.
+/* Products and convolutions: weight [out, taps, in] in the layer's dtype, taps row-major in y and x, or in time. CONV2D
+ * in bf16: rows of zeros behind them, so that there are weir_cuda_conv_rows() of them, as many as cuDNN can take.
  * DEPTHWISE_CONV: f32 [taps, C]. EMBED: the table in the layer's dtype. All others: f32, as they were given. */
 struct weir_cuda_packed {
     struct weir_packed head;
@@ -161,8 +161,8 @@ struct weir_cuda_window {
 struct weir_cuda_window weir_cuda_window_of_conv2d(const struct weir_conv2d *shape);
 struct weir_cuda_window weir_cuda_window_of_conv_temporal(const struct weir_conv_temporal *shape);
 
-/* cuDNN's plan for one row: window->images are those of the row and its frames, x' is given, and y is without bias and residual. Plans of
- * equal windows (compared as bytes) are one. `planning` is held by create and release. */
+/* cuDNN's plan for one row: window->images are those of the row and its frames, x' is given, and y is without bias and
+ * residual. Plans of equal windows (compared as bytes) are one. `planning` is held by create and release. */
 enum weir_status weir_cuda_convolution_create(struct weir_cuda *cuda, const struct weir_cuda_window *window,
                                               struct weir_cuda_convolution **out, struct weir_error *error);
 /* The same engine with the same settings for `rows` rows at once, so that the terms of a value are added in the same

@@ -4,8 +4,8 @@
 
 #define COLUMNS 8
 
-/* The sums of channel c at row v, columns u .. u + COLUMNS - 1; bias first, then taps in order. With KERNEL 0 the size of
- * the window is s.kernel, and nothing is kept. */
+/* The sums of channel c at row v, columns u .. u + COLUMNS - 1; bias first, then taps in order. With KERNEL 0 the
+ * size of the window is s.kernel, and nothing is kept. */
 template <int KERNEL, typename T>
 static __device__ __forceinline__ void sums_of(const struct weir_depthwise_conv &s, const T *image, const float *weight,
                                                const float *bias, uint32_t v, uint32_t u, uint32_t c,
@@ -72,7 +72,7 @@ __global__ void depthwise(struct weir_depthwise_conv s, uint64_t count, uint32_t
 /* --- bf16, channels counted in fours ------------------------------------------------------------------------------ */
 
 #define FOUR 4
-#define ROWS 8     /* of a block, a warp each, so that they share what they read in the cache */
+#define ROWS 8      /* of a block, a warp each, so that they share what they read in the cache */
 #define COLUMNS_4 8 /* of a thread */
 
 static __device__ __forceinline__ void read_4(const bf16 *p, float to[4])
@@ -84,12 +84,12 @@ static __device__ __forceinline__ void read_4(const bf16 *p, float to[4])
     to[3] = __uint_as_float(bits.y & 0xffff0000u);
 }
 
-/* As sums_of, of channels c .. c + 3. WHOLE: the width is a multiple of COLUMNS_4, so that only what lies before or behind
- * the thread's own columns can be outside. */
+/* As sums_of, of channels c .. c + 3. WHOLE: the width is a multiple of COLUMNS_4, so that only what lies before or
+ * behind the thread's own columns can be outside. */
 template <int KERNEL, bool WHOLE>
 static __device__ __forceinline__ void sums_of_4(const struct weir_depthwise_conv &s, const bf16 *image,
-                                                 const float *weight, const float *bias, int32_t v, int32_t u, uint32_t c,
-                                                 float sums[COLUMNS_4][4])
+                                                 const float *weight, const float *bias, int32_t v, int32_t u,
+                                                 uint32_t c, float sums[COLUMNS_4][4])
 {
     constexpr int pad = KERNEL / 2;
     const float4 first = bias ? *reinterpret_cast<const float4 *>(bias + c) : make_float4(0, 0, 0, 0);

@@ -236,8 +236,8 @@ static const struct weir_device_table cuda_table = {
     .graph_destroy = weir_cuda_graph_destroy,
 };
 
-/* "cuda-sm90x132-rt13.0-cublaslt130100-cudnn91900-f32": the libraries choose algorithms by the generation and the number of
- * multiprocessors, and each of their releases chooses anew. */
+/* "cuda-sm90x132-rt13.0-cublaslt130100-cudnn91900-f32": the libraries choose algorithms by the generation and the
+ * number of multiprocessors, and each of their releases chooses anew. */
 static void name_class(struct weir_cuda *cuda, const struct cudaDeviceProp *facts)
 {
     snprintf(cuda->head.numerics_class, sizeof cuda->head.numerics_class,

@@ -1,4 +1,5 @@
-/* Ops of which every value is made by itself: activate, concat, table_add, regroup, embed, and what follows a product. */
+/* Ops of which every value is made by itself: activate, concat, table_add, regroup, embed, and what follows a
+ * product. */
 #include "kernels/cuda/kernel.cuh"
 
 template <typename T> __global__ void activate(enum weir_activation activation, uint64_t count, const T *x, T *y)
@@ -23,16 +24,16 @@ enum weir_status weir_cuda_run_activate(const struct weir_cuda_run *run)
     const struct weir_activate *s = &run->plan->shape.activate;
     const uint64_t count = (uint64_t)s->rows * s->tokens * s->channels;
     if (s->dtype == WEIR_BF16 && s->channels % WEIR_EIGHT == 0) {
-        WEIR_BY_ACTIVATION(s->activation, A,
-                           (activate_8<A><<<weir_blocks(count / 8, THREADS), THREADS, 0, run->stream->stream>>>(
-                               count / 8, (const bf16 *)run->operands[WEIR_ACTIVATE_X],
-                               (bf16 *)run->operands[WEIR_ACTIVATE_Y])));
+        WEIR_BY_ACTIVATION(
+            s->activation, A,
+            (activate_8<A><<<weir_blocks(count / 8, THREADS), THREADS, 0, run->stream->stream>>>(
+                count / 8, (const bf16 *)run->operands[WEIR_ACTIVATE_X], (bf16 *)run->operands[WEIR_ACTIVATE_Y])));
         return weir_launched();
     }
-    WEIR_BY_TYPE(s->dtype, T,
-                 (activate<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
-                     s->activation, count, (const T *)run->operands[WEIR_ACTIVATE_X],
-                     (T *)run->operands[WEIR_ACTIVATE_Y])));
+    WEIR_BY_TYPE(
+        s->dtype, T,
+        (activate<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
+            s->activation, count, (const T *)run->operands[WEIR_ACTIVATE_X], (T *)run->operands[WEIR_ACTIVATE_Y])));
     return weir_launched();
 }
 
@@ -57,8 +58,8 @@ enum weir_status weir_cuda_run_concat(const struct weir_cuda_run *run)
         eights.a_channels /= 8;
         eights.b_channels /= 8;
         concat<uint4><<<weir_blocks(count / 8, THREADS), THREADS, 0, run->stream->stream>>>(
-            eights, count / 8, (const uint4 *)run->operands[WEIR_CONCAT_A],
-            (const uint4 *)run->operands[WEIR_CONCAT_B], (uint4 *)run->operands[WEIR_CONCAT_Y]);
+            eights, count / 8, (const uint4 *)run->operands[WEIR_CONCAT_A], (const uint4 *)run->operands[WEIR_CONCAT_B],
+            (uint4 *)run->operands[WEIR_CONCAT_Y]);
         return weir_launched();
     }
     WEIR_BY_TYPE(s->dtype, T,

@@ -1,12 +1,12 @@
-/* group_norm. Small groups: one block does a group of a batch entry from beginning to end. Large ones: the pixels are cut
- * into chunks by shape alone; sums of the chunks, in f64, are added in their order; then once more for the squares about
- * the mean; then every value is normalised. The mean is kept as two f32, since values far from zero lie close together.
- */
+/* group_norm. Small groups: one block does a group of a batch entry from beginning to end. Large ones: the pixels
+ * are cut into chunks by shape alone; sums of the chunks, in f64, are added in their order; then once more for the
+ * squares about the mean; then every value is normalised. The mean is kept as two f32, since values far from zero
+ * lie close together. */
 #include "kernels/cuda/group_norm.cuh"
 
-#define WHOLE_VALUES_MAX 8192  /* of a group that one block takes */
-#define CHUNK_VALUES 8192      /* of all channels, about */
-#define CHANNELS_MAX 6144      /* whose sums fit in shared memory */
+#define WHOLE_VALUES_MAX 8192 /* of a group that one block takes */
+#define CHUNK_VALUES 8192     /* of all channels, about */
+#define CHANNELS_MAX 6144     /* whose sums fit in shared memory */
 #define CHUNKS_MAX 512
 
 static uint32_t chunk_pixels(const struct weir_group_norm *s)
@@ -30,8 +30,8 @@ enum weir_status weir_cuda_prepare_group_norm(struct weir_cuda *cuda, struct wei
     const uint32_t pixels = chunk_pixels(s);
     (void)cuda;
     if (s->channels > CHANNELS_MAX) {
-        return weir_fail(error, WEIR_UNSUPPORTED, "device cuda: group_norm takes up to %d channels, not %u", CHANNELS_MAX,
-                         s->channels);
+        return weir_fail(error, WEIR_UNSUPPORTED, "device cuda: group_norm takes up to %d channels, not %u",
+                         CHANNELS_MAX, s->channels);
     }
     if (weir_group_norm_bf16_takes(s)) {
         plan->workspace_bytes = weir_group_norm_bf16_workspace(s);
@@ -41,8 +41,8 @@ enum weir_status weir_cuda_prepare_group_norm(struct weir_cuda *cuda, struct wei
     return WEIR_OK;
 }
 
-static __device__ __forceinline__ float normalised(float x, float mean, float rest, float scale, float gamma, float beta,
-                                                   bool silu)
+static __device__ __forceinline__ float normalised(float x, float mean, float rest, float scale, float gamma,
+                                                   float beta, bool silu)
 {
     const float value = ((x - mean) - rest) * scale * gamma + beta;
     return silu ? weir_act(WEIR_ACT_SILU, value) : value;
@@ -75,8 +75,8 @@ __global__ void whole(struct weir_group_norm s, const float *gamma, const float 
     }
 }
 
-/* One chunk of one batch entry, all groups: the sums of x, or of the squares about the mean. A thread has one channel at
- * a time and strides over pixels when there are more threads than channels. */
+/* One chunk of one batch entry, all groups: the sums of x, or of the squares about the mean. A thread has one
+ * channel at a time and strides over pixels when there are more threads than channels. */
 template <bool SQUARES, typename T>
 __global__ void chunk_sums(struct weir_group_norm s, uint32_t chunk, uint32_t chunks, const T *x, const double *means,
                            double *sums)
@@ -143,8 +143,7 @@ __global__ void normalise(struct weir_group_norm s, uint64_t count, const double
         const uint64_t at = weir_split_by(pixel.quotient, s.pixels).quotient * s.groups + c / per_group;
         const double centre = means[at];
         const float mean = (float)centre, rest = (float)(centre - (double)mean);
-        weir_write(y + i,
-                   normalised(weir_read(x + i), mean, rest, (float)scales[at], gamma[c], beta[c], s.silu));
+        weir_write(y + i, normalised(weir_read(x + i), mean, rest, (float)scales[at], gamma[c], beta[c], s.silu));
     }
 }
 

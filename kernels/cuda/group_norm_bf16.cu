@@ -1,7 +1,7 @@
-/* group_norm in bf16, channels counted in eights: x is read twice. The pixels of a batch entry are cut into chunks by shape
- * alone. Of a chunk each channel's numbers are summed as distances from its first one, and as squares of these; channels
- * of a group, then chunks, are brought together about their common mean (Chan, Golub and LeVeque, 1979) in f64 and in
- * their order. What is left of a group is a factor and a summand for each channel. */
+/* group_norm in bf16, channels counted in eights: x is read twice. The pixels of a batch entry are cut into chunks
+ * by shape alone. Of a chunk each channel's numbers are summed as distances from its first one, and as squares of
+ * these; channels of a group, then chunks, are brought together about their common mean (Chan, Golub and LeVeque,
+ * 1979) in f64 and in their order. What is left of a group is a factor and a summand for each channel. */
 #include "kernels/cuda/group_norm.cuh"
 
 #define CHUNK_VALUES 16384 /* of all channels, about */
@@ -49,8 +49,8 @@ static __host__ __device__ __forceinline__ struct spread spread_of(uint32_t chan
     return spread;
 }
 
-/* Block: a chunk. Shared memory: sums and squares [lanes][channels] of one pass over THREADS eights of channels, then of
- * each channel its mean and squares. */
+/* Block: a chunk. Shared memory: sums and squares [lanes][channels] of one pass over THREADS eights of channels,
+ * then of each channel its mean and squares. */
 __global__ void __launch_bounds__(THREADS)
     chunk_moments(struct weir_group_norm s, uint32_t chunk, uint32_t chunks, const bf16 *x, struct moments *out)
 {

@@ -49,8 +49,8 @@ static __device__ __forceinline__ void weir_write(bf16 *p, float value)
     *p = __float2bfloat16_rn(value);
 }
 
-/* Eight numbers of bf16 at once, at a multiple of 16 bytes: all memory begins at a multiple of WEIR_ALIGNMENT, so this is
- * where every axis that is counted in eights begins. */
+/* Eight numbers of bf16 at once, at a multiple of 16 bytes: all memory begins at a multiple of WEIR_ALIGNMENT, so
+ * this is where every axis that is counted in eights begins. */
 #define WEIR_EIGHT 8
 static __device__ __forceinline__ void weir_read_8(const bf16 *p, float to[8])
 {
@@ -111,8 +111,9 @@ static __device__ __forceinline__ float weir_act(enum weir_activation activation
     }
 }
 
-/* The same for what is rounded to bf16 next: exponentials and quotients as the processor makes them, right to 2e-7 of 1, a
- * few thousandths of the rounding. The activation is known when it is compiled: none of the others takes room. */
+/* The same for what is rounded to bf16 next: exponentials and quotients as the processor makes them, right to 2e-7
+ * of 1, a few thousandths of the rounding. The activation is known when it is compiled: none of the others takes
+ * room. */
 static __device__ __forceinline__ float weir_tanh_fast(float x)
 {
     return 1.0f - __fdividef(2.0f, __expf(2.0f * x) + 1.0f);
@@ -178,7 +179,8 @@ static inline unsigned weir_blocks(uint64_t count, unsigned threads)
     return (unsigned)(blocks < most ? blocks : most);
 }
 #define WEIR_EACH(i, count)                                                                                            \
-    for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (count); i += (uint64_t)gridDim.x * blockDim.x)
+    for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (count);                                    \
+         i += (uint64_t)gridDim.x * blockDim.x)
 
 static inline enum weir_status weir_launched(void)
 {

@@ -1,11 +1,11 @@
 /* linear_attention: one pass over K and V makes S = sum_j [v_j; 1] relu(k_j)^T of every head, one over Q applies it.
- * The tokens are cut into chunks by shape alone; of a chunk each warp adds every 8th token's terms, and warps and chunks are
- * added in their order. */
+ * The tokens are cut into chunks by shape alone; of a chunk each warp adds every 8th token's terms, and warps and
+ * chunks are added in their order. */
 #include "kernels/cuda/linear_attention.cuh"
 
 #define CHUNK_TOKENS 256
-#define TILE 32    /* tokens in shared memory at a time, and channels of a block of S */
-#define GROUPS 8   /* warps, of which each adds the terms of every 8th token */
+#define TILE 32  /* tokens in shared memory at a time, and channels of a block of S */
+#define GROUPS 8 /* warps, of which each adds the terms of every 8th token */
 
 static __host__ __device__ __forceinline__ uint32_t sums_of_head(const struct weir_linear_attention &s)
 {
@@ -51,8 +51,8 @@ static __device__ __forceinline__ void load_tile(const T *from, uint64_t stride,
     }
 }
 
-/* Block: TILE x TILE of S of one head's chunk; those of the first channels of v also the row of the 1. A lane has 4 rows
- * (channels of v) and 8 columns (of k). */
+/* Block: TILE x TILE of S of one head's chunk; those of the first channels of v also the row of the 1. A lane has 4
+ * rows (channels of v) and 8 columns (of k). */
 template <typename T>
 __global__ void __launch_bounds__(THREADS)
     keys_and_values(struct weir_linear_attention s, uint32_t chunks, const T *x, float *out)
@@ -175,14 +175,16 @@ template <typename T> static void launch(const struct weir_cuda_run *run)
     float *sums = (float *)run->workspace, *parts = chunks > 1 ? sums + heads * count : sums;
     keys_and_values<T><<<(unsigned)(heads * chunks * blocks * blocks), THREADS, 0, stream>>>(*s, chunks, x, parts);
     if (chunks > 1) {
-        add_chunks<<<weir_blocks(heads * count, THREADS), THREADS, 0, stream>>>(heads * count, count, chunks, parts, sums);
+        add_chunks<<<weir_blocks(heads * count, THREADS), THREADS, 0, stream>>>(heads * count, count, chunks, parts,
+                                                                                sums);
     }
     queries<T><<<(unsigned)(heads * tiles * blocks), THREADS, 0, stream>>>(*s, tiles, x, sums, y);
 }
 
 enum weir_status weir_cuda_run_linear_attention(const struct weir_cuda_run *run)
 {
-    if (weir_linear_attention_bf16_takes(&run->plan->shape.linear_attention)) return weir_linear_attention_bf16_run(run);
+    if (weir_linear_attention_bf16_takes(&run->plan->shape.linear_attention))
+        return weir_linear_attention_bf16_run(run);
     WEIR_BY_TYPE(run->plan->shape.linear_attention.dtype, T, (launch<T>(run)));
     return weir_launched();
 }

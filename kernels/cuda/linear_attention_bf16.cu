@@ -1,9 +1,10 @@
-/* linear_attention of heads of 32 channels in bf16, on the tensor cores. One pass over K and V makes S = sum_j relu(k_j)
- * [v_j; 1]^T of every head, one over Q applies it. Tokens are cut into chunks by shape alone; of a chunk each warp adds
- * every 4th tile of 16 tokens, and warps and chunks are added in their order. S is applied as the sum of two bf16 numbers,
- * so that nothing but the products' operands, which are bf16 anyway, is rounded to 8 bits.
+/* linear_attention of heads of 32 channels in bf16, on the tensor cores. One pass over K and V makes S = sum_j
+ * relu(k_j) [v_j; 1]^T of every head, one over Q applies it. Tokens are cut into chunks by shape alone; of a chunk
+ * each warp adds every 4th tile of 16 tokens, and warps and chunks are added in their order. S is applied as the sum
+ * of two bf16 numbers, so that nothing but the products' operands, which are bf16 anyway, is rounded to 8 bits.
  *
- * Fragments as PTX has them for mma.m16n8k16: lane = 4 g + t has rows g and g + 8, columns 2 t and 2 t + 1 (and + 8). */
+ * Fragments as PTX has them for mma.m16n8k16: lane = 4 g + t has rows g and g + 8, columns 2 t and 2 t + 1 (and +
+ * 8). */
 #include "kernels/cuda/linear_attention.cuh"
 
 #define DIM 32
@@ -84,8 +85,8 @@ size_t weir_linear_attention_bf16_workspace(const struct weir_linear_attention *
 
 /* `count` tokens' 32 channels to rows of STRIDE, zeros from `end` on. */
 template <bool RELU>
-static __device__ __forceinline__ void bring(bf16 *to, const bf16 *from, uint64_t stride, uint32_t first, uint32_t count,
-                                             uint32_t end)
+static __device__ __forceinline__ void bring(bf16 *to, const bf16 *from, uint64_t stride, uint32_t first,
+                                             uint32_t count, uint32_t end)
 {
     for (uint32_t n = threadIdx.x; n < count * 4; n += 32 * WARPS) {
         const uint32_t j = n / 4, c = n % 4 * 8;
@@ -246,8 +247,8 @@ __global__ void __launch_bounds__(32 * WARPS)
                 const bool there = n < 4 || g == 0;
                 const float low = there ? sums[k][v] : 0.0f, high = there ? sums[k + 1][v] : 0.0f;
                 large[half] = pair(low, high);
-                small[half] = pair(low - __uint_as_float(large[half] << 16),
-                                   high - __uint_as_float(large[half] & 0xffff0000u));
+                small[half] =
+                    pair(low - __uint_as_float(large[half] << 16), high - __uint_as_float(large[half] & 0xffff0000u));
             }
 #pragma unroll
             for (int m = 0; m < 2; m++) {

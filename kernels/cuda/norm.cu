@@ -31,17 +31,18 @@ template <typename T> static __device__ struct centre centre_of(const T *x, uint
     return centre;
 }
 
-/* --- bf16, channels counted in eights: the token is read once and kept in registers -------------------------------- */
+/* --- bf16, channels counted in eights: the token is read once and kept in registers
+ * -------------------------------- */
 
 #define KEPT_MAX 12 /* eights a lane */
 
 /* What a token's norm needs beside x. */
 struct factors {
-    const float *gamma, *beta;    /* layer_norm, rms_norm; beta may be NULL */
-    const bf16 *by, *shift;       /* modulated_norm: of row 0, and the next row `row` further */
-    const bf16 *residual;         /* rms_norm, or NULL */
+    const float *gamma, *beta; /* layer_norm, rms_norm; beta may be NULL */
+    const bf16 *by, *shift;    /* modulated_norm: of row 0, and the next row `row` further */
+    const bf16 *residual;      /* rms_norm, or NULL */
     uint64_t row;
-    uint32_t tokens;              /* of a row */
+    uint32_t tokens; /* of a row */
     float eps;
 };
 enum norm { LAYER, RMS, RMS_RELU, RMS_SILU, MODULATED };
@@ -130,7 +131,8 @@ static void launch_8(const struct factors *f, uint32_t channels, uint64_t tokens
                      void *y)
 {
     const uint64_t blocks = (tokens * LANES + THREADS - 1) / THREADS;
-    norm_8<NORM, LANES, KEPT><<<(unsigned)blocks, THREADS, 0, stream>>>(*f, channels, tokens, (const bf16 *)x, (bf16 *)y);
+    norm_8<NORM, LANES, KEPT>
+        <<<(unsigned)blocks, THREADS, 0, stream>>>(*f, channels, tokens, (const bf16 *)x, (bf16 *)y);
 }
 
 static bool fits_8(enum weir_dtype dtype, uint32_t channels, uint64_t tokens)
@@ -194,8 +196,8 @@ enum weir_status weir_cuda_run_layer_norm(const struct weir_cuda_run *run)
     }
     WEIR_BY_TYPE(s->dtype, T,
                  (layer_norm<T><<<blocks_of(tokens), THREADS, 0, run->stream->stream>>>(
-                     *s, tokens, (const float *)layer->weight, layer->bias,
-                     (const T *)run->operands[WEIR_LAYER_NORM_X], (T *)run->operands[WEIR_LAYER_NORM_Y])));
+                     *s, tokens, (const float *)layer->weight, layer->bias, (const T *)run->operands[WEIR_LAYER_NORM_X],
+                     (T *)run->operands[WEIR_LAYER_NORM_Y])));
     return weir_launched();
 }
 

@@ -20,7 +20,8 @@ __global__ void pixel_shuffle(struct weir_pixel_shuffle s, uint64_t count, const
 
 /* Eight channels of each of the four pixels a thread: together they are one piece of x. */
 template <int COPIES>
-__global__ void pixel_shuffle_8(struct weir_pixel_shuffle s, uint64_t count, const bf16 *x, const bf16 *residual, bf16 *y)
+__global__ void pixel_shuffle_8(struct weir_pixel_shuffle s, uint64_t count, const bf16 *x, const bf16 *residual,
+                                bf16 *y)
 {
     constexpr int read = 32 / COPIES;
     const uint32_t eights = s.out / 8;
@@ -49,8 +50,8 @@ __global__ void pixel_shuffle_8(struct weir_pixel_shuffle s, uint64_t count, con
 }
 
 /* false: not for this shape. */
-static bool launch_shuffle_8(const struct weir_pixel_shuffle *s, cudaStream_t stream, const bf16 *x, const bf16 *residual,
-                             bf16 *y)
+static bool launch_shuffle_8(const struct weir_pixel_shuffle *s, cudaStream_t stream, const bf16 *x,
+                             const bf16 *residual, bf16 *y)
 {
     const uint32_t copies = 4 * s->out / s->in;
     const uint64_t count = (uint64_t)s->rows * s->frames * s->height * s->width * (s->out / 8);
@@ -79,8 +80,7 @@ enum weir_status weir_cuda_run_pixel_shuffle(const struct weir_cuda_run *run)
     WEIR_BY_TYPE(s->dtype, T,
                  (pixel_shuffle<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
                      *s, count, (const T *)run->operands[WEIR_PIXEL_SHUFFLE_X],
-                     (const T *)run->operands[WEIR_PIXEL_SHUFFLE_RESIDUAL],
-                     (T *)run->operands[WEIR_PIXEL_SHUFFLE_Y])));
+                     (const T *)run->operands[WEIR_PIXEL_SHUFFLE_RESIDUAL], (T *)run->operands[WEIR_PIXEL_SHUFFLE_Y])));
     return weir_launched();
 }
 
@@ -110,10 +110,10 @@ enum weir_status weir_cuda_run_pixel_unshuffle(const struct weir_cuda_run *run)
 {
     const struct weir_pixel_unshuffle *s = &run->plan->shape.pixel_unshuffle;
     const uint64_t count = (uint64_t)s->rows * s->frames * (s->height / 2) * (s->width / 2) * s->out;
-    WEIR_BY_TYPE(s->dtype, T,
-                 (pixel_unshuffle<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
-                     *s, count, (const T *)run->operands[WEIR_PIXEL_UNSHUFFLE_X],
-                     (const T *)run->operands[WEIR_PIXEL_UNSHUFFLE_RESIDUAL],
-                     (T *)run->operands[WEIR_PIXEL_UNSHUFFLE_Y])));
+    WEIR_BY_TYPE(
+        s->dtype, T,
+        (pixel_unshuffle<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
+            *s, count, (const T *)run->operands[WEIR_PIXEL_UNSHUFFLE_X],
+            (const T *)run->operands[WEIR_PIXEL_UNSHUFFLE_RESIDUAL], (T *)run->operands[WEIR_PIXEL_UNSHUFFLE_Y])));
     return weir_launched();
 }

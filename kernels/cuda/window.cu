@@ -37,8 +37,8 @@ static __device__ __forceinline__ float term_of(const struct weir_cuda_window &w
     return weir_read(x + ((at.image * w.x_height + (uint32_t)row) * w.x_width + (uint32_t)column) * w.x_stride + i);
 }
 
-/* Which of 16 * COUNT values number n of thread t is: fours lie together, so that they are read together, and the fours of
- * neighbouring threads side by side. */
+/* Which of 16 * COUNT values number n of thread t is: fours lie together, so that they are read together, and the
+ * fours of neighbouring threads side by side. */
 template <int COUNT> static __device__ __forceinline__ uint32_t slot_of(uint32_t t, int n)
 {
     return COUNT >= 4 ? (uint32_t)(n / 4) * 64 + t * 4 + (uint32_t)(n % 4) : t * COUNT + (uint32_t)n;
@@ -65,9 +65,8 @@ template <int COUNT> static __device__ __forceinline__ void fetch(const float *r
 /* 16 x 16 threads, each with PIXELS x OUTS values. The next terms are on their way from memory while those in shared
  * memory are multiplied. */
 template <int PIXELS, int OUTS, bool RESIZED, typename T, typename Y>
-__global__ void __launch_bounds__(256)
-    window(struct weir_cuda_window w, uint64_t pixels, const T *x, const T *weight, const float *bias, const T *row_bias,
-           const T *residual, Y *y)
+__global__ void __launch_bounds__(256) window(struct weir_cuda_window w, uint64_t pixels, const T *x, const T *weight,
+                                              const float *bias, const T *row_bias, const T *residual, Y *y)
 {
     __shared__ __align__(16) float xs[DEPTH][16 * PIXELS + 4], ws[DEPTH][16 * OUTS + 4];
     const uint32_t terms = w.kernel_y * w.kernel_x * w.in;
@@ -149,8 +148,7 @@ template <int PIXELS, int OUTS, bool RESIZED, typename T, typename Y>
 static enum weir_status launch(const struct weir_cuda_window &w, cudaStream_t stream, const struct memory &m)
 {
     const uint64_t pixels = w.images * w.height * w.width;
-    const uint64_t blocks =
-        (pixels + 16 * PIXELS - 1) / (16 * PIXELS) * ((w.out + 16 * OUTS - 1) / (16 * OUTS));
+    const uint64_t blocks = (pixels + 16 * PIXELS - 1) / (16 * PIXELS) * ((w.out + 16 * OUTS - 1) / (16 * OUTS));
     if (blocks > 0x7fffffffu) return WEIR_DEVICE;
     window<PIXELS, OUTS, RESIZED, T, Y><<<(unsigned)blocks, 256, 0, stream>>>(
         w, pixels, (const T *)m.x, (const T *)m.weight, m.bias, (const T *)m.row_bias, (const T *)m.residual, (Y *)m.y);
