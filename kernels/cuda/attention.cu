@@ -1,25 +1,12 @@
-/* Softmax attention of any layout, in f32: a block has a tile of queries of one head and goes through the keys tile by
- * tile, with the maximum and the sum of each query's weights so far (Milakov and Gimelshein, arXiv:1805.02867). Scores
- * are made from chunks of the head's channels, values are brought a few keys at a time, so that any head fits. */
-#include "kernels/cuda/kernel.cuh"
+/* Softmax attention of any layout, summed in f32: a block has a tile of queries of one head and goes through the
+ * keys tile by tile, with the maximum and the sum of each query's weights so far (Milakov and Gimelshein,
+ * arXiv:1805.02867). Scores are made from chunks of the head's channels, values are brought a few keys at a time, so
+ * that any head fits. What the tensor cores take is in attention_bf16.cu. */
+#include "kernels/cuda/attention.cuh"
 
 #define CHANNELS 32 /* of q and k in shared memory at a time */
 #define VALUES 16   /* keys whose v is in shared memory at a time */
 #define HEAD_DIM_MAX 512
-
-struct tensors {
-    const void *q, *k, *v;
-    const int32_t *lengths;
-    void *y;
-};
-
-/* Token 0 of a sequence of a row, counted from the tensor's first token. */
-static __device__ __forceinline__ uint64_t first_token(const struct weir_sequence_layout &l, uint32_t row,
-                                                       uint32_t sequence)
-{
-    return (uint64_t)row * l.row_tokens + (uint64_t)(sequence / l.inner) * l.outer_step +
-           (uint64_t)(sequence % l.inner) * l.inner_step;
-}
 
 static __device__ __forceinline__ float row_max(float value)
 {
@@ -47,7 +34,7 @@ __global__ void __launch_bounds__(256)
     const uint32_t h = (uint32_t)(block % s.heads), kv = h / (s.heads / s.kv_heads);
     block /= s.heads;
     const uint32_t sequence = (uint32_t)(block % s.sequences), row = (uint32_t)(block / s.sequences);
-    const uint64_t q_token = first_token(s.query, row, sequence), k_token = first_token(s.key, row, sequence);
+    const uint64_t q_token = weir_first_token(s.query, row, sequence), k_token = weir_first_token(s.key, row, sequence);
     const T *q_from = q + q_token * s.q_stride + s.q_channel + (uint64_t)h * s.head_dim;
     const T *k_from = k + k_token * s.k_stride + s.k_channel + (uint64_t)kv * s.head_dim;
     const T *v_from = v + k_token * s.v_stride + s.v_channel + (uint64_t)kv * s.head_dim;
@@ -146,7 +133,8 @@ __global__ void __launch_bounds__(256)
 }
 
 template <int Q, int K, int D, typename T>
-static enum weir_status launch(const struct weir_attention *s, cudaStream_t stream, const struct tensors *t)
+static enum weir_status launch(const struct weir_attention *s, cudaStream_t stream,
+                               const struct weir_attention_memory *t)
 {
     const uint32_t tiles = (s->query_length + 16 * Q - 1) / (16 * Q);
     const uint64_t blocks = (uint64_t)s->rows * s->sequences * s->heads * tiles;
@@ -158,7 +146,8 @@ static enum weir_status launch(const struct weir_attention *s, cudaStream_t stre
 
 /* Short sequences have small tiles; so do wide heads, whose sums fill the registers. */
 template <int Q, int K, typename T>
-static enum weir_status launch_narrow(const struct weir_attention *s, cudaStream_t stream, const struct tensors *t)
+static enum weir_status launch_narrow(const struct weir_attention *s, cudaStream_t stream,
+                                      const struct weir_attention_memory *t)
 {
     if (s->head_dim <= 16) return launch<Q, K, 1, T>(s, stream, t);
     if (s->head_dim <= 32) return launch<Q, K, 2, T>(s, stream, t);
@@ -167,7 +156,8 @@ static enum weir_status launch_narrow(const struct weir_attention *s, cudaStream
 }
 
 template <typename T>
-static enum weir_status launch_any(const struct weir_attention *s, cudaStream_t stream, const struct tensors *t)
+static enum weir_status launch_any(const struct weir_attention *s, cudaStream_t stream,
+                                   const struct weir_attention_memory *t)
 {
     if (s->head_dim > 256) return launch<2, 2, 32, T>(s, stream, t);
     if (s->head_dim > 128) return launch<4, 2, 16, T>(s, stream, t);
@@ -187,9 +177,11 @@ enum weir_status weir_cuda_prepare_attention(struct weir_cuda *cuda, struct weir
 enum weir_status weir_cuda_run_attention(const struct weir_cuda_run *run)
 {
     const struct weir_attention *s = &run->plan->shape.attention;
-    const struct tensors t = { run->operands[WEIR_ATTENTION_Q], run->operands[WEIR_ATTENTION_K],
-                               run->operands[WEIR_ATTENTION_V], (const int32_t *)run->operands[WEIR_ATTENTION_LENGTHS],
-                               run->operands[WEIR_ATTENTION_Y] };
+    const struct weir_attention_memory t = { run->operands[WEIR_ATTENTION_Q], run->operands[WEIR_ATTENTION_K],
+                                             run->operands[WEIR_ATTENTION_V],
+                                             (const int32_t *)run->operands[WEIR_ATTENTION_LENGTHS],
+                                             run->operands[WEIR_ATTENTION_Y] };
+    if (weir_attention_bf16_takes(s)) return weir_attention_bf16_run(s, run->stream->stream, &t);
     return s->dtype == WEIR_F32 ? launch_any<float>(s, run->stream->stream, &t)
                                 : launch_any<bf16>(s, run->stream->stream, &t);
 }

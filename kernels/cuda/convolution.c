@@ -1,7 +1,7 @@
-/* Convolutions in bf16 by cuDNN's graph API. The engine is asked for once, for the shape of one row, and rows run one
- * after the other. None counts that sums in an order of its own, or is compiled as it runs. Plans of one shape are
- * shared: a network has hundreds of convolutions of a dozen shapes. (In f32 the heuristics of cuDNN 9.19 left none for
- * our shapes that does without TF32 and Winograd.) */
+/* Convolutions in bf16 by cuDNN's graph API. The engine is asked for once, for the shape of one row, and rows run
+ * one after the other, or together by the same engine with the same settings. None counts that sums in an order of
+ * its own, or is compiled as it runs. Plans of one shape are shared: a network has hundreds of convolutions of a
+ * dozen shapes. (In f32 the heuristics of cuDNN 9.19 left none for our shapes that does without TF32 and Winograd.) */
 #include "kernels/cuda/cuda.h"
 
 #include <stdlib.h>
@@ -18,10 +18,20 @@ typedef cudnnBackendDescriptor_t descriptor;
 
 enum { X_ID = 1, WEIGHT_ID, Y_ID, ID_COUNT = 3 };
 
+/* An engine and what it was set to. */
+#define KNOBS_MAX 32
+struct setting {
+    int64_t engine, knob_count;
+    cudnnBackendKnobType_t knobs[KNOBS_MAX];
+    int64_t values[KNOBS_MAX];
+    bool known; /* it could be read whole */
+};
+
 struct weir_cuda_convolution {
     struct weir_cuda_convolution *next; /* of the device's, while `planning` is held */
     uint32_t users;
-    struct weir_cuda_window window; /* of one row */
+    struct weir_cuda_window window; /* of one row, or of more: then images are a multiple of frames */
+    struct setting setting;
     descriptor x, weight, y, shape, operation, graph, plan;
     size_t workspace_bytes;
 };
@@ -74,9 +84,9 @@ static bool make_graph(struct weir_cuda *cuda, struct weir_cuda_convolution *c)
     const cudnnDataType_t sums = CUDNN_DATA_FLOAT;
     const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
     const float one = 1, none = 0;
-    /* x may begin at any row of an image: where bands of a picture do. */
+    /* x may begin at any row of an image, where bands of a picture do, and y at any image, whatever runs together. */
     const uint32_t x_alignment = weir_cuda_alignment((size_t)(x[1] * x[3]) * element);
-    const uint32_t y_alignment = weir_cuda_alignment((size_t)(y[0] * y[1] * y[2] * y[3]) * element);
+    const uint32_t y_alignment = weir_cuda_alignment((size_t)(y[1] * y[2] * y[3]) * element);
     if (x_alignment < ALIGNMENT_MIN || y_alignment < ALIGNMENT_MIN) return false;
     return make_tensor(X_ID, w->dtype, x_alignment, x, &c->x) &&
            make_tensor(WEIGHT_ID, w->dtype, WEIR_ALIGNMENT, weight, &c->weight) &&
@@ -147,6 +157,56 @@ static bool make_plan(struct weir_cuda *cuda, struct weir_cuda_convolution *c, d
     return false;
 }
 
+static struct setting read_setting(descriptor config)
+{
+    struct setting s = { .known = true };
+    int64_t count = 0;
+    descriptor engine = NULL, choices[KNOBS_MAX] = { NULL };
+    s.known = make(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine) &&
+              cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count,
+                                       &engine) == CUDNN_STATUS_SUCCESS &&
+              cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &count,
+                                       &s.engine) == CUDNN_STATUS_SUCCESS;
+    for (size_t i = 0; s.known && i < KNOBS_MAX; i++) s.known = make(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, &choices[i]);
+    s.known =
+        s.known && cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                                            KNOBS_MAX, &s.knob_count, choices) == CUDNN_STATUS_SUCCESS;
+    s.known = s.known && s.knob_count <= KNOBS_MAX;
+    for (int64_t i = 0; s.known && i < s.knob_count; i++) {
+        s.known = cudnnBackendGetAttribute(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1,
+                                           &count, &s.knobs[i]) == CUDNN_STATUS_SUCCESS &&
+                  cudnnBackendGetAttribute(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, &count,
+                                           &s.values[i]) == CUDNN_STATUS_SUCCESS;
+    }
+    for (size_t i = 0; i < KNOBS_MAX; i++) drop(&choices[i]);
+    drop(&engine);
+    return s;
+}
+
+/* The plan of a setting that was read from another shape's. */
+static bool apply(struct weir_cuda *cuda, struct weir_cuda_convolution *c, const struct setting *s)
+{
+    descriptor engine = NULL, config = NULL, choices[KNOBS_MAX] = { NULL };
+    bool good = make(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine) &&
+                set(engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &c->graph) &&
+                set(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &s->engine) && finish(engine);
+    for (int64_t i = 0; good && i < s->knob_count; i++) {
+        good = make(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, &choices[i]) &&
+               set(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &s->knobs[i]) &&
+               set(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, &s->values[i]) &&
+               finish(choices[i]);
+    }
+    good = good && make(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &config) &&
+           set(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &engine) &&
+           (s->knob_count == 0 ||
+            set(config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, s->knob_count, choices)) &&
+           finish(config) && make_plan(cuda, c, config);
+    drop(&config);
+    for (size_t i = 0; i < KNOBS_MAX; i++) drop(&choices[i]);
+    drop(&engine);
+    return good;
+}
+
 /* The first that the heuristics name and that is allowed. */
 static bool choose(struct weir_cuda *cuda, struct weir_cuda_convolution *c)
 {
@@ -162,6 +222,7 @@ static bool choose(struct weir_cuda *cuda, struct weir_cuda_convolution *c)
                                             CONFIGS_MAX, &count, configs) == CUDNN_STATUS_SUCCESS;
     for (int64_t i = 0; good && i < count && i < CONFIGS_MAX && !chosen; i++) {
         chosen = is_allowed(configs[i]) && make_plan(cuda, c, configs[i]);
+        if (chosen) c->setting = read_setting(configs[i]);
     }
     for (size_t i = 0; i < CONFIGS_MAX; i++) drop(&configs[i]);
     drop(&heuristics);
@@ -180,8 +241,10 @@ static void destroy(struct weir_cuda_convolution *c)
     free(c);
 }
 
-enum weir_status weir_cuda_convolution_create(struct weir_cuda *cuda, const struct weir_cuda_window *window,
-                                              struct weir_cuda_convolution **out, struct weir_error *error)
+/* The convolution of that window, new ones with the setting given, or the heuristics'. */
+static enum weir_status take(struct weir_cuda *cuda, const struct weir_cuda_window *window,
+                             const struct setting *setting, struct weir_cuda_convolution **out,
+                             struct weir_error *error)
 {
     struct weir_cuda_convolution *c;
     for (c = cuda->convolutions; c; c = c->next) {
@@ -191,7 +254,7 @@ enum weir_status weir_cuda_convolution_create(struct weir_cuda *cuda, const stru
         c = calloc(1, sizeof *c);
         if (!c) return weir_fail(error, WEIR_NO_MEMORY, "device cuda: no memory for a convolution");
         memcpy(&c->window, window, sizeof *window);
-        if (!make_graph(cuda, c) || !choose(cuda, c))
+        if (!make_graph(cuda, c) || !(setting ? apply(cuda, c, setting) : choose(cuda, c)))
             drop(&c->plan); /* kept all the same: it says that there is none */
         c->next = cuda->convolutions;
         cuda->convolutions = c;
@@ -199,6 +262,24 @@ enum weir_status weir_cuda_convolution_create(struct weir_cuda *cuda, const stru
     c->users++;
     *out = c;
     return WEIR_OK;
+}
+
+enum weir_status weir_cuda_convolution_create(struct weir_cuda *cuda, const struct weir_cuda_window *window,
+                                              struct weir_cuda_convolution **out, struct weir_error *error)
+{
+    return take(cuda, window, NULL, out, error);
+}
+
+enum weir_status weir_cuda_convolution_repeat(struct weir_cuda *cuda, const struct weir_cuda_convolution *one,
+                                              uint32_t rows, struct weir_cuda_convolution **out,
+                                              struct weir_error *error)
+{
+    struct weir_cuda_window window;
+    *out = NULL;
+    if (!one->plan || !one->setting.known) return WEIR_OK;
+    memcpy(&window, &one->window, sizeof window);
+    window.images *= rows;
+    return take(cuda, &window, &one->setting, out, error);
 }
 
 void weir_cuda_convolution_release(struct weir_cuda *cuda, struct weir_cuda_convolution *convolution)

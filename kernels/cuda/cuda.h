@@ -55,7 +55,8 @@ void weir_cuda_graph_destroy(struct weir_graph *graph);
 
 /* --- layers ------------------------------------------------------------------------------------------------------- */
 
-/* Products and convolutions: weight [out, taps, in] in the layer's dtype, taps row-major in y and x, or in time.
+/* Products and convolutions: weight [out, taps, in] in the layer's dtype, taps row-major in y and x, or in time. CONV2D
+ * in bf16: rows of zeros behind them, so that there are weir_cuda_conv_rows() of them, as many as cuDNN can take.
  * DEPTHWISE_CONV: f32 [taps, C]. EMBED: the table in the layer's dtype. All others: f32, as they were given. */
 struct weir_cuda_packed {
     struct weir_packed head;
@@ -65,6 +66,7 @@ struct weir_cuda_packed {
     void *memory;
     size_t bytes;
 };
+uint32_t weir_cuda_conv_rows(uint32_t out, enum weir_dtype dtype);
 enum weir_status weir_cuda_pack(struct weir_device *device, const struct weir_parameters *parameters,
                                 struct weir_packed **out, struct weir_error *error);
 void weir_cuda_packed_destroy(struct weir_packed *packed);
@@ -85,7 +87,8 @@ struct weir_cuda_plan {
     } shape;
     size_t workspace_bytes;
     struct weir_cuda_product *product;         /* LINEAR, GROUPED_LINEAR: cuBLASLt's choice, or NULL: our own kernel */
-    struct weir_cuda_convolution *convolution; /* CONV2D, CONV_TEMPORAL in bf16: cuDNN's plan */
+    struct weir_cuda_convolution *convolution; /* CONV2D, CONV_TEMPORAL in bf16: cuDNN's plan for a row */
+    struct weir_cuda_convolution *together;    /* the same for all rows at once, or NULL */
 };
 
 struct weir_cuda_run {
@@ -160,10 +163,15 @@ struct weir_cuda_window {
 struct weir_cuda_window weir_cuda_window_of_conv2d(const struct weir_conv2d *shape);
 struct weir_cuda_window weir_cuda_window_of_conv_temporal(const struct weir_conv_temporal *shape);
 
-/* cuDNN's plan for one row: window->images are those of the row, x' is given, and y is without bias and residual. Plans
- * of equal windows (compared as bytes) are one. `planning` is held by create and release. */
+/* cuDNN's plan for one row: window->images are those of the row and its frames, x' is given, and y is without bias and
+ * residual. Plans of equal windows (compared as bytes) are one. `planning` is held by create and release. */
 enum weir_status weir_cuda_convolution_create(struct weir_cuda *cuda, const struct weir_cuda_window *window,
                                               struct weir_cuda_convolution **out, struct weir_error *error);
+/* The same engine with the same settings for `rows` rows at once, so that the terms of a value are added in the same
+ * order; it may not exist. */
+enum weir_status weir_cuda_convolution_repeat(struct weir_cuda *cuda, const struct weir_cuda_convolution *one,
+                                              uint32_t rows, struct weir_cuda_convolution **out,
+                                              struct weir_error *error);
 void weir_cuda_convolution_release(struct weir_cuda *cuda, struct weir_cuda_convolution *convolution);
 bool weir_cuda_convolution_exists(const struct weir_cuda_convolution *convolution); /* has cuDNN anything for it? */
 size_t weir_cuda_convolution_workspace(const struct weir_cuda_convolution *convolution);
@@ -171,11 +179,13 @@ enum weir_status weir_cuda_convolution_run(const struct weir_cuda_convolution *c
                                            const struct weir_cuda_stream *stream, const void *x, const void *weight,
                                            void *y, void *workspace);
 
-/* x' of `images` images, and what follows a convolution: y = sums + bias + row_bias + residual. `sums` may be y. */
+/* x' of `images` images, and what follows a convolution: y = sums + bias + row_bias + residual. `sums`, of sums_stride
+ * channels a pixel, may be y when that is the window's out. */
 enum weir_status weir_cuda_resize(const struct weir_cuda_window *window, cudaStream_t stream, uint64_t images,
                                   const void *x, void *to);
 enum weir_status weir_cuda_window_epilogue(const struct weir_cuda_window *window, cudaStream_t stream, const void *sums,
-                                           const float *bias, const void *row_bias, const void *residual, void *y);
+                                           uint32_t sums_stride, const float *bias, const void *row_bias,
+                                           const void *residual, void *y);
 
 /* Our own, for every shape. Terms are added in the order ky, kx, i by one thread. */
 enum weir_status weir_cuda_window_run(const struct weir_cuda_window *window, cudaStream_t stream, const void *x,

@@ -125,6 +125,7 @@ static void plan_destroy(struct weir_plan *head)
         struct weir_cuda *cuda = (struct weir_cuda *)plan->head.device;
         pthread_mutex_lock(&cuda->planning);
         weir_cuda_convolution_release(cuda, plan->convolution);
+        weir_cuda_convolution_release(cuda, plan->together);
         pthread_mutex_unlock(&cuda->planning);
     }
     free(plan);
@@ -247,14 +248,18 @@ static const struct weir_device_table cuda_table = {
     .graph_destroy = weir_cuda_graph_destroy,
 };
 
-/* "cuda-sm90x132-rt13.0-cublaslt130100-cudnn91900-f32": the libraries choose algorithms by the generation and the
+/* Of our own kernels here, and of how the libraries are asked: one more with every change after which any bytes differ,
+ * so that whoever verifies a picture or goes on from a checkpoint knows that it was made by others. */
+#define KERNELS_GENERATION 2
+
+/* "cuda-sm90x132-k2-rt13.0-cublaslt130100-cudnn91900-f32": the libraries choose algorithms by the generation and the
  * number of multiprocessors, and each of their releases chooses anew. */
 static void name_class(struct weir_cuda *cuda)
 {
     snprintf(cuda->head.numerics_class, sizeof cuda->head.numerics_class,
-             "cuda-sm%dx%d-rt%d.%d-cublaslt%zu-cudnn%zu-%s", cuda->generation, cuda->multiprocessors,
-             CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, cublasLtGetVersion(), cudnnGetVersion(),
-             weir_precision_name(cuda->head.precision));
+             "cuda-sm%dx%d-k%d-rt%d.%d-cublaslt%zu-cudnn%zu-%s", cuda->generation, cuda->multiprocessors,
+             KERNELS_GENERATION, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, cublasLtGetVersion(),
+             cudnnGetVersion(), weir_precision_name(cuda->head.precision));
 }
 
 static enum weir_status set_precision(struct weir_device *device, enum weir_dtype precision, struct weir_error *error)

@@ -18,6 +18,18 @@ template <typename T> __global__ void activate_gated(struct weir_activate s, uin
     }
 }
 
+template <enum weir_activation A> __global__ void activate_8(uint64_t count, const bf16 *x, bf16 *y)
+{
+    WEIR_EACH(i, count)
+    {
+        float values[8];
+        weir_read_8(x + i * 8, values);
+#pragma unroll
+        for (int n = 0; n < 8; n++) values[n] = weir_act_fast<A>(values[n]);
+        weir_write_8(y + i * 8, values);
+    }
+}
+
 enum weir_status weir_cuda_run_activate(const struct weir_cuda_run *run)
 {
     const struct weir_activate *s = &run->plan->shape.activate;
@@ -26,6 +38,13 @@ enum weir_status weir_cuda_run_activate(const struct weir_cuda_run *run)
         WEIR_BY_TYPE(s->dtype, T,
                      (activate_gated<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
                          *s, count, (const T *)run->operands[WEIR_ACTIVATE_X], (T *)run->operands[WEIR_ACTIVATE_Y])));
+        return weir_launched();
+    }
+    if (s->dtype == WEIR_BF16 && s->channels % WEIR_EIGHT == 0) {
+        WEIR_BY_ACTIVATION(
+            s->activation, A,
+            (activate_8<A><<<weir_blocks(count / 8, THREADS), THREADS, 0, run->stream->stream>>>(
+                count / 8, (const bf16 *)run->operands[WEIR_ACTIVATE_X], (bf16 *)run->operands[WEIR_ACTIVATE_Y])));
         return weir_launched();
     }
     WEIR_BY_TYPE(
@@ -51,6 +70,15 @@ enum weir_status weir_cuda_run_concat(const struct weir_cuda_run *run)
 {
     const struct weir_concat *s = &run->plan->shape.concat;
     const uint64_t count = (uint64_t)s->rows * s->tokens * (s->a_channels + s->b_channels);
+    if (s->dtype == WEIR_BF16 && s->a_channels % WEIR_EIGHT == 0 && s->b_channels % WEIR_EIGHT == 0) { /* only moved */
+        struct weir_concat eights = *s;
+        eights.a_channels /= 8;
+        eights.b_channels /= 8;
+        concat<uint4><<<weir_blocks(count / 8, THREADS), THREADS, 0, run->stream->stream>>>(
+            eights, count / 8, (const uint4 *)run->operands[WEIR_CONCAT_A], (const uint4 *)run->operands[WEIR_CONCAT_B],
+            (uint4 *)run->operands[WEIR_CONCAT_Y]);
+        return weir_launched();
+    }
     WEIR_BY_TYPE(s->dtype, T,
                  (concat<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
                      *s, count, (const T *)run->operands[WEIR_CONCAT_A], (const T *)run->operands[WEIR_CONCAT_B],
@@ -162,6 +190,44 @@ __global__ void epilogue(struct weir_linear s, bool gated, uint64_t count, const
     }
 }
 
+/* The same, eight channels of a token a thread. */
+template <enum weir_activation A>
+__global__ void epilogue_8(struct weir_linear s, uint64_t count, const bf16 *sums, const bf16 *residual,
+                           const bf16 *gate, bf16 *y)
+{
+    constexpr bool gated = A == WEIR_ACT_GEGLU || A == WEIR_ACT_GEGLU_TANH;
+    const uint32_t width = gated ? s.out / 2 : s.out;
+    WEIR_EACH(i, count)
+    {
+        const struct weir_split at = weir_split_by(i, width / 8);
+        const uint64_t token = at.quotient;
+        const uint32_t c = at.rest * 8;
+        const bf16 *from = sums + token * s.out + c;
+        float values[8], others[8];
+        weir_read_8(from, values);
+        if (gated) {
+            weir_read_8(from + width, others);
+#pragma unroll
+            for (int n = 0; n < 8; n++) values[n] *= weir_act_fast<A>(others[n]);
+        } else {
+#pragma unroll
+            for (int n = 0; n < 8; n++) values[n] = weir_act_fast<A>(values[n]);
+        }
+        if (s.gate_vectors) {
+            const uint64_t row = weir_split_by(token, s.tokens).quotient;
+            weir_read_8(gate + (row * s.gate_vectors + s.gate_vector) * width + c, others);
+#pragma unroll
+            for (int n = 0; n < 8; n++) values[n] *= others[n];
+        }
+        if (s.residual) {
+            weir_read_8(residual + i * 8, others);
+#pragma unroll
+            for (int n = 0; n < 8; n++) values[n] += others[n];
+        }
+        weir_write_8(y + i * 8, values);
+    }
+}
+
 template <typename S>
 static void launch_epilogue(const struct weir_linear *s, cudaStream_t stream, const S *sums, const void *residual,
                             const void *gate, void *y)
@@ -176,6 +242,13 @@ static void launch_epilogue(const struct weir_linear *s, cudaStream_t stream, co
 enum weir_status weir_cuda_epilogue(const struct weir_linear *s, cudaStream_t stream, const void *sums,
                                     enum weir_dtype sums_dtype, const void *residual, const void *gate, void *y)
 {
+    if (s->dtype == WEIR_BF16 && sums_dtype == WEIR_BF16 && weir_linear_width(s) % WEIR_EIGHT == 0) {
+        const uint64_t count = (uint64_t)s->rows * s->tokens * weir_linear_width(s) / 8;
+        WEIR_BY_ACTIVATION(s->activation, A,
+                           (epilogue_8<A><<<weir_blocks(count, THREADS), THREADS, 0, stream>>>(
+                               *s, count, (const bf16 *)sums, (const bf16 *)residual, (const bf16 *)gate, (bf16 *)y)));
+        return weir_launched();
+    }
     WEIR_BY_TYPE(sums_dtype, S, (launch_epilogue<S>(s, stream, (const S *)sums, residual, gate, y)));
     return weir_launched();
 }

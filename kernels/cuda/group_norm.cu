@@ -1,9 +1,8 @@
-/* group_norm. Small groups: one block does a group of a batch entry from beginning to end. Large ones: the pixels are
- * cut into chunks by shape alone; sums of the chunks, in f64, are added in their order; then once more for the squares
- * about the mean; then every value is normalised. The mean is kept as two f32, since values far from zero lie close
- * together.
- */
-#include "kernels/cuda/kernel.cuh"
+/* group_norm. Small groups: one block does a group of a batch entry from beginning to end. Large ones: the pixels
+ * are cut into chunks by shape alone; sums of the chunks, in f64, are added in their order; then once more for the
+ * squares about the mean; then every value is normalised. The mean is kept as two f32, since values far from zero
+ * lie close together. */
+#include "kernels/cuda/group_norm.cuh"
 
 #define WHOLE_VALUES_MAX 8192 /* of a group that one block takes */
 #define CHUNK_VALUES 8192     /* of all channels, about */
@@ -33,6 +32,10 @@ enum weir_status weir_cuda_prepare_group_norm(struct weir_cuda *cuda, struct wei
     if (s->channels > CHANNELS_MAX) {
         return weir_fail(error, WEIR_UNSUPPORTED, "device cuda: group_norm takes up to %d channels, not %u",
                          CHANNELS_MAX, s->channels);
+    }
+    if (weir_group_norm_bf16_takes(s)) {
+        plan->workspace_bytes = weir_group_norm_bf16_workspace(s);
+        return WEIR_OK;
     }
     if (!is_whole(s)) plan->workspace_bytes = entries * (2 + (s->pixels + pixels - 1) / pixels) * sizeof(double);
     return WEIR_OK;
@@ -72,8 +75,8 @@ __global__ void whole(struct weir_group_norm s, const float *gamma, const float 
     }
 }
 
-/* One chunk of one batch entry, all groups: the sums of x, or of the squares about the mean. A thread has one channel
- * at a time and strides over pixels when there are more threads than channels. */
+/* One chunk of one batch entry, all groups: the sums of x, or of the squares about the mean. A thread has one
+ * channel at a time and strides over pixels when there are more threads than channels. */
 template <bool SQUARES, typename T>
 __global__ void chunk_sums(struct weir_group_norm s, uint32_t chunk, uint32_t chunks, const T *x, const double *means,
                            double *sums)
@@ -171,5 +174,6 @@ template <typename T> static enum weir_status launch(const struct weir_cuda_run 
 
 enum weir_status weir_cuda_run_group_norm(const struct weir_cuda_run *run)
 {
+    if (weir_group_norm_bf16_takes(&run->plan->shape.group_norm)) return weir_group_norm_bf16_run(run);
     return run->plan->shape.group_norm.dtype == WEIR_F32 ? launch<float>(run) : launch<bf16>(run);
 }

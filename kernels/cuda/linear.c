@@ -21,22 +21,22 @@ static bool has_epilogue(const struct weir_linear *s)
     return s->activation != WEIR_ACT_NONE || s->gate_vectors > 0;
 }
 
-/* The product goes to the workspace first when y is narrower, when what y may lie over is read after it, or when y
- * would round what the epilogue reads. */
+/* The product goes to the workspace first when y is narrower, or when what y may lie over is read after it. In bf16 the
+ * sums are rounded there, or in y, as PyTorch rounds them: half the bytes of f32, and a bias comes with them. */
 static bool is_apart(const struct weir_linear *s)
 {
-    return has_epilogue(s) && (weir_activation_is_gated(s->activation) || s->residual || s->dtype != WEIR_F32);
+    return has_epilogue(s) && (weir_activation_is_gated(s->activation) || s->residual);
 }
 
 static size_t apart_bytes(const struct weir_linear *s)
 {
-    return is_apart(s) ? weir_cuda_aligned(s->rows * row_values(s) * sizeof(float)) : 0;
+    return is_apart(s) ? weir_cuda_aligned(s->rows * row_values(s) * weir_dtype_bytes(s->dtype)) : 0;
 }
 
 /* As what the product makes. A layer of which only the shape is known has it somewhere, too: plans must be alike. */
 static const void *bias_of(const struct weir_cuda_packed *layer, const struct weir_linear *s)
 {
-    const void *bias = is_apart(s) || s->dtype == WEIR_F32 ? layer->bias : layer->bias_bf16;
+    const void *bias = s->dtype == WEIR_F32 ? layer->bias : layer->bias_bf16;
     const uintptr_t somewhere = 4096;
     return layer->head.bias && !bias ? (const void *)somewhere : bias;
 }
@@ -57,7 +57,7 @@ enum weir_status weir_cuda_prepare_linear(struct weir_cuda *cuda, struct weir_cu
                                                    .bias = bias_of(layer, s),
                                                    .add = s->residual && !has_epilogue(s),
                                                    .dtype = s->dtype,
-                                                   .y_dtype = is_apart(s) ? WEIR_F32 : s->dtype };
+                                                   .y_dtype = s->dtype };
     size_t product_bytes = 0;
     const enum weir_status status = weir_cuda_product_create(cuda, &shape, &plan->product, &product_bytes, error);
     plan->workspace_bytes = apart_bytes(s) + product_bytes;
@@ -77,14 +77,13 @@ enum weir_status weir_cuda_run_linear(const struct weir_cuda_run *run)
         status = weir_cuda_product_run(plan->product, run->stream, x, layer->weight, residual, sums,
                                        (char *)run->workspace + apart_bytes(s));
     } else {
-        const struct weir_cuda_window window = WINDOW_OF_TOKENS(s->rows, s->tokens, s->in, s->out, s->in, s->out, add,
-                                                                s->dtype, is_apart(s) ? WEIR_F32 : s->dtype);
+        const struct weir_cuda_window window =
+            WINDOW_OF_TOKENS(s->rows, s->tokens, s->in, s->out, s->in, s->out, add, s->dtype, s->dtype);
         status =
             weir_cuda_window_run(&window, run->stream->stream, x, layer->weight, layer->bias, NULL, residual, sums);
     }
     if (status != WEIR_OK || !has_epilogue(s)) return status;
-    return weir_cuda_epilogue(s, run->stream->stream, sums, is_apart(s) ? WEIR_F32 : s->dtype, residual,
-                              run->operands[WEIR_LINEAR_GATE], y);
+    return weir_cuda_epilogue(s, run->stream->stream, sums, s->dtype, residual, run->operands[WEIR_LINEAR_GATE], y);
 }
 
 /* The groups of one row are a batch: each has its part of the weight, and its channels of every token. */

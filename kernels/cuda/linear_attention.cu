@@ -1,7 +1,7 @@
 /* linear_attention: one pass over K and V makes S = sum_j [v_j; 1] relu(k_j)^T of every head, one over Q applies it.
  * The tokens are cut into chunks by shape alone; of a chunk each warp adds every 8th token's terms, and warps and
  * chunks are added in their order. */
-#include "kernels/cuda/kernel.cuh"
+#include "kernels/cuda/linear_attention.cuh"
 
 #define CHUNK_TOKENS 256
 #define TILE 32  /* tokens in shared memory at a time, and channels of a block of S */
@@ -30,6 +30,10 @@ enum weir_status weir_cuda_prepare_linear_attention(struct weir_cuda *cuda, stru
     const uint64_t heads = (uint64_t)s->rows * s->frames * s->heads, chunks = chunks_of(s);
     (void)cuda;
     (void)error;
+    if (weir_linear_attention_bf16_takes(s)) {
+        plan->workspace_bytes = weir_linear_attention_bf16_workspace(s);
+        return WEIR_OK;
+    }
     plan->workspace_bytes = heads * sums_of_head(*s) * (chunks > 1 ? chunks + 1 : 1) * sizeof(float);
     return WEIR_OK;
 }
@@ -179,6 +183,8 @@ template <typename T> static void launch(const struct weir_cuda_run *run)
 
 enum weir_status weir_cuda_run_linear_attention(const struct weir_cuda_run *run)
 {
+    if (weir_linear_attention_bf16_takes(&run->plan->shape.linear_attention))
+        return weir_linear_attention_bf16_run(run);
     WEIR_BY_TYPE(run->plan->shape.linear_attention.dtype, T, (launch<T>(run)));
     return weir_launched();
 }

@@ -2,34 +2,37 @@
  * where the originals round them, as on ref. */
 #include "kernels/cuda/kernel.cuh"
 
-/* One thread a pair of channels, or one of those behind the heads. */
+/* One thread a pair of channels of all heads, or one of those behind the heads. */
 template <typename T> __global__ void rope(struct weir_rope s, uint64_t count, const T *x, T *y)
 {
-    const uint32_t half = s.head_dim / 2, pairs = s.heads * half, work = s.channels - pairs;
+    const uint32_t half = s.head_dim / 2, behind = s.heads * s.head_dim, work = half + s.channels - behind;
     WEIR_EACH(i, count)
     {
-        const uint64_t token = i / work, base = token * s.channels;
-        const uint32_t k = (uint32_t)(i % work);
-        if (k >= pairs) {
-            y[base + pairs + k] = x[base + pairs + k];
+        const struct weir_split at = weir_split_by(i, work);
+        const uint64_t base = at.quotient * s.channels;
+        const uint32_t j = at.rest;
+        if (j >= half) {
+            y[base + behind + j - half] = x[base + behind + j - half];
             continue;
         }
-        const uint32_t j = k % half;
-        const uint64_t at = base + (uint64_t)(k / half) * s.head_dim + j;
         const float exponent = (float)(2 * j) / (float)s.head_dim;
         const float frequency = 1.0f / (float)pow((double)s.theta, (double)exponent);
-        const float angle = (float)(token % s.tokens) * frequency;
+        const float angle = (float)weir_split_by(at.quotient, s.tokens).rest * frequency;
         const float cosine = cosf(angle), sine = sinf(angle);
-        const float first = weir_read(x + at), second = weir_read(x + at + half);
-        weir_write(y + at, first * cosine - second * sine);
-        weir_write(y + at + half, second * cosine + first * sine);
+#pragma unroll 4
+        for (uint32_t h = 0; h < s.heads; h++) {
+            const uint64_t from = base + (uint64_t)h * s.head_dim + j;
+            const float first = weir_read(x + from), second = weir_read(x + from + half);
+            weir_write(y + from, first * cosine - second * sine);
+            weir_write(y + from + half, second * cosine + first * sine);
+        }
     }
 }
 
 enum weir_status weir_cuda_run_rope(const struct weir_cuda_run *run)
 {
     const struct weir_rope *s = &run->plan->shape.rope;
-    const uint64_t count = (uint64_t)s->rows * s->tokens * (s->channels - s->heads * (s->head_dim / 2));
+    const uint64_t count = (uint64_t)s->rows * s->tokens * (s->head_dim / 2 + s->channels - s->heads * s->head_dim);
     WEIR_BY_TYPE(s->dtype, T,
                  (rope<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
                      *s, count, (const T *)run->operands[WEIR_ROPE_X], (T *)run->operands[WEIR_ROPE_Y])));

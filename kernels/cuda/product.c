@@ -2,8 +2,8 @@
  * blocks; rows are more entries of a strided batch, or where the algorithm does not take that batch, calls of their
  * own.
  *
- * cuBLASLt counts columns first: what is [tokens, out] here is its matrix of `out` rows and `tokens` columns, and
- * y = x weight^T is its D = weight^T x with the weight transposed. */
+ * cuBLASLt counts columns first: what is [tokens, out] here is its matrix of `out` rows and `tokens` columns, and y
+ * = x weight^T is its D = weight^T x with the weight transposed. */
 #include "kernels/cuda/cuda.h"
 
 #include <stdlib.h>

@@ -18,10 +18,65 @@ __global__ void pixel_shuffle(struct weir_pixel_shuffle s, uint64_t count, const
     }
 }
 
+/* Eight channels of each of the four pixels a thread: together they are one piece of x. */
+template <int COPIES>
+__global__ void pixel_shuffle_8(struct weir_pixel_shuffle s, uint64_t count, const bf16 *x, const bf16 *residual,
+                                bf16 *y)
+{
+    constexpr int read = 32 / COPIES;
+    const uint32_t eights = s.out / 8;
+    WEIR_EACH(i, count)
+    {
+        const struct weir_split pixel = weir_split_by(i, eights), line = weir_split_by(pixel.quotient, s.width);
+        const uint32_t c = pixel.rest * 8;
+        float values[read];
+#pragma unroll
+        for (int n = 0; n < read; n += 8) weir_read_8(x + pixel.quotient * s.in + 4 * c / COPIES + n, values + n);
+#pragma unroll
+        for (int to = 0; to < 4; to++) {
+            const uint64_t at =
+                ((2 * line.quotient + to / 2) * (2 * (uint64_t)s.width) + 2 * line.rest + to % 2) * s.out + c;
+            float results[8], others[8];
+#pragma unroll
+            for (int n = 0; n < 8; n++) results[n] = values[(4 * n + to) / COPIES];
+            if (s.residual) {
+                weir_read_8(residual + at, others);
+#pragma unroll
+                for (int n = 0; n < 8; n++) results[n] += others[n];
+            }
+            weir_write_8(y + at, results);
+        }
+    }
+}
+
+/* false: not for this shape. */
+static bool launch_shuffle_8(const struct weir_pixel_shuffle *s, cudaStream_t stream, const bf16 *x,
+                             const bf16 *residual, bf16 *y)
+{
+    const uint32_t copies = 4 * s->out / s->in;
+    const uint64_t count = (uint64_t)s->rows * s->frames * s->height * s->width * (s->out / 8);
+    const unsigned blocks = weir_blocks(count, THREADS);
+    if (s->dtype != WEIR_BF16 || s->out % WEIR_EIGHT != 0 || 4 * s->out % s->in != 0) return false;
+    if (copies == 1) {
+        pixel_shuffle_8<1><<<blocks, THREADS, 0, stream>>>(*s, count, x, residual, y);
+    } else if (copies == 2) {
+        pixel_shuffle_8<2><<<blocks, THREADS, 0, stream>>>(*s, count, x, residual, y);
+    } else if (copies == 4) {
+        pixel_shuffle_8<4><<<blocks, THREADS, 0, stream>>>(*s, count, x, residual, y);
+    } else {
+        return false;
+    }
+    return true;
+}
+
 enum weir_status weir_cuda_run_pixel_shuffle(const struct weir_cuda_run *run)
 {
     const struct weir_pixel_shuffle *s = &run->plan->shape.pixel_shuffle;
     const uint64_t count = (uint64_t)s->rows * s->frames * s->height * s->width * 4 * s->out;
+    if (launch_shuffle_8(s, run->stream->stream, (const bf16 *)run->operands[WEIR_PIXEL_SHUFFLE_X],
+                         (const bf16 *)run->operands[WEIR_PIXEL_SHUFFLE_RESIDUAL],
+                         (bf16 *)run->operands[WEIR_PIXEL_SHUFFLE_Y]))
+        return weir_launched();
     WEIR_BY_TYPE(s->dtype, T,
                  (pixel_shuffle<T><<<weir_blocks(count, THREADS), THREADS, 0, run->stream->stream>>>(
                      *s, count, (const T *)run->operands[WEIR_PIXEL_SHUFFLE_X],

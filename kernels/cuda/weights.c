@@ -15,13 +15,24 @@ static enum weir_dtype weight_dtype(const struct weir_parameters *q)
     return is_product(q->op) || q->op == WEIR_OP_EMBED ? q->dtype : WEIR_F32;
 }
 
+uint32_t weir_cuda_conv_rows(uint32_t out, enum weir_dtype dtype)
+{
+    return dtype == WEIR_BF16 && out % 4 != 0 ? (out + 7) / 8 * 8 : out;
+}
+
+static uint64_t weight_room(const struct weir_parameters *q)
+{
+    const uint64_t count = weir_weight_count(q);
+    return q->op == WEIR_OP_CONV2D ? count / q->out * weir_cuda_conv_rows(q->out, q->dtype) : count;
+}
+
 /* f32 to the upper half of its bits, rounded to nearest even; a NaN stays one. */
 static uint16_t bf16_of(float value)
 {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    const uint32_t nan = bits >> 16 | 0x40, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
 }
 
 static void to_bf16(const float *from, uint64_t count, char *to)
@@ -39,7 +50,7 @@ struct places {
 static struct places places_of(const struct weir_parameters *q)
 {
     struct places at = { .has_bf16 = q->op == WEIR_OP_LINEAR && q->dtype == WEIR_BF16 && q->bias };
-    at.bias = weir_cuda_aligned(weir_weight_count(q) * weir_dtype_bytes(weight_dtype(q)));
+    at.bias = weir_cuda_aligned(weight_room(q) * weir_dtype_bytes(weight_dtype(q)));
     at.bias_bf16 = at.bias + weir_cuda_aligned(weir_bias_count(q) * sizeof(float));
     at.end = at.bias_bf16 + (at.has_bf16 ? weir_cuda_aligned(weir_bias_count(q) * sizeof(uint16_t)) : 0);
     return at;
@@ -80,6 +91,7 @@ static char *arrange(const struct weir_parameters *q, const struct places *at)
     const float *weight = reordered ? ordered : q->weight;
     if (weight_dtype(q) == WEIR_BF16) {
         to_bf16(weight, weight_count, image);
+        memset(image + weight_count * sizeof(uint16_t), 0, (weight_room(q) - weight_count) * sizeof(uint16_t));
     } else {
         memcpy(image, weight, weight_count * sizeof *weight);
     }

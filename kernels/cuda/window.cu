@@ -37,8 +37,8 @@ static __device__ __forceinline__ float term_of(const struct weir_cuda_window &w
     return weir_read(x + ((at.image * w.x_height + (uint32_t)row) * w.x_width + (uint32_t)column) * w.x_stride + i);
 }
 
-/* Which of 16 * COUNT values number n of thread t is: fours lie together, so that they are read together, and the fours
- * of neighbouring threads side by side. */
+/* Which of 16 * COUNT values number n of thread t is: fours lie together, so that they are read together, and the
+ * fours of neighbouring threads side by side. */
 template <int COUNT> static __device__ __forceinline__ uint32_t slot_of(uint32_t t, int n)
 {
     return COUNT >= 4 ? (uint32_t)(n / 4) * 64 + t * 4 + (uint32_t)(n % 4) : t * COUNT + (uint32_t)n;

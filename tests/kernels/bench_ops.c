@@ -90,43 +90,6 @@ static const struct kernel_case bench_cases[] = {
     REGROUP(1024, 32, 1024),
 };
 
-/* Multiplications and additions of products, of all rows; 0 for ops without. */
-static double flops_of(const struct kernel_case *c)
-{
-    const double rows = c->shape.linear.rows;
-    switch (c->op) {
-    case WEIR_OP_LINEAR:
-        return 2.0 * rows * c->shape.linear.tokens * c->shape.linear.in * c->shape.linear.out;
-    case WEIR_OP_LOW_RANK: {
-        const struct weir_low_rank *s = &c->shape.low_rank;
-        return 2.0 * rows * s->tokens * s->rank * ((double)s->in + s->out);
-    }
-    case WEIR_OP_CONV2D: {
-        const struct weir_conv2d *s = &c->shape.conv2d;
-        const struct weir_conv2d_size size = weir_conv2d_size_of(s);
-        return 2.0 * rows * s->frames * size.height * size.width * s->in * s->out * s->kernel * s->kernel;
-    }
-    case WEIR_OP_CONV_TEMPORAL: {
-        const struct weir_conv_temporal *s = &c->shape.conv_temporal;
-        return 6.0 * rows * s->frames * s->pixels * s->in * s->out;
-    }
-    case WEIR_OP_GROUPED_LINEAR: {
-        const struct weir_grouped_linear *s = &c->shape.grouped_linear;
-        return 2.0 * rows * s->tokens * s->in * (s->out / s->groups);
-    }
-    case WEIR_OP_LINEAR_ATTENTION: {
-        const struct weir_linear_attention *s = &c->shape.linear_attention;
-        return 4.0 * rows * s->frames * s->pixels * s->heads * s->head_dim * s->head_dim;
-    }
-    case WEIR_OP_ATTENTION: {
-        const struct weir_attention *s = &c->shape.attention;
-        return 4.0 * rows * s->sequences * s->query_length * s->key_length * s->heads * s->head_dim;
-    }
-    default:
-        return 0;
-    }
-}
-
 struct bench {
     struct weir_device *device;
     struct weir_stream *stream;

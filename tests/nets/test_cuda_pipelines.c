@@ -46,7 +46,7 @@ static uint8_t *make(const char *device, const struct demo *demo, size_t *bytes)
     float *embedding = bench_embed(&b, demo->prompt, "", &item);
     float *latents = malloc(weir_item_latent_count(b.facts, &item) * sizeof *latents);
     struct weir_denoiser *denoiser = NULL;
-    OK(weir_denoiser_create(b.pipeline, &item, &denoiser, &error));
+    OK(weir_denoiser_create(b.pipeline, &item, 1, &denoiser, &error));
     denoise(denoiser, &item, embedding, NULL, item.steps, latents, NULL);
     uint8_t *rgb = decode(&b, &item, latents, 0);
     *bytes = weir_item_frame_bytes(&item) * item.frames;
@@ -93,14 +93,16 @@ static void bytes_in_bf16_depend_on_the_request_alone(void **state)
         float *whole = malloc(bytes), *half = malloc(bytes), *previous = malloc(bytes), *end = malloc(bytes);
         struct weir_denoiser *first = NULL, *second = NULL;
         const uint32_t stop = item.steps / 2;
+        bool looks_back;
+        steps_of(&b, &item, &looks_back);
         assert_memory_equal(embedding, again, weir_item_embedding_count(b.facts, &item) * sizeof *embedding);
-        OK(weir_denoiser_create(b.pipeline, &item, &first, &error));
-        OK(weir_denoiser_create(b.pipeline, &item, &second, &error));
+        OK(weir_denoiser_create(b.pipeline, &item, 1, &first, &error));
+        OK(weir_denoiser_create(b.pipeline, &item, 1, &second, &error));
         denoise(first, &item, embedding, NULL, item.steps, whole, NULL);
         denoise(second, &other, embedding, NULL, item.steps, end, NULL);
         assert_memory_not_equal(end, whole, bytes);
         denoise(second, &item, embedding, NULL, stop, half, previous);
-        const struct weir_denoiser_state at = { stop, half, weir_denoiser_looks_back(second) ? previous : NULL };
+        const struct weir_denoiser_state at = { stop, half, looks_back ? previous : NULL };
         denoise(first, &item, embedding, &at, item.steps, end, NULL);
         assert_memory_equal(end, whole, bytes);
         uint8_t *one = decode(&b, &item, whole, 1), *some = decode(&b, &item, whole, 3);
@@ -149,7 +151,7 @@ static void see_memory(const char *device, uint32_t size)
     OK(weir_text_create(b.pipeline, &text, &error));
     OK(weir_text_run(text, "", true, embedding, &error));
     OK(weir_text_run(text, demos[0].prompt, false, embedding + one, &error));
-    OK(weir_denoiser_create(b.pipeline, &item, &denoiser, &error));
+    OK(weir_denoiser_create(b.pipeline, &item, 1, &denoiser, &error));
     denoise(denoiser, &item, embedding, NULL, 1, latents, NULL);
     OK(weir_decoder_create(b.pipeline, &item, 0, &decoder, &error));
     OK(weir_decoder_run(decoder, &item, latents, 0, 1, rgb, &error));
