@@ -70,12 +70,12 @@ static enum weir_status measure_product(struct bench *bench, uint32_t size, stru
 {
     enum weir_status status = WEIR_OK;
     struct weir_device *device = bench->device;
-    const enum weir_dtype dtype = bench->options.dtype;
+    const enum weir_dtype dtype = device->values;
     const size_t bytes = (size_t)size * size * weir_dtype_bytes(dtype);
     const struct weir_linear shape = { .rows = 1, .tokens = size, .in = size, .out = size, .dtype = dtype };
     static const float some = 0;
     const struct weir_parameters parameters = {
-        .op = WEIR_OP_LINEAR, .weight = &some, .out = size, .in = size, .dtype = dtype, .shape_only = true
+        .op = WEIR_OP_LINEAR, .weight = &some, .out = size, .in = size, .dtype = device->precision, .shape_only = true
     };
     struct weir_packed *packed = NULL;
     struct weir_plan *plan = NULL;
@@ -217,7 +217,7 @@ static enum weir_status measure_row(const struct bench *bench, const struct weir
     const size_t samples = bench->options.samples;
     struct weir_bench_work work;
     struct weir_marks *marks = weir_marks_create(samples + 1);
-    WEIR_TRY(weir_bench_work_open(row, bench->device, bench->stream, bench->options.dtype, &work, error));
+    WEIR_TRY(weir_bench_work_open(row, bench->device, bench->stream, bench->device->values, &work, error));
     for (size_t i = 0; i < samples + WARM_RUNS; i++) {
         if (i >= WARM_RUNS) weir_marks_set(marks, i - WARM_RUNS, bench->stream);
         status = weir_program_run(work.program, bench->stream, work.arena, work.bindings, work.binding_count);
