@@ -82,16 +82,24 @@ static struct shape shape_of(const struct vectors *v, const char *name, enum wei
     return s;
 }
 
+/* What comes of `xs`; free() it. */
+static float *compute_of(struct weir_device *device, const struct weir_autoencoder_dc *net,
+                         enum weir_autoencoder_dc_half half, const struct shape *s, float *xs)
+{
+    struct weir_program *p = plan(device, net, half, &s->dims);
+    float *ys = malloc(s->y.elements * sizeof *ys);
+    run_program(device, p, &(struct io){ "x", xs, s->x.elements * sizeof *xs }, 1,
+                &(struct io){ "y", ys, s->y.elements * sizeof *ys }, 1, NULL, 0);
+    weir_program_destroy(&p);
+    return ys;
+}
+
 /* free() it. */
 static float *compute(struct weir_device *device, const struct weir_autoencoder_dc *net,
                       enum weir_autoencoder_dc_half half, const struct shape *s)
 {
-    struct weir_program *p = plan(device, net, half, &s->dims);
-    float *xs = vector_read(&s->x), *ys = malloc(s->y.elements * sizeof *ys);
-    run_program(device, p, &(struct io){ "x", xs, s->x.elements * sizeof *xs }, 1,
-                &(struct io){ "y", ys, s->y.elements * sizeof *ys }, 1, NULL, 0);
+    float *xs = vector_read(&s->x), *ys = compute_of(device, net, half, s, xs);
     free(xs);
-    weir_program_destroy(&p);
     return ys;
 }
 
@@ -165,6 +173,27 @@ static void the_encoder_gives_what_diffusers_gives_on_cuda(void **state)
     every_tiny_on("cuda", WEIR_AUTOENCODER_DC_ENCODER);
 }
 
+#define NUDGES 24
+
+/* How far the judge comes from the golden output at most, for inputs each of whose numbers is up to a bf16 step away. */
+static double furthest(struct weir_device *ref, const struct weir_autoencoder_dc *judge,
+                       enum weir_autoencoder_dc_half half, const struct shape *s, const float *golden)
+{
+    double most = 0;
+    uint32_t random = 1;
+    for (uint32_t n = 0; n < NUDGES; n++) {
+        float *xs = vector_read(&s->x);
+        for (size_t i = 0; i < s->x.elements; i++) {
+            random = random * 1664525 + 1013904223;
+            xs[i] *= 1 + ((float)(random >> 16) / 32768 - 1) / 256;
+        }
+        float *ys = compute_of(ref, judge, half, s, xs);
+        most = fmax(most, compare(ys, golden, s->y.elements).norm);
+        free(xs), free(ys);
+    }
+    return most;
+}
+
 static void check_half_beside_the_judge(struct weir_device *cuda, struct weir_device *ref, const char *name,
                                         enum weir_autoencoder_dc_half half, int number)
 {
@@ -172,21 +201,23 @@ static void check_half_beside_the_judge(struct weir_device *cuda, struct weir_de
     struct vectors v = vectors_open(name);
     struct weir_autoencoder_dc *judge = net_open(ref, &dc, half), *net = net_open(cuda, &dc, half);
     const struct shape s = shape_of(&v, name, half, weir_autoencoder_dc_config_of(net)->factor, number);
-    float *judged = compute(ref, judge, half, &s), *ys = compute(cuda, net, half, &s), *golden = vector_read(&s.y);
-    const struct closeness away = compare(ys, golden, s.y.elements), ref_away = compare(judged, golden, s.y.elements);
-    const double most = fmax(tolerance_of(cuda).norm, 3 * ref_away.norm);
-    printf("parity device=cuda precision=bf16 %s norm=%.2e max=%.2e; ref in bf16: norm=%.2e max=%.2e\n", s.what,
-           away.norm, away.max, ref_away.norm, ref_away.max);
+    float *ys = compute(cuda, net, half, &s), *golden = vector_read(&s.y);
+    const struct closeness away = compare(ys, golden, s.y.elements);
+    const double judged = furthest(ref, judge, half, &s, golden), most = fmax(tolerance_of(cuda).norm, 1.5 * judged);
+    printf("parity device=cuda precision=bf16 %s norm=%.2e max=%.2e; ref in bf16: norm up to %.2e\n", s.what, away.norm,
+           away.max, judged);
     if (away.norm > most) fail_msg("%s in bf16: norm %.3g (at most %.3g)", s.what, away.norm, most);
-    free(judged), free(ys), free(golden);
+    free(ys), free(golden);
     weir_autoencoder_dc_close(&judge);
     weir_autoencoder_dc_close(&net);
     vectors_close(&v);
     dc_close(&dc);
 }
 
-/* Of what is said below: values in bf16 are rounded elsewhere than the judge's, so they are no further from diffusers
- * than three times what the judge is, or what other networks are. */
+/* Of what is said below: what such a network makes of bf16 is decided by single roundings (one encoder is 0.01 to 0.12
+ * of the norm away, as its input lies within a step of bf16), and values in bf16 are rounded elsewhere than the judge's.
+ * So they are no further from diffusers than what the judge makes of inputs near by, half as much again, or what other
+ * networks are. */
 static void both_halves_in_bf16_are_as_near_as_the_judge_on_cuda(void **state)
 {
     (void)state;
