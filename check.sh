@@ -61,8 +61,9 @@ say "fuzz"
 sh tests/fuzz/run.sh "${full:+60}"
 
 if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
-    say "cuda: it builds"
+    say "cuda: it builds; what needs a GPU is skipped where there is none"
     build cuda
+    ctest --preset cuda -j 2 -L cuda
 else
     say "cuda: skipped, there is no toolkit"
 fi

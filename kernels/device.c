@@ -44,27 +44,51 @@ enum weir_status weir_device_set_precision(struct weir_device *device, enum weir
 
 #ifdef WEIR_HAVE_CPU
 #define CPU_NAME ", cpu"
+#define OPEN_CPU weir_cpu_open
 #else
 #define CPU_NAME ""
+#define OPEN_CPU NULL
 #endif
+#ifdef WEIR_HAVE_CUDA
+#define CUDA_NAME ", cuda"
+#define OPEN_CUDA weir_cuda_open
+#else
+#define CUDA_NAME ""
+#define OPEN_CUDA NULL
+#endif
+#define NAMES "ref" CPU_NAME CUDA_NAME
+
+static enum weir_status (*const open_cpu)(int threads, struct weir_device **out, struct weir_error *error) = OPEN_CPU;
+static enum weir_status (*const open_cuda)(const char *which, struct weir_device **out,
+                                           struct weir_error *error) = OPEN_CUDA;
+
+/* What stands behind "cuda:", "" for "cuda" itself, NULL for other names. */
+static const char *cuda_which(const char *name)
+{
+    if (strncmp(name, "cuda", 4) != 0) return NULL;
+    if (name[4] == '\0') return name + 4;
+    return name[4] == ':' && name[5] ? name + 5 : NULL;
+}
 
 enum weir_status weir_device_open(const char *name, int threads, struct weir_device **out, struct weir_error *error)
 {
+    const bool any = strcmp(name, "auto") == 0;
+    const char *which = any ? "" : cuda_which(name);
     *out = NULL;
     if (threads < 0 || threads > WEIR_DEVICE_THREADS_MAX) {
         return weir_fail(error, WEIR_BAD_ARGUMENT, "%d threads; 0 (one per core) to %d are possible", threads,
                          WEIR_DEVICE_THREADS_MAX);
     }
-#ifdef WEIR_HAVE_CPU
-    if (strcmp(name, "cpu") == 0 || strcmp(name, "auto") == 0) return weir_cpu_open(threads, out, error);
-#else
-    if (strcmp(name, "auto") == 0) return weir_ref_open(out, error);
-#endif
-    if (strcmp(name, "ref") == 0) return weir_ref_open(out, error);
-    if (strcmp(name, "cpu") == 0 || strcmp(name, "cuda") == 0) {
-        return weir_fail(error, WEIR_UNSUPPORTED, "device %s is not in this build, which has ref" CPU_NAME, name);
+    if (which && open_cuda) {
+        const enum weir_status status = open_cuda(which, out, error);
+        if (!any || (status != WEIR_NOT_FOUND && status != WEIR_UNSUPPORTED)) return status;
     }
-    return weir_fail(error, WEIR_UNSUPPORTED, "no device is called %s; there are auto, ref" CPU_NAME, name);
+    if ((any || strcmp(name, "cpu") == 0) && open_cpu) return open_cpu(threads, out, error);
+    if (any || strcmp(name, "ref") == 0) return weir_ref_open(out, error);
+    if (which || strcmp(name, "cpu") == 0) {
+        return weir_fail(error, WEIR_UNSUPPORTED, "device %s is not in this build, which has " NAMES, name);
+    }
+    return weir_fail(error, WEIR_UNSUPPORTED, "no device is called %s; there are auto, " NAMES, name);
 }
 
 void weir_device_close(struct weir_device **device)

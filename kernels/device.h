@@ -22,7 +22,8 @@ bool weir_precision_parse(const char *name, enum weir_dtype *out);
 
 struct weir_device;
 struct weir_stream;
-struct weir_ops; /* ops.h */
+struct weir_ops;   /* ops.h */
+struct weir_graph; /* work that was queued once and may be done again */
 
 #define WEIR_NUMERICS_CLASS_MAX 128
 #define WEIR_ALIGNMENT 64 /* of every allocation, arena offset and packed weight, in bytes */
@@ -44,6 +45,14 @@ struct weir_device_table {
     void (*stream_destroy)(struct weir_stream *stream);
     /* Waits until all that was queued is done. DEVICE when any of it failed. */
     enum weir_status (*stream_sync)(struct weir_stream *stream, struct weir_error *error);
+
+    /* Graphs: NULL, all four, on a device that gains nothing by them. Ops that are run between begin and end are not
+     * done but kept, with the memory they name; launch queues them all at once, as often as wanted. A begin is followed
+     * by an end, whatever failed between; *out is NULL when that says anything but OK. */
+    enum weir_status (*graph_begin)(struct weir_stream *stream);
+    enum weir_status (*graph_end)(struct weir_stream *stream, struct weir_graph **out);
+    enum weir_status (*graph_launch)(struct weir_stream *stream, const struct weir_graph *graph);
+    void (*graph_destroy)(struct weir_graph *graph);
 };
 
 /* The head of every device's own struct. */
@@ -54,15 +63,23 @@ struct weir_device {
      * versions, precision: "cpu-avx512-onednn2.6.3-f32". */
     char numerics_class[WEIR_NUMERICS_CLASS_MAX];
     enum weir_dtype precision; /* what networks have their layers' products read (weir_parameters.dtype): F32 or BF16 */
-    uint64_t memory_bytes;     /* what may be planned for: installed memory, less what the system keeps */
+    /* What networks' values lie in, between their ops, at this precision: F32 on ref and cpu always, the precision on
+     * cuda, where a value that is half as wide is read in half the time. What comes from outside a network and what
+     * leaves it (latents, a sampler's numbers, embeddings, pictures) is F32 on every device. */
+    enum weir_dtype values;
+    /* What may be planned for: of a GPU what was free when it was opened, else installed memory, less what the system
+     * or the libraries keep; and the same, had nobody else taken any. */
+    uint64_t memory_bytes, memory_all;
 };
 
 #define WEIR_DEVICE_THREADS_MAX 256
 
-/* Opens "ref", "cpu", "cuda", or "auto" = the best that is built and present.
+/* Opens "ref", "cpu", "cuda", or "auto" = the best that is built and present. "cuda" is the first GPU that this process
+ * sees, "cuda:1" the second, "cuda:GPU-0a1b2c3d-..." the one of that UUID.
  * threads  how many threads the device's own pool uses (ref: 1 always; cuda: ignored); 0 = one per core
  * Errors   BAD_ARGUMENT (threads not in 0..WEIR_DEVICE_THREADS_MAX), UNSUPPORTED (not built in; the words list what
- *          is), DEVICE, NO_MEMORY */
+ *          is; a GPU older than compute capability 8.0), NOT_FOUND (no GPU, or not that one), DEVICE, NO_MEMORY (also:
+ *          a GPU that others have filled) */
 enum weir_status weir_device_open(const char *name, int threads, struct weir_device **out, struct weir_error *error);
 /* What the device computes in from now on: networks that are opened afterwards ask it of each layer they pack, and the
  * numerics class says it. Every device opens as f32.

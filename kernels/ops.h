@@ -13,11 +13,16 @@
  *               norms' statistics and softmax are f32. `dtype` of a layer is what its products read: with WEIR_BF16,
  *               linear, conv2d and conv_temporal round weights (when packed) and x (on its way in) to the nearest
  *               bf16, half to even; bias, residual, gate and y keep the shape's dtype. So precision is a layer's own,
- *               and shapes know nothing of it
- * Same bytes    the values of one row depend on that row alone: not on R, its place, threads or batch-mates
+ *               and shapes know nothing of it. Where values are bf16 too (weir_device.values: on cuda), shape and layer
+ *               both say so, and what is stored is rounded once: sums, norms and softmax stay f32 until then
+ * Same bytes    the values of one row depend on that row alone: not on R, its place, threads or batch-mates. On cpu
+ *               work is cut by shape alone and each library call runs on one thread. On cuda a library's algorithm is
+ *               chosen for the shape of one row, splits no sum between blocks, and runs for the rows as a strided batch
+ *               or one after the other; own kernels add the terms of a value in an order that the row's shape decides
  * Operands      run() takes an array of device pointers, one per name of the op's enum; "opt" ones may be NULL when the
  *               shape says that they are absent. y may be the same memory as an operand only where stated
- * Errors        pack, plan: BAD_SHAPE, UNSUPPORTED (a dtype the device does not offer), NO_MEMORY, nothing made. run: DEVICE, y undefined
+ * Errors        pack, plan: BAD_SHAPE, UNSUPPORTED (a dtype the device does not offer), NO_MEMORY, nothing made. run:
+ *               DEVICE, y undefined
  * Judged by     kernels/ref, one file an op
  */
 #ifndef WEIR_KERNELS_OPS_H
@@ -57,8 +62,8 @@ enum { WEIR_LINEAR_X, WEIR_LINEAR_RESIDUAL /* opt */, WEIR_LINEAR_GATE /* opt */
 /* low_rank: adds to a range of y's channels the product of x with two thin matrices: what an adapter adds to a linear.
  *   y[r,l,channel+o] += gate[r,vector,channel+o] * sum_k (sum_i x[r,l,i] a[i,k]) b[k,o]
  * Shapes   x [R, L, in]; a [in, rank]; b [rank, out]; y [R, L, y_channels], changed in place, channel + out <=
- *          y_channels; gate [R, gate_vectors, y_channels] (gate_vectors 0: no gate). y is none of the others. a and b are
- *          operands, not weights: they change from item to item, and the program does not
+ *          y_channels; gate [R, gate_vectors, y_channels] (gate_vectors 0: no gate). y is none of the others. a and b
+ *          are operands, not weights: they change from item to item, and the program does not. They are f32 always
  * Source   Hu et al., arXiv:2106.09685 */
 struct weir_low_rank {
     uint32_t rows, tokens, in, rank, out;

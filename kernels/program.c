@@ -35,6 +35,7 @@ void weir_program_destroy(struct weir_program **program)
 {
     struct weir_program *p = *program;
     if (!p) return;
+    weir_program_graphs_destroy(p);
     for (uint32_t i = 0; i < p->op_count; i++) p->device->ops->plan_destroy(p->ops[i].plan);
     free(p->values);
     free(p->storages);
@@ -374,7 +375,8 @@ enum weir_status weir_program_finish(struct weir_program *p, struct weir_error *
         if (storage->kept) storage->last = p->op_count + 1;
     }
     for (uint32_t i = 0; i < p->op_count; i++) merge(p, i);
-    const enum weir_status status = place(p, error);
+    enum weir_status status = place(p, error);
+    if (status == WEIR_OK) status = weir_program_graphs_create(p, error);
     p->finished = status == WEIR_OK;
     return status;
 }
@@ -442,18 +444,25 @@ static enum weir_status run_op(const struct weir_program *p, const struct op *op
     return p->device->ops->run(op->plan, stream, operands, arena + p->workspace_offset);
 }
 
-enum weir_status weir_program_run(const struct weir_program *p, struct weir_stream *stream, void *arena,
-                                  const struct weir_binding *bindings, size_t binding_count)
+enum weir_status weir_program_run_ops(const struct weir_program *p, struct weir_stream *stream, void *arena,
+                                      void *const memory[])
 {
     enum weir_status status = WEIR_OK;
-    void *memory[WEIR_PROGRAM_NAMES_MAX];
-
-    assert(p->finished);
-    bind(p, bindings, binding_count, memory);
     for (uint32_t i = 0; i < p->op_count && status == WEIR_OK; i++) {
         status = run_op(p, &p->ops[i], stream, arena, memory);
     }
     return status;
+}
+
+enum weir_status weir_program_run(const struct weir_program *p, struct weir_stream *stream, void *arena,
+                                  const struct weir_binding *bindings, size_t binding_count)
+{
+    void *memory[WEIR_PROGRAM_NAMES_MAX];
+
+    assert(p->finished);
+    bind(p, bindings, binding_count, memory);
+    return p->graphs ? weir_program_graphs_run(p, stream, arena, memory)
+                     : weir_program_run_ops(p, stream, arena, memory);
 }
 
 static uint64_t now_ns(void)

@@ -16,6 +16,7 @@
  * Errors   the first one sticks: later calls do nothing and return a void value, and finish() reports it. So builders
  *          need no check on every line
  * Memory   packed layers are borrowed and must outlive the program; inputs and outputs lie in the arena
+ * Graphs   on a device that has them the second run with the same arena and externs is captured, later ones replayed
  * Threads  build on one thread; run one stream at a time per arena
  */
 #ifndef WEIR_KERNELS_PROGRAM_H
@@ -52,12 +53,18 @@ struct weir_value weir_program_extern(struct weir_program *p, const char *name, 
  * the arena. An unknown name, or one that lies elsewhere already, is our own fault and asserts. */
 void weir_program_put_elsewhere(struct weir_program *p, const char *name);
 
+/* What the program's values lie in, but those of another dtype that the words here name. */
+enum weir_dtype weir_program_dtype(const struct weir_program *p);
+/* An f32 value in the program's dtype, and one of that dtype in f32: the value itself where that is f32. */
+struct weir_value weir_program_narrow(struct weir_program *p, struct weir_value value);
+struct weir_value weir_program_widen(struct weir_program *p, struct weir_value value);
+
 struct weir_dims weir_program_dims(const struct weir_program *p, struct weir_value value);
 /* The same memory seen with other frames/height/width/channels; the number of elements a row must stay. */
 struct weir_value weir_program_view(struct weir_program *p, struct weir_value value, const struct weir_dims *dims);
 
-/* A part of the value's memory as a value of its own: `dims` from element number `first` on; rows of the value, or tables
- * that a caller laid side by side. Ops read it and write into it as into any other. */
+/* A part of the value's memory as a value of its own: `dims` from element number `first` on; rows of the value, or
+ * tables that a caller laid side by side. Ops read it and write into it as into any other. */
 struct weir_value weir_program_part(struct weir_program *p, struct weir_value value, uint64_t first,
                                     const struct weir_dims *dims);
 /* `dims` of its own, which ops fill through parts of it. */
@@ -76,7 +83,7 @@ struct weir_value weir_program_linear(struct weir_program *p, const struct weir_
 void weir_program_linear_into(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
                               const struct weir_linear_call *call, struct weir_value y);
 
-/* Changes y. a has dims [1, 1, 1, in, rank], b [1, 1, 1, rank, out]. */
+/* Changes y. a has dims [1, 1, 1, in, rank], b [1, 1, 1, rank, out], both f32. */
 struct weir_low_rank_call {
     struct weir_value a, b;
     uint32_t channel;       /* of y, of the first output */

@@ -55,6 +55,7 @@ struct weir_program {
     enum weir_status status; /* sticky */
     struct weir_error error;
     bool finished;
+    struct weir_program_graphs *graphs; /* or NULL: the device has none */
 };
 
 static const struct weir_value weir_program_none = { 0 };
@@ -90,5 +91,16 @@ void weir_program_add_op(struct weir_program *p, enum weir_op op, const struct w
                          const struct weir_value operands[WEIR_OPERANDS_MAX], uint32_t y, uint32_t y_may_be);
 #define OPERANDS(...) ((const struct weir_value[WEIR_OPERANDS_MAX]){ __VA_ARGS__ })
 #define APART WEIR_OPERANDS_MAX
+
+/* Enqueues every op; `memory` is that of the externs, by their number. */
+enum weir_status weir_program_run_ops(const struct weir_program *p, struct weir_stream *stream, void *arena,
+                                      void *const memory[]);
+
+/* Graphs (program_graphs.c). create makes none, and says OK, on a device that has none. */
+#define WEIR_PROGRAM_GRAPHS_MAX 8
+enum weir_status weir_program_graphs_create(struct weir_program *p, struct weir_error *error);
+void weir_program_graphs_destroy(struct weir_program *p);
+enum weir_status weir_program_graphs_run(const struct weir_program *p, struct weir_stream *stream, void *arena,
+                                         void *const memory[]);
 
 #endif

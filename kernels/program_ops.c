@@ -70,9 +70,9 @@ void weir_program_low_rank(struct weir_program *p, struct weir_value x, const st
     const struct weir_dims d = weir_program_dims(p, x), a = weir_program_dims(p, call->a);
     const struct weir_dims b = weir_program_dims(p, call->b), to = weir_program_dims(p, y);
     struct weir_dims gate = weir_program_dims(p, call->gate);
-    if (!weir_program_check_operand(p, WEIR_OP_LOW_RANK, NULL, "a", call->a, p->dtype,
+    if (!weir_program_check_operand(p, WEIR_OP_LOW_RANK, NULL, "a", call->a, WEIR_F32,
                                     &(struct weir_dims){ 1, 1, 1, d.channels, a.channels }) ||
-        !weir_program_check_operand(p, WEIR_OP_LOW_RANK, NULL, "b", call->b, p->dtype,
+        !weir_program_check_operand(p, WEIR_OP_LOW_RANK, NULL, "b", call->b, WEIR_F32,
                                     &(struct weir_dims){ 1, 1, 1, a.channels, b.channels }) ||
         !weir_program_check_operand(p, WEIR_OP_LOW_RANK, NULL, "y", y, p->dtype,
                                     &(struct weir_dims){ d.rows, 1, 1, tokens_of(&d), to.channels })) {
@@ -648,6 +648,28 @@ struct weir_value weir_program_guidance(struct weir_program *p, struct weir_valu
     const struct weir_value y = weir_program_add_value(p, "guidance's y", WEIR_F32, &y_dims);
     weir_program_add_op(p, WEIR_OP_GUIDANCE, NULL, &shape, OPERANDS(x, scale, y), WEIR_GUIDANCE_Y, APART);
     return p->status == WEIR_OK ? y : weir_program_none;
+}
+
+enum weir_dtype weir_program_dtype(const struct weir_program *p)
+{
+    return p->dtype;
+}
+
+/* The order that latents_pack and guidance change is that of channels, of which these have one. */
+struct weir_value weir_program_narrow(struct weir_program *p, struct weir_value value)
+{
+    const struct weir_dims d = weir_program_dims(p, value);
+    if (p->status != WEIR_OK || p->dtype == WEIR_F32) return value;
+    const struct weir_dims flat = { d.rows, 1, 1, tokens_of(&d) * d.channels, 1 };
+    return weir_program_view(p, weir_program_latents_pack(p, weir_program_view(p, value, &flat), 1, 1, &flat), &d);
+}
+
+struct weir_value weir_program_widen(struct weir_program *p, struct weir_value value)
+{
+    const struct weir_dims d = weir_program_dims(p, value);
+    if (p->status != WEIR_OK || p->dtype == WEIR_F32) return value;
+    const struct weir_dims flat = { d.rows, 1, 1, tokens_of(&d) * d.channels, 1 };
+    return weir_program_view(p, weir_program_guidance(p, weir_program_view(p, value, &flat), weir_program_none, 1), &d);
 }
 
 void weir_program_sampler_step(struct weir_program *p, struct weir_value x, struct weir_value m,

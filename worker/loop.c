@@ -35,6 +35,7 @@ struct loop {
     uint64_t now_ms, sequence, pings;
     bool is_welcome; /* HELLO was answered, and the broker was heard since */
     bool is_draining, is_hurried;
+    bool is_lost;      /* the device: the loop drains and ends */
     bool send_refused; /* in this turn */
     uint32_t heartbeat_ms;
     uint64_t heard_ms, said_ms, hello_at_ms, lost_ms, idle_ms; /* lost, idle: since when; 0: not */
@@ -511,6 +512,16 @@ static void begin(struct loop *loop)
     }
 }
 
+/* A device that reported a fault may never work again in this process: a GPU's error stays and fails every later call.
+ * So what is held goes back, and the process ends, for its supervisor to start another. */
+static void lose_device(struct loop *loop, const struct weir_error *why)
+{
+    if (loop->is_lost) return;
+    loop->is_lost = true;
+    LOG(loop, WEIR_LOG_ERROR, "device lost name=%s words=\"%s\"", loop->o->device->table->name, why->words);
+    drain(loop);
+}
+
 static void finish(struct loop *loop, struct weir_task *task)
 {
     char words[64];
@@ -520,6 +531,7 @@ static void finish(struct loop *loop, struct weir_task *task)
              (unsigned long long)task->milliseconds);
     log_task(loop, "task ended", held->lease->task, words);
     if (task->status == WEIR_OK) weir_quoter_learn(loop->o->quoter, task);
+    if (task->status == WEIR_DEVICE) lose_device(loop, &task->error);
     if (held->is_abandoned) {
         weir_held_drop(&loop->held, held);
     } else if (task->status == WEIR_OK) {
@@ -541,6 +553,7 @@ static void take_from_crew(struct loop *loop)
         while (loop->quotes[place] != quote->message.body.quote->number) place++;
         loop->quotes[place] = loop->quotes[--loop->quote_count];
         say_quoted(loop, quote);
+        if (quote->status == WEIR_DEVICE) lose_device(loop, &quote->error);
         weir_quote_destroy(&quote);
     }
 }
@@ -679,6 +692,10 @@ enum weir_status weir_loop_run(const struct weir_loop_options *options, struct w
         Weir__Pb__Bye body = WEIR__PB__BYE__INIT;
         (void)say(&loop, WEIR_MESSAGE_BYE, &body.base);
         LOG(&loop, WEIR_LOG_INFO, "bye");
+        if (loop.is_lost) {
+            status =
+                weir_fail(error, WEIR_DEVICE, "ended, since device %s reported a fault", options->device->table->name);
+        }
     }
 cleanup:
     if (loop.crew) end_crew(&loop);

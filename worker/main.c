@@ -2,8 +2,8 @@
  *
  *   weir-worker --broker ENDPOINT --model DIR|NAME... --store URL --run-dir DIR
  *
- * Exit codes: 0 drained; 64 usage; 69 no broker, or one of another protocol; 70 internal; 71 device or memory; 74 model;
- * 75 store or files. What ends it is one line on standard error. */
+ * Exit codes: 0 drained; 64 usage; 69 no broker, or one of another protocol; 70 internal; 71 device or memory; 74
+ * model; 75 store or files. What ends it is one line on standard error. */
 #include "proto/base/log.h"
 #include "proto/base/options.h"
 #include "worker/catalogue.h"
@@ -33,7 +33,7 @@ enum {
 
 struct values {
     const char *broker, *model, *stages, *device, *precision, *store, *run_dir, *log_level;
-    int64_t threads, memory_mib, batch, lost_seconds;
+    int64_t threads, memory_mib, memory_share, batch, lost_seconds;
     bool supervised, insecure_dev, list_models, verify, help, version;
 };
 
@@ -46,15 +46,18 @@ static const struct weir_option rows[] = {
       .help = "a model to serve; may be given several times" },
     { "stages", 0, WEIR_OPTION_TEXT, AT(stages), .value = "LIST",
       .help = "what it runs, of text,denoise,decode,assemble (default: all)" },
-    { "device", 0, WEIR_OPTION_CHOICE, AT(device), .value = "auto|cpu|ref|cuda",
+    { "device", 0, WEIR_OPTION_TEXT, AT(device), .value = "auto|cpu|ref|cuda[:GPU]",
       .help = "what it computes on (default: auto)" },
     { "precision", 0, WEIR_OPTION_CHOICE, AT(precision), .value = "f32|bf16",
       .help =
-          "what the networks' products read; on cpu, bf16 takes a processor with AMX or AVX512-BF16 (default: f32)" },
+          "f32, or bf16: on cuda for all values of the networks, on cpu for what their products read, where the "
+          "processor has AMX or AVX512-BF16 (default: f32)" },
     { "threads", 0, WEIR_OPTION_INT, AT(threads), 0, WEIR_DEVICE_THREADS_MAX, "N",
       "threads of the device's own pool (default: 0, one a core)" },
     { "memory-mib", 0, WEIR_OPTION_INT, AT(memory_mib), 1, 1 << 26, "N",
       "plan with at most so much memory (default: what the device has)" },
+    { "memory-share", 0, WEIR_OPTION_INT, AT(memory_share), 1, 1024, "N",
+      "plan with at most one Nth of what the device has: as many workers share it (default: 1)" },
     { "batch", 0, WEIR_OPTION_INT, AT(batch), 0, WEIR_ROWS_MAX, "N",
       "denoise up to N items at once (default: 0, as many as steps measured to pay)" },
     { "store", 0, WEIR_OPTION_TEXT, AT(store), .value = "URL", .help = "where results live: file:///DIR or a path" },
@@ -140,9 +143,12 @@ static enum weir_status read_options(struct program *p, int argc, char **argv, s
     uint64_t given;
     int first_word;
     struct values *v = &p->values;
-    *v = (struct values){
-        .stages = "all", .device = "auto", .precision = "f32", .log_level = "info", .lost_seconds = LOST_SECONDS
-    };
+    *v = (struct values){ .stages = "all",
+                          .device = "auto",
+                          .precision = "f32",
+                          .log_level = "info",
+                          .memory_share = 1,
+                          .lost_seconds = LOST_SECONDS };
     WEIR_TRY(collect_models(p, argc, argv, error));
     WEIR_TRY(weir_options_parse(rows, WEIR_COUNT(rows), argc, argv, v, &given, &first_word, error));
     p->log = (struct weir_log){ "weir-worker", WEIR_LOG_INFO, STDERR_FILENO };
@@ -223,6 +229,8 @@ static enum weir_status open_device(struct program *p, struct weir_error *error)
     if (status == WEIR_OK) status = weir_device_set_precision(p->device, precision, error);
     if (status != WEIR_OK) return status;
     const uint64_t most = (uint64_t)p->values.memory_mib << 20;
+    const uint64_t share = p->device->memory_all / (uint64_t)p->values.memory_share;
+    if (share < p->device->memory_bytes) p->device->memory_bytes = share;
     if (most && most < p->device->memory_bytes) p->device->memory_bytes = most;
     weir_log(&p->log, WEIR_LOG_INFO, "device name=%s numerics=%s memory_bytes=%llu", p->device->table->name,
              p->device->numerics_class, (unsigned long long)p->device->memory_bytes);

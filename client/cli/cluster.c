@@ -29,6 +29,8 @@ enum {
     BACKOFF_MIN_MS = 200,
     BACKOFF_MAX_MS = 10000,
     STABLE_MS = 30000,
+    DEVICE_EXIT = 71,
+    DEVICE_ENDS_MAX = 5,
 };
 
 /* One child: what it is started with, and what became of it. */
@@ -39,6 +41,7 @@ struct child {
     int pidfd;  /* readable when it ended */
     int stderr_fd, stdout_fd;
     uint64_t started_ms, restart_ms, backoff_ms;
+    int device_ends; /* with the exit code of a lost device, one after the other, each soon after its start */
     char line[LINE_BYTES]; /* the last whole line on its stderr */
     char part[LINE_BYTES]; /* what came after it */
     size_t part_bytes;
@@ -49,7 +52,7 @@ struct weir_cluster {
     struct weir_cluster_options options;
     char folder[PATH_MAX];                                     /* of our programs */
     char dir[PATH_MAX], run[PATH_MAX], store[PATH_MAX];        /* absolute */
-    char workers_endpoint[PATH_MAX], clients_endpoint[PATH_MAX], threads[16], memory_mib[24];
+    char workers_endpoint[PATH_MAX], clients_endpoint[PATH_MAX], threads[16], memory_share[16];
     char stages[WEIR_CLUSTER_WORKERS_MAX][64];
     struct child children[CHILDREN_MAX];
     int child_count;
@@ -153,8 +156,8 @@ static void describe_children(struct weir_cluster *c)
                                                       c->options.model, "--stages", c->stages[i - 1], "--device",
                                                       c->options.device, "--precision",
                                                       c->options.precision ? c->options.precision : "f32", "--threads", c->threads, "--store", c->store,
-                                                      "--run-dir", c->run, "--supervised", "--memory-mib",
-                                                      c->memory_mib, NULL });
+                                                      "--run-dir", c->run, "--supervised", "--memory-share",
+                                                      c->memory_share, NULL });
     }
 }
 
@@ -281,6 +284,14 @@ static void close_child(struct child *child)
     child->pid = 0;
 }
 
+/* A lost device is another's in the next process; but not one that fails time after time, since its tasks are retried
+ * without end: a fault of the device is not held against them. */
+static bool gives_up(struct child *child, int code, uint64_t lived_ms)
+{
+    child->device_ends = code == DEVICE_EXIT && lived_ms < STABLE_MS ? child->device_ends + 1 : 0;
+    return child->device_ends == DEVICE_ENDS_MAX;
+}
+
 static void bury(struct weir_cluster *c, struct child *child)
 {
     int state = 0;
@@ -301,7 +312,7 @@ static void bury(struct weir_cluster *c, struct child *child)
     if (child == &c->children[BROKER]) {
         if (code < 0) snprintf(words, sizeof words, "the broker (pid %d) was ended by signal %d", pid, WTERMSIG(state));
         fail(c, status_of_exit(code), words);
-    } else if (code == 64 || code == 69 || code == 74) {
+    } else if (code == 64 || code == 69 || code == 74 || gives_up(child, code, lived_ms)) {
         fail(c, status_of_exit(code), words);
     } else {
         if (lived_ms >= STABLE_MS || child->backoff_ms == 0) child->backoff_ms = BACKOFF_MIN_MS;
@@ -476,9 +487,8 @@ enum weir_status weir_cluster_start(const struct weir_cluster_options *options, 
     WEIR_TRY(find_programs(c, error));
     const long cores = sysconf(_SC_NPROCESSORS_ONLN), share = cores / (c->child_count - 1);
     snprintf(c->threads, sizeof c->threads, "%lld", (long long)(options->threads ? options->threads : share > 0 ? share : 1));
-    /* Together the workers plan with no more than there is; each looks itself at what its device keeps back. */
-    const uint64_t mib = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) >> 20;
-    snprintf(c->memory_mib, sizeof c->memory_mib, "%llu", (unsigned long long)(mib / (unsigned)(c->child_count - 1)));
+    /* Together the workers plan with no more than their device has, which they alone know. */
+    snprintf(c->memory_share, sizeof c->memory_share, "%d", c->child_count - 1);
     describe_children(c);
     if (pipe2(c->wake, O_CLOEXEC | O_NONBLOCK) != 0 || pthread_create(&c->thread, NULL, watch_children, c) != 0) {
         status = weir_fail(error, WEIR_IO, "starting the cluster: %s", strerror(errno));

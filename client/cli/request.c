@@ -39,8 +39,8 @@ void weir_cli_request_rows(struct weir_option rows[WEIR_CLI_REQUEST_ROWS], size_
         { "codec", 0, WEIR_OPTION_CHOICE, AT(codec), 0, 0, "h264|av1|vp9",
           "video codec (default: h264 where the encoder has it; vp9 for webm)" },
         { "precision", 0, WEIR_OPTION_CHOICE, AT(precision), 0, 0, "f32|bf16",
-          "what the networks' products read; bf16 is faster where the processor has AMX or AVX512-BF16 (default: f32; "
-          "of a cluster: what its workers compute in)" },
+          "what the networks compute in; bf16 is faster on cuda and on processors with AMX or AVX512-BF16 (default: "
+          "f32; of a cluster: what its workers compute in)" },
         { "prompts", 0, WEIR_OPTION_TEXT, AT(prompts), 1, 4000, "FILE",
           "many prompts: .txt, one a line; .jsonl, an object a line; .csv with a header row; keys and columns: prompt, "
           "negative, seed, width, height, size, steps, guidance, loras" },

@@ -30,7 +30,7 @@ static void fill_rows(struct weir_option *rows, size_t *count)
         { "output", 'o', WEIR_OPTION_TEXT, AT(request.output), 0, 4000, "PATH",
           "where the film or image goes; several get -PPP-III before the ending; with a final / a folder, of a film's "
           "frames or of the images (default: a name made from the prompt)" },
-        { "device", 0, WEIR_OPTION_CHOICE, AT(device), 0, 0, "auto|cpu|ref|cuda", "what computes (default: auto)" },
+        { "device", 0, WEIR_OPTION_TEXT, AT(device), 0, 0, "auto|cpu|ref|cuda[:GPU]", "what computes (default: auto)" },
         { "threads", 0, WEIR_OPTION_INT, AT(threads), 1, 1024, "N",
           "threads of each worker (default: the cores shared out)" },
         { "workers", 0, WEIR_OPTION_TEXT, AT(workers), 0, 200, "SPEC",

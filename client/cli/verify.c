@@ -31,7 +31,7 @@ static const struct weir_option rows[] = {
       "a LoRA that it was made with, found by its digest; its weight is in the receipt; up to 8 times" },
     { "control", 0, WEIR_OPTION_TEXT, AT(control), 1, 4000, "FILE", "the control image that it was made with" },
     { "image", 0, WEIR_OPTION_TEXT, AT(image), 1, 4000, "FILE", "the picture that it began from" },
-    { "device", 0, WEIR_OPTION_CHOICE, AT(device), 0, 0, "auto|cpu|ref|cuda",
+    { "device", 0, WEIR_OPTION_TEXT, AT(device), 0, 0, "auto|cpu|ref|cuda[:GPU]",
       "what computes (default: what the receipt says it was made on)" },
     { "threads", 0, WEIR_OPTION_INT, AT(threads), 1, 1024, "N",
       "threads of each worker (default: the cores shared out)" },
@@ -111,7 +111,8 @@ static enum weir_status compare(const char *path, const char *again, bool *same,
     return WEIR_OK;
 }
 
-/* ---- making it again ---------------------------------------------------------------------------------------------- */
+/* ---- making it again
+ * ---------------------------------------------------------------------------------------------- */
 
 static const char *device_of(const char *numerics_class)
 {

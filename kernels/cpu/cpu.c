@@ -244,7 +244,7 @@ enum weir_status weir_cpu_open(int threads, struct weir_device **out, struct wei
     if (!cpu) return weir_fail(error, WEIR_NO_MEMORY, "device cpu: no memory");
     cpu->head.table = &cpu_table;
     cpu->head.ops = &cpu_ops;
-    cpu->head.memory_bytes = weir_host_memory_bytes();
+    cpu->head.memory_bytes = cpu->head.memory_all = weir_host_memory_bytes();
     pthread_mutex_init(&cpu->planning, NULL);
     WEIR_TRY(weir_pool_create(threads, thread_start, &cpu->pool, error));
     cpu->streams = calloc((size_t)threads, sizeof *cpu->streams);

@@ -212,7 +212,7 @@ enum weir_status weir_ref_open(struct weir_device **out, struct weir_error *erro
     if (!device) return weir_fail(error, WEIR_NO_MEMORY, "device ref: no memory");
     device->table = &ref_table;
     device->ops = &ref_ops;
-    device->memory_bytes = weir_host_memory_bytes();
+    device->memory_bytes = device->memory_all = weir_host_memory_bytes();
     (void)ref_set_precision(device, WEIR_F32, NULL);
     *out = device;
     return WEIR_OK;

@@ -72,17 +72,10 @@ int broker_teardown(void **state)
 
 void worker_start(struct broker *b, const char *const *flags)
 {
-    const char *argv[40] = { WEIR_BIN_DIR "/weir-worker",
-                             "--broker",
-                             b->endpoint,
-                             "--store",
-                             b->store_dir,
-                             "--run-dir",
-                             b->run_dir,
-                             "--threads",
-                             "1",
-                             "--device",
-                             "cpu" };
+    char program[512];
+    snprintf(program, sizeof program, WEIR_BIN_DIR "/%s", b->program ? b->program : "weir-worker");
+    const char *argv[40] = { program,    "--broker",  b->endpoint, "--store",  b->store_dir, "--run-dir",
+                             b->run_dir, "--threads", "1",         "--device", "cpu" };
     size_t at = 11;
     bool has_model = false;
     for (size_t i = 0; flags && flags[i]; i++) {

@@ -23,6 +23,7 @@
 
 struct broker {
     char dir[64], endpoint[96], store_dir[96], run_dir[96], model[256], log[96];
+    const char *program; /* of the worker, beside weir-encode; NULL: weir-worker */
     void *zmq, *socket;
     struct weir_store *store;
     pid_t pid;

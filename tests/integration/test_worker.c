@@ -1,5 +1,5 @@
-/* What a worker does with leases, whatever happens around it. The real program with a tiny model, a broker of the test's
- * own. */
+/* What a worker does with leases, whatever happens around it. The real program with a tiny model, a broker of the
+ * test's own. */
 #include "proto/base/clock.h"
 #include "tests/integration/pretend_broker.h"
 
@@ -619,6 +619,39 @@ static void a_lease_in_another_precision_is_refused_by_name(void **state)
     done_free(embedding);
 }
 
+/* The attempt is not held against the task, and the exit code is the device's. */
+static void a_worker_whose_device_reports_a_fault_says_so_and_ends(void **state)
+{
+    struct broker *b = *state;
+    Weir__Pb__FailAck ack = WEIR__PB__FAIL_ACK__INIT;
+    struct ticketed t;
+    char fault[128];
+    snprintf(fault, sizeof fault, "%s/fault", b->dir);
+    assert_int_equal(setenv("WEIR_TEST_FAULT", fault, 1), 0);
+    b->program = "weir-worker-faulty";
+    Weir__Pb__Done *embedding = ready(b, 2, NULL); /* until there is that file it is sound */
+    FILE *file = fopen(fault, "w");
+    assert_non_null(file);
+    fputs("once", file);
+    fclose(file);
+    lease(b, &t, &(struct lease_options){ .stage = WEIR_STAGE_DENOISE, .inputs = { embedding } });
+    struct weir_message m = see(b, WEIR_MESSAGE_FAIL);
+    assert_int_equal(m.body.fail->status, WEIR_DEVICE);
+    assert_true(m.body.fail->has_device_suspect && m.body.fail->device_suspect);
+    assert_non_null(strstr(m.body.fail->words, "device cpu"));
+    assert_int_equal(access(fault, F_OK), -1);
+    ack.task = m.body.fail->task;
+    ack.has_token = 1;
+    ack.token = m.body.fail->token;
+    say(b, WEIR_MESSAGE_FAIL_ACK, &ack.base);
+    weir_message_release(&m);
+    m = see(b, WEIR_MESSAGE_BYE);
+    weir_message_release(&m);
+    assert_int_equal(worker_end(b), 71);
+    unsetenv("WEIR_TEST_FAULT");
+    done_free(embedding);
+}
+
 static void inputs_come_from_a_peer_when_the_store_has_lost_them(void **state)
 {
     struct broker *b = *state;
@@ -719,6 +752,7 @@ int main(void)
         CASE(a_text_is_computed_once_for_a_tenant),
         CASE(an_input_that_is_nowhere_is_reported_with_who_made_it),
         CASE(a_lease_in_another_precision_is_refused_by_name),
+        CASE(a_worker_whose_device_reports_a_fault_says_so_and_ends),
         CASE(inputs_come_from_a_peer_when_the_store_has_lost_them),
         CASE(garbage_on_its_sockets_changes_nothing),
         CASE(a_bad_start_is_one_line_and_an_exit_code),

@@ -19,6 +19,7 @@ struct kernel_case {
 #undef X
     } shape;
     bool no_bias;
+    bool geglu;            /* the layer is packed for one, whatever the shape says */
     enum weir_dtype reads; /* of the layer's products */
 };
 
@@ -352,6 +353,15 @@ static const struct kernel_case kernel_cases[] = {
     LINEAR(1000, 320, 320, .residual = true),
     LINEAR(33, 5120, 640),
 
+    { .label = "linear 77 x 33 -> 130, packed for a GEGLU",
+      .op = WEIR_OP_LINEAR,
+      .geglu = true,
+      .shape.linear = { .rows = 2, .tokens = 77, .in = 33, .out = 130 } },
+    { .label = "linear 256 x 96 -> 768, packed for a GEGLU",
+      .op = WEIR_OP_LINEAR,
+      .geglu = true,
+      .shape.linear = { .rows = 2, .tokens = 256, .in = 96, .out = 768 } },
+
     LOW_RANK(1, 1, 1, 1, 1, 0),
     LOW_RANK(7, 5, 3, 3, 9, 4),
     LOW_RANK(77, 33, 4, 65, 65, 0, .gate_vectors = 1),
@@ -378,6 +388,8 @@ static const struct kernel_case kernel_cases[] = {
     CONV2D(1, 32, 32, 128, 128, 3, 1, 1, 1, .residual = true),
     CONV2D(1, 40, 24, 320, 64, 3, 1, 1, 1),
     CONV2D(1, 4, 4, 1280, 320, 3, 1, 1, 1),
+    CONV2D(2, 96, 96, 128, 3, 3, 1, 1, 1),
+    CONV2D(1, 96, 96, 160, 5, 3, 1, 1, 1, .row_bias = true, .residual = true),
 
     { .label = "conv2d without bias",
       .op = WEIR_OP_CONV2D,
@@ -412,12 +424,15 @@ static const struct kernel_case kernel_cases[] = {
     GROUP_NORM(1, 4099, 144, 16),
     GROUP_NORM(16, 16, 144, 16),
     GROUP_NORM(1, 6000, 320, 32, .silu = true),
+    GROUP_NORM(2, 900, 2560, 32, .silu = true),
+    GROUP_NORM(3, 501, 40, 5),
 
     LAYER_NORM(1, 1),
     LAYER_NORM(5, 7),
     LAYER_NORM(77, 128),
     LAYER_NORM(4096, 48),
     LAYER_NORM(1000, 320),
+    LAYER_NORM(101, 1280),
 
     SPATIAL(1, 1, 1, 1, 1),
     SPATIAL(2, 3, 5, 2, 3),
@@ -426,6 +441,12 @@ static const struct kernel_case kernel_cases[] = {
     SPATIAL(1, 1024, 1024, 1, 64),
     SPATIAL(1, 300, 300, 1, 128),
     SPATIAL(1, 700, 65, 1, 40),
+    SPATIAL(2, 130, 65, 2, 112),
+    SPATIAL(1, 150, 150, 1, 512),
+    SPATIAL(1, 70, 100, 2, 256),
+    SPATIAL(5, 20, 30, 2, 128),
+    SPATIAL(1, 1050, 300, 2, 48),
+    TEMPORAL(24, 40, 2, 64),
     TEMPORAL(2, 3, 1, 2),
     TEMPORAL(16, 256, 3, 16),
     TEMPORAL(16, 16, 9, 16),
@@ -457,6 +478,7 @@ static const struct kernel_case kernel_cases[] = {
       .shape.timestep_embedding = { .rows = 2, .dim = 6, .downscale_freq_shift = 1 } },
     ACTIVATE(1, 1, WEIR_ACT_SILU),
     ACTIVATE(100, 33, WEIR_ACT_SILU),
+    ACTIVATE(100, 64, WEIR_ACT_SILU),
     ACTIVATE(1000, 100, WEIR_ACT_GELU),
     ACTIVATE(1000, 100, WEIR_ACT_GELU_TANH),
     ACTIVATE(1000, 100, WEIR_ACT_QUICK_GELU),
@@ -524,6 +546,9 @@ static const struct kernel_case kernel_cases[] = {
     RMS_NORM(5, 7, .activation = WEIR_ACT_RELU),
     RMS_NORM(300, 288, .activation = WEIR_ACT_SILU, .residual = true),
     RMS_NORM(77, 33, .residual = true),
+    RMS_NORM(50, 2304, .residual = true),
+    RMS_NORM(999, 128, .activation = WEIR_ACT_SILU),
+    RMS_NORM(33, 2560),
     { .label = "rms_norm 300 x 230 without beta",
       .op = WEIR_OP_RMS_NORM,
       .no_bias = true,
@@ -532,6 +557,7 @@ static const struct kernel_case kernel_cases[] = {
     MODULATED_NORM(1, 1, 1, 0, 0),
     MODULATED_NORM(5, 7, 6, 3, 4),
     MODULATED_NORM(1024, 224, 2, 0, 1),
+    MODULATED_NORM(30, 2240, 6, 3, 4),
 
     TABLE_ADD(1, 1),
     TABLE_ADD(6, 7),
@@ -545,6 +571,8 @@ static const struct kernel_case kernel_cases[] = {
     SHARED(19, 6, 3, 5),
     SHARED(33, 4, 1, 20, .lengths = true),
     SHARED(77, 8, 4, 32, .softcap = 2, .lengths = true),
+    SHARED(150, 4, 2, 256, .softcap = 5),
+    CROSS(1, 300, 150, 3, 112, .lengths = true),
 
     LINEAR_ATTENTION(1, 1, 1, 1, 3, 1, 0, 1, 2),
     LINEAR_ATTENTION(2, 7, 3, 5, 46, 5, 0, 15, 30),
@@ -552,6 +580,7 @@ static const struct kernel_case kernel_cases[] = {
     LINEAR_ATTENTION(1, 300, 2, 40, 240, 40, 0, 80, 160),
     LINEAR_ATTENTION(1, 1024, 7, 32, 672, 32, 0, 224, 448),
     LINEAR_ATTENTION(1, 256, 12, 32, 1152, 96, 0, 32, 64),
+    LINEAR_ATTENTION(2, 1300, 3, 32, 288, 32, 0, 96, 192),
 
     ROPE(1, 2, 1, 2),
     ROPE(19, 33, 3, 6),
@@ -565,6 +594,9 @@ static const struct kernel_case kernel_cases[] = {
     PIXEL_SHUFFLE(1, 1, 1, 1, 1),
     PIXEL_SHUFFLE(2, 3, 5, 6, 3, .residual = true),
     PIXEL_SHUFFLE(1, 16, 16, 512, 256),
+    PIXEL_SHUFFLE(2, 6, 5, 64, 32, .residual = true),
+    PIXEL_SHUFFLE(1, 6, 5, 64, 64, .residual = true),
+    PIXEL_SHUFFLE(1, 3, 4, 128, 32),
     PIXEL_SHUFFLE(1, 7, 3, 20, 5, .residual = true),
     PIXEL_UNSHUFFLE(1, 2, 2, 1, 1),
     PIXEL_UNSHUFFLE(2, 6, 10, 3, 6, .residual = true),
@@ -610,6 +642,57 @@ static inline struct operands_under_y operands_under_y(const struct kernel_case 
         return UNDER(WEIR_OPERANDS_MAX);
     }
 #undef UNDER
+}
+
+/* Multiplications and additions of products, of all rows; 0 for ops without. */
+static inline double flops_of(const struct kernel_case *c)
+{
+    const double rows = c->shape.linear.rows;
+    switch (c->op) {
+    case WEIR_OP_LINEAR:
+        return 2.0 * rows * c->shape.linear.tokens * c->shape.linear.in * c->shape.linear.out;
+    case WEIR_OP_LOW_RANK: {
+        const struct weir_low_rank *s = &c->shape.low_rank;
+        return 2.0 * rows * s->tokens * s->rank * ((double)s->in + s->out);
+    }
+    case WEIR_OP_CONV2D: {
+        const struct weir_conv2d *s = &c->shape.conv2d;
+        const struct weir_conv2d_size size = weir_conv2d_size_of(s);
+        return 2.0 * rows * s->frames * size.height * size.width * s->in * s->out * s->kernel * s->kernel;
+    }
+    case WEIR_OP_CONV_TEMPORAL: {
+        const struct weir_conv_temporal *s = &c->shape.conv_temporal;
+        return 6.0 * rows * s->frames * s->pixels * s->in * s->out;
+    }
+    case WEIR_OP_GROUPED_LINEAR: {
+        const struct weir_grouped_linear *s = &c->shape.grouped_linear;
+        return 2.0 * rows * s->tokens * s->in * (s->out / s->groups);
+    }
+    case WEIR_OP_LINEAR_ATTENTION: {
+        const struct weir_linear_attention *s = &c->shape.linear_attention;
+        return 4.0 * rows * s->frames * s->pixels * s->heads * s->head_dim * s->head_dim;
+    }
+    case WEIR_OP_ATTENTION: {
+        const struct weir_attention *s = &c->shape.attention;
+        return 4.0 * rows * s->sequences * s->query_length * s->key_length * s->heads * s->head_dim;
+    }
+    default:
+        return 0;
+    }
+}
+
+/* The type of a shape's activations. */
+static inline enum weir_dtype dtype_of(const struct kernel_case *c)
+{
+    switch (c->op) {
+#define X(op, OP)                                                                                                      \
+    case WEIR_OP_##OP:                                                                                                 \
+        return c->shape.op.dtype;
+        WEIR_OP_TABLE(X)
+#undef X
+    case WEIR_OP_COUNT: break;
+    }
+    return WEIR_F32;
 }
 
 /* Numbers of each operand a row, 0 when the case has none of that kind; and which one is y. */
@@ -830,7 +913,7 @@ static inline struct weir_parameters parameters_of(const struct kernel_case *c)
     switch (c->op) {
     case WEIR_OP_LINEAR:
         q.out = c->shape.linear.out, q.in = c->shape.linear.in;
-        q.geglu = weir_activation_is_gated(c->shape.linear.activation);
+        q.geglu = c->geglu || weir_activation_is_gated(c->shape.linear.activation);
         break;
     case WEIR_OP_GROUPED_LINEAR:
         q.out = c->shape.grouped_linear.out, q.in = c->shape.grouped_linear.in;
@@ -916,14 +999,68 @@ static inline void case_end(struct running_case *r)
     free(r->bias);
 }
 
+static inline size_t operand_bytes(const struct running_case *r, size_t i)
+{
+    return (r->sizes.row[i] * r->c.shape.linear.rows + r->sizes.all[i]) * sizeof(float);
+}
+
+static inline bool memory_is_the_hosts(const struct weir_device *device)
+{
+    return strcmp(device->table->name, "cuda") != 0;
+}
+
+/* The operands in the device's own memory: those that are the same memory here are so there. */
+static inline void operands_to(struct weir_device *device, struct weir_stream *stream, const struct running_case *r,
+                               void *there[WEIR_OPERANDS_MAX])
+{
+    struct weir_error error = { 0 };
+    for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) {
+        there[i] = NULL;
+        for (size_t k = 0; k < i && r->operands[i]; k++) {
+            if (r->operands[k] == r->operands[i]) there[i] = there[k];
+        }
+        if (there[i] || !r->operands[i]) continue;
+        assert_int_equal(device->table->memory_alloc(device, operand_bytes(r, i), &there[i], &error), WEIR_OK);
+        assert_int_equal(device->table->upload(stream, there[i], r->operands[i], operand_bytes(r, i)), WEIR_OK);
+    }
+}
+
+/* And back, all of them: an op that writes over what it may only read shows too. */
+static inline void operands_from(struct weir_device *device, struct weir_stream *stream, struct running_case *r,
+                                 void *there[WEIR_OPERANDS_MAX])
+{
+    struct weir_error error = { 0 };
+    for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) {
+        if (!there[i]) continue;
+        assert_int_equal(device->table->download(stream, r->operands[i], there[i], operand_bytes(r, i)), WEIR_OK);
+    }
+    if (device->table->stream_sync(stream, &error) != WEIR_OK) fail_msg("%s: %s", r->c.label, error.words);
+    for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) {
+        bool freed = !there[i];
+        for (size_t k = 0; k < i; k++) freed = freed || there[k] == there[i];
+        if (!freed) device->table->memory_free(device, there[i]);
+    }
+}
+
 static inline void case_run(struct running_case *r, struct weir_device *device)
 {
+    struct weir_error error = { 0 };
+    struct weir_stream *stream = NULL;
     void *operands[WEIR_OPERANDS_MAX];
     for (size_t i = 0; i < WEIR_OPERANDS_MAX; i++) operands[i] = r->operands[i];
+    if (!memory_is_the_hosts(device)) {
+        assert_int_equal(device->table->stream_create(device, &stream, &error), WEIR_OK);
+        operands_to(device, stream, r, operands);
+        assert_int_equal(device->table->stream_sync(stream, &error), WEIR_OK);
+    }
     if (r->weight) {
         run_layer(device, &r->parameters, &r->c.shape, operands);
     } else {
         run_op(device, r->c.op, NULL, &r->c.shape, operands);
+    }
+    if (stream) {
+        operands_from(device, stream, r, operands);
+        device->table->stream_destroy(stream);
     }
 }
 

@@ -1,6 +1,6 @@
-/* harness: what the kernel tests share: one op on one device in one call, with operands in host memory.
+/* harness: what the kernel tests share: one op on one device in one call.
  *
- * The devices under test keep their memory where the host can read it, so operands are plain arrays.
+ * run_op takes operands in the device's memory, which on ref and cpu is the host's: there they are plain arrays.
  */
 #ifndef WEIR_TESTS_KERNELS_HARNESS_H
 #define WEIR_TESTS_KERNELS_HARNESS_H
@@ -32,6 +32,18 @@ static inline struct weir_packed *pack_layer(struct weir_device *device, const s
     return packed;
 }
 
+/* What is read before it is written shows. */
+static inline void fill_with_nan(struct weir_stream *stream, void *memory, size_t bytes)
+{
+    struct weir_error error = { 0 };
+    void *nan = malloc(bytes ? bytes : 1);
+    assert_non_null(nan);
+    memset(nan, 0xff, bytes);
+    assert_int_equal(stream->device->table->upload(stream, memory, nan, bytes), WEIR_OK);
+    assert_int_equal(stream->device->table->stream_sync(stream, &error), WEIR_OK);
+    free(nan);
+}
+
 /* Plans, runs and forgets one op. */
 static inline void run_op(struct weir_device *device, enum weir_op op, const struct weir_packed *packed,
                           const void *shape, void *const operands[])
@@ -47,7 +59,7 @@ static inline void run_op(struct weir_device *device, enum weir_op op, const str
     }
     assert_int_equal(device->table->stream_create(device, &stream, &error), WEIR_OK);
     assert_int_equal(device->table->memory_alloc(device, workspace_bytes, &workspace, &error), WEIR_OK);
-    memset(workspace, 0xff, workspace_bytes); /* NaN: what is read before it is written shows */
+    fill_with_nan(stream, workspace, workspace_bytes);
     assert_int_equal(device->ops->run(plan, stream, operands, workspace), WEIR_OK);
     assert_int_equal(device->table->stream_sync(stream, &error), WEIR_OK);
     device->table->memory_free(device, workspace);

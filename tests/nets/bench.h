@@ -16,11 +16,7 @@ struct bench {
 
 static inline struct bench bench_open_threads(const char *device_name, const char *folder, int threads)
 {
-    struct bench b = { 0 };
-    struct weir_error fault;
-    const enum weir_status status = device_open_as(device_name, threads, &b.device, &fault);
-    if (status == WEIR_UNSUPPORTED) skip();
-    if (status != WEIR_OK) fail_msg("%s: %s", device_name, fault.words);
+    struct bench b = { .device = device_or_skip(device_name, threads) };
     b.model = tiny_open(folder);
     OK(weir_pipeline_open(b.model, &b.pipeline, &error));
     b.facts = weir_pipeline_facts(b.pipeline);

@@ -40,7 +40,7 @@ static struct weir_autoencoder_dc *net_open(struct weir_device *device, const st
                                             enum weir_autoencoder_dc_half half)
 {
     struct weir_autoencoder_dc *net = NULL;
-    OK(weir_autoencoder_dc_open(device, &dc->config, half, dc->weights, WEIR_F32, &net, &error));
+    OK(weir_autoencoder_dc_open(device, &dc->config, half, dc->weights, device->values, &net, &error));
     return net;
 }
 
@@ -50,7 +50,7 @@ static struct weir_program *plan(struct weir_device *device, const struct weir_a
 {
     const struct weir_dims unpacked = { dims->rows, dims->channels, 1, dims->height * dims->width, 1 };
     struct weir_program *p = NULL;
-    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
+    assert_int_equal(weir_program_create(device, device->values, &p), WEIR_OK);
     const struct weir_value in = weir_program_input(p, "x", WEIR_F32, &unpacked);
     struct weir_value h = weir_program_latents_pack(p, in, 1, 1, dims);
     h = half == WEIR_AUTOENCODER_DC_DECODER ? weir_autoencoder_dc_build_decode(net, p, h)
@@ -82,16 +82,24 @@ static struct shape shape_of(const struct vectors *v, const char *name, enum wei
     return s;
 }
 
+/* What comes of `xs`; free() it. */
+static float *compute_of(struct weir_device *device, const struct weir_autoencoder_dc *net,
+                         enum weir_autoencoder_dc_half half, const struct shape *s, float *xs)
+{
+    struct weir_program *p = plan(device, net, half, &s->dims);
+    float *ys = malloc(s->y.elements * sizeof *ys);
+    run_program(device, p, &(struct io){ "x", xs, s->x.elements * sizeof *xs }, 1,
+                &(struct io){ "y", ys, s->y.elements * sizeof *ys }, 1, NULL, 0);
+    weir_program_destroy(&p);
+    return ys;
+}
+
 /* free() it. */
 static float *compute(struct weir_device *device, const struct weir_autoencoder_dc *net,
                       enum weir_autoencoder_dc_half half, const struct shape *s)
 {
-    struct weir_program *p = plan(device, net, half, &s->dims);
-    float *xs = vector_read(&s->x), *ys = malloc(s->y.elements * sizeof *ys);
-    run_program(device, p, &(struct io){ "x", xs, s->x.elements * sizeof *xs }, 1,
-                &(struct io){ "y", ys, s->y.elements * sizeof *ys }, 1, NULL, 0);
+    float *xs = vector_read(&s->x), *ys = compute_of(device, net, half, s, xs);
     free(xs);
-    weir_program_destroy(&p);
     return ys;
 }
 
@@ -110,7 +118,7 @@ static void check_half(struct weir_device *device, const char *name, enum weir_a
     struct vectors v = vectors_open(name);
     struct weir_autoencoder_dc *net = net_open(device, &dc, half), *shapes = NULL;
     /* What is planned from shapes alone is what loading then takes. */
-    OK(weir_autoencoder_dc_open(device, &dc.config, half, NULL, WEIR_F32, &shapes, &error));
+    OK(weir_autoencoder_dc_open(device, &dc.config, half, NULL, device->values, &shapes, &error));
     assert_int_equal(weir_autoencoder_dc_weight_bytes(shapes), weir_autoencoder_dc_weight_bytes(net));
     assert_int_equal(weir_autoencoder_dc_parameter_count(shapes), weir_autoencoder_dc_parameter_count(net));
 
@@ -123,11 +131,7 @@ static void check_half(struct weir_device *device, const char *name, enum weir_a
 
 static void every_tiny_on(const char *device_name, enum weir_autoencoder_dc_half half)
 {
-    struct weir_device *device = NULL;
-    struct weir_error error;
-    const enum weir_status status = weir_device_open(device_name, 2, &device, &error);
-    if (status == WEIR_UNSUPPORTED) skip(); /* not in this build; the words of other failures matter */
-    if (status != WEIR_OK) fail_msg("%s: %s", device_name, error.words);
+    struct weir_device *device = device_or_skip(device_name, 2);
     for (size_t i = 0; i < WEIR_COUNT(dc_names); i++) check_half(device, dc_names[i], half);
     weir_device_close(&device);
 }
@@ -145,6 +149,12 @@ static void the_decoder_gives_what_diffusers_gives_on_cpu(void **state)
     every_tiny_on("cpu", WEIR_AUTOENCODER_DC_DECODER);
 }
 
+static void the_decoder_gives_what_diffusers_gives_on_cuda(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda", WEIR_AUTOENCODER_DC_DECODER);
+}
+
 static void the_encoder_gives_what_diffusers_gives_on_ref(void **state)
 {
     (void)state;
@@ -157,9 +167,72 @@ static void the_encoder_gives_what_diffusers_gives_on_cpu(void **state)
     every_tiny_on("cpu", WEIR_AUTOENCODER_DC_ENCODER);
 }
 
+static void the_encoder_gives_what_diffusers_gives_on_cuda(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda", WEIR_AUTOENCODER_DC_ENCODER);
+}
+
+#define NUDGES 24
+
+/* How far the judge comes from the golden output at most, for inputs each of whose numbers is up to a bf16 step away. */
+static double furthest(struct weir_device *ref, const struct weir_autoencoder_dc *judge,
+                       enum weir_autoencoder_dc_half half, const struct shape *s, const float *golden)
+{
+    double most = 0;
+    uint32_t random = 1;
+    for (uint32_t n = 0; n < NUDGES; n++) {
+        float *xs = vector_read(&s->x);
+        for (size_t i = 0; i < s->x.elements; i++) {
+            random = random * 1664525 + 1013904223;
+            xs[i] *= 1 + ((float)(random >> 16) / 32768 - 1) / 256;
+        }
+        float *ys = compute_of(ref, judge, half, s, xs);
+        most = fmax(most, compare(ys, golden, s->y.elements).norm);
+        free(xs), free(ys);
+    }
+    return most;
+}
+
+static void check_half_beside_the_judge(struct weir_device *cuda, struct weir_device *ref, const char *name,
+                                        enum weir_autoencoder_dc_half half, int number)
+{
+    struct dc dc = dc_open(name);
+    struct vectors v = vectors_open(name);
+    struct weir_autoencoder_dc *judge = net_open(ref, &dc, half), *net = net_open(cuda, &dc, half);
+    const struct shape s = shape_of(&v, name, half, weir_autoencoder_dc_config_of(net)->factor, number);
+    float *ys = compute(cuda, net, half, &s), *golden = vector_read(&s.y);
+    const struct closeness away = compare(ys, golden, s.y.elements);
+    const double judged = furthest(ref, judge, half, &s, golden), most = fmax(tolerance_of(cuda).norm, 1.5 * judged);
+    printf("parity device=cuda precision=bf16 %s norm=%.2e max=%.2e; ref in bf16: norm up to %.2e\n", s.what, away.norm,
+           away.max, judged);
+    if (away.norm > most) fail_msg("%s in bf16: norm %.3g (at most %.3g)", s.what, away.norm, most);
+    free(ys), free(golden);
+    weir_autoencoder_dc_close(&judge);
+    weir_autoencoder_dc_close(&net);
+    vectors_close(&v);
+    dc_close(&dc);
+}
+
+/* Of what is said below: what such a network makes of bf16 is decided by single roundings (one encoder is 0.01 to 0.12
+ * of the norm away, as its input lies within a step of bf16), and values in bf16 are rounded elsewhere than the judge's.
+ * So they are no further from diffusers than what the judge makes of inputs near by, half as much again, or what other
+ * networks are. */
+static void both_halves_in_bf16_are_as_near_as_the_judge_on_cuda(void **state)
+{
+    (void)state;
+    struct weir_device *cuda = device_or_skip("cuda bf16", 1), *ref = device_or_skip("ref bf16", 1);
+    for (size_t k = 0; k < 4 * WEIR_COUNT(dc_names); k++) {
+        check_half_beside_the_judge(cuda, ref, dc_names[k / 4],
+                                    k / 2 % 2 ? WEIR_AUTOENCODER_DC_ENCODER : WEIR_AUTOENCODER_DC_DECODER, (int)k % 2);
+    }
+    weir_device_close(&ref);
+    weir_device_close(&cuda);
+}
+
 /* These random networks attend over few tokens, with a quotient of sums that may be nearly 0: rounding to 8 bits moves
- * some outputs by half of themselves (0.69 of the norm for one cell of tiny-dc-a), on every device alike. So the judge in
- * bf16 is what cpu in bf16 is held against; how far both are from diffusers is printed. */
+ * some outputs by half of themselves (0.69 of the norm for one cell of tiny-dc-a), on every device alike. So the judge
+ * in bf16 is what cpu in bf16 is held against; how far both are from diffusers is printed. */
 static void both_halves_in_bf16_give_what_the_judge_gives(void **state)
 {
     (void)state;
@@ -229,7 +302,7 @@ static float *run_steps(struct weir_device *device, const struct weir_autoencode
                         const float *x, uint32_t first, uint32_t last)
 {
     struct weir_program *p = NULL;
-    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
+    assert_int_equal(weir_program_create(device, device->values, &p), WEIR_OK);
     const struct weir_value in = weir_program_input(p, "x", WEIR_F32, dims);
     const struct weir_value out = weir_autoencoder_dc_build_steps(net, p, in, first, last);
     *dims = weir_program_dims(p, out);
@@ -322,7 +395,8 @@ static void the_class_defaults_and_sanas_config_have_the_parameters_that_diffuse
         assert_int_equal(c.factor, 32);
         for (int half = 0; half < 2; half++) {
             struct weir_autoencoder_dc *net = NULL;
-            OK(weir_autoencoder_dc_open(device, &c, (enum weir_autoencoder_dc_half)half, NULL, WEIR_F32, &net, &error));
+            OK(weir_autoencoder_dc_open(device, &c, (enum weir_autoencoder_dc_half)half, NULL, device->values, &net,
+                                        &error));
             assert_int_equal(weir_autoencoder_dc_parameter_count(net), known[i].parameters[half]);
             weir_autoencoder_dc_close(&net);
         }
@@ -334,15 +408,16 @@ static void the_class_defaults_and_sanas_config_have_the_parameters_that_diffuse
 static void a_picture_of_1024_pixels_a_side_is_planned_in_three_values_of_its_widest_stage(void **state)
 {
     (void)state;
-    static const char *const devices[] = { "ref", "cpu" };
+    static const char *const devices[] = { "ref", "cpu", "cuda" };
     const struct weir_autoencoder_dc_config c = config_parse(sana);
     const struct weir_dims dims[] = { { 1, 1, 32, 32, 32 }, { 1, 1, 1024, 1024, 3 } };
     for (size_t i = 0; i < WEIR_COUNT(devices); i++) {
         struct weir_device *device = NULL;
-        if (weir_device_open(devices[i], 2, &device, NULL) == WEIR_UNSUPPORTED) continue;
+        if (weir_device_open(devices[i], 2, &device, NULL) != WEIR_OK) continue; /* said by the tests above */
         for (int half = 0; half < 2; half++) {
             struct weir_autoencoder_dc *net = NULL;
-            OK(weir_autoencoder_dc_open(device, &c, (enum weir_autoencoder_dc_half)half, NULL, WEIR_F32, &net, &error));
+            OK(weir_autoencoder_dc_open(device, &c, (enum weir_autoencoder_dc_half)half, NULL, device->values, &net,
+                                        &error));
             struct weir_program *p = plan(device, net, (enum weir_autoencoder_dc_half)half, &dims[half]);
             const double widest = 4.0 * 128 * 1024 * 1024, arena = (double)weir_program_arena_bytes(p);
             printf("plan device=%s net=autoencoder_dc half=%s size=1024x1024 arena=%.0f MiB weights=%.0f MiB ops=%u\n",
@@ -430,7 +505,7 @@ static void a_tensor_of_another_shape_or_none_is_named(void **state)
 
     c.encoder[1].kernel[1] = 7;
     assert_int_equal(
-        weir_autoencoder_dc_open(device, &c, WEIR_AUTOENCODER_DC_ENCODER, dc.weights, WEIR_F32, &net, &refusal),
+        weir_autoencoder_dc_open(device, &c, WEIR_AUTOENCODER_DC_ENCODER, dc.weights, device->values, &net, &refusal),
         WEIR_BAD_MODEL);
     assert_null(net);
     assert_non_null(strstr(refusal.words, "encoder.down_blocks.1.0.attn.to_qkv_multiscale.1.proj_in.weight"));
@@ -441,7 +516,7 @@ static void a_tensor_of_another_shape_or_none_is_named(void **state)
     c = dc.config;
     c.decoder[1].layers = 2;
     assert_int_equal(
-        weir_autoencoder_dc_open(device, &c, WEIR_AUTOENCODER_DC_DECODER, dc.weights, WEIR_F32, &net, &refusal),
+        weir_autoencoder_dc_open(device, &c, WEIR_AUTOENCODER_DC_DECODER, dc.weights, device->values, &net, &refusal),
         WEIR_BAD_MODEL);
     assert_null(net);
     assert_non_null(strstr(refusal.words, "decoder.up_blocks.1.2.conv1.weight"));
@@ -456,8 +531,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_decoder_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(the_decoder_gives_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(the_decoder_gives_what_diffusers_gives_on_cuda),
         cmocka_unit_test(the_encoder_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(the_encoder_gives_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(the_encoder_gives_what_diffusers_gives_on_cuda),
+        cmocka_unit_test(both_halves_in_bf16_are_as_near_as_the_judge_on_cuda),
         cmocka_unit_test(both_halves_in_bf16_give_what_the_judge_gives),
         cmocka_unit_test(the_two_halves_use_every_tensor_of_the_file_and_neither_uses_the_others),
         cmocka_unit_test(steps_built_by_themselves_give_the_bytes_of_the_whole),

@@ -229,6 +229,18 @@ static void mates_do_not_change_a_byte_on_cpu_in_bf16(void **state)
     every_batch_on("cpu bf16");
 }
 
+static void mates_do_not_change_a_byte_on_cuda(void **state)
+{
+    (void)state;
+    every_batch_on("cuda");
+}
+
+static void mates_do_not_change_a_byte_on_cuda_in_bf16(void **state)
+{
+    (void)state;
+    every_batch_on("cuda bf16");
+}
+
 /* Numbers of an adapter that are finite, and nothing behind them is. */
 static void an_adapter_that_overflows_is_its_items_alone(void **state)
 {
@@ -350,16 +362,20 @@ static void memory_of_seats_is_planned(void **state)
     world_close(&w);
 }
 
-int main(void)
+/* A pattern of names, when one is given, picks the tests: "*_on_cuda". */
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mates_do_not_change_a_byte_on_ref),
         cmocka_unit_test(mates_do_not_change_a_byte_on_cpu),
         cmocka_unit_test(mates_do_not_change_a_byte_on_cpu_in_bf16),
+        cmocka_unit_test(mates_do_not_change_a_byte_on_cuda),
+        cmocka_unit_test(mates_do_not_change_a_byte_on_cuda_in_bf16),
         cmocka_unit_test(an_adapter_that_overflows_is_its_items_alone),
         cmocka_unit_test(a_mate_that_is_not_finite_changes_nothing),
         cmocka_unit_test(a_device_that_fails_frees_all_seats),
         cmocka_unit_test(memory_of_seats_is_planned),
     };
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

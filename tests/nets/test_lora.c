@@ -38,19 +38,16 @@ static struct weir_lora *open_lora(const struct weir_params *params, const char 
     return lora;
 }
 
-static struct weir_device *open_device(const char *name)
+/* Before anything is opened that a skipped test would leave behind. */
+static void need_cuda(void)
 {
-    struct weir_device *device = NULL;
-    struct weir_error fault;
-    const enum weir_status status = weir_device_open(name, 2, &device, &fault);
-    if (status == WEIR_UNSUPPORTED) skip();
-    if (status != WEIR_OK) fail_msg("%s: %s", name, fault.words);
-    return device;
+    struct weir_device *device = device_or_skip("cuda", 1);
+    weir_device_close(&device);
 }
 
 static struct net net_open(const char *device, const char *folder)
 {
-    struct net n = { .device = open_device(device), .v = vectors_open(folder) };
+    struct net n = { .device = device_or_skip(device, 2), .v = vectors_open(folder) };
     const bool is_sana = strncmp(folder, "tiny-sana", 9) == 0;
     const char *component = is_sana ? "transformer" : "unet";
     struct weir_folder place;
@@ -64,12 +61,12 @@ static struct net net_open(const char *device, const char *folder)
     if (is_sana) {
         struct weir_sana_transformer_config c;
         OK(weir_sana_transformer_config_read(n.config, &c, &error));
-        OK(weir_sana_transformer_open(n.device, &c, n.weights, WEIR_F32, &n.sana, &error));
+        OK(weir_sana_transformer_open(n.device, &c, n.weights, n.device->values, &n.sana, &error));
         n.params = weir_sana_transformer_params(n.sana);
     } else {
         struct weir_unet3d_config c;
         OK(weir_unet3d_config_read(n.config, &c, &error));
-        OK(weir_unet3d_open(n.device, &c, n.weights, WEIR_F32, &n.unet, &error));
+        OK(weir_unet3d_open(n.device, &c, n.weights, n.device->values, &n.unet, &error));
         n.params = weir_unet3d_params(n.unet);
     }
     for (size_t i = 0; i < 2; i++) n.loras[i] = open_lora(n.params, folder, labels[i]);
@@ -151,6 +148,15 @@ static struct weir_value build(const struct net *n, struct weir_program *p, cons
     return weir_sana_transformer_build_step(n->sana, p, &step);
 }
 
+/* A copy in the device's memory. */
+static struct weir_binding there(struct weir_device *device, const char *name, const void *host, size_t bytes)
+{
+    struct weir_binding binding = { .name = name };
+    OK(device->table->memory_alloc(device, bytes, &binding.memory, &error));
+    if (bytes) to_device(device, binding.memory, host, bytes);
+    return binding;
+}
+
 /* What the network makes of vector NAME with those sets; free() it. */
 static float *run_net(const struct net *n, const char *vector, const struct sets *s, size_t *count)
 {
@@ -159,7 +165,7 @@ static float *run_net(const struct net *n, const char *vector, const struct sets
     struct weir_weight x, t, text, other, y = vector_find(&n->v, "%s.y", vector);
     struct weir_program *prepare = NULL, *step = NULL;
     struct weir_binding bindings[WEIR_PROGRAM_NAMES_MAX];
-    struct io outputs[WEIR_PROGRAM_NAMES_MAX], text_io;
+    struct io outputs[WEIR_PROGRAM_NAMES_MAX] = { { 0 } }, text_io;
     char names[WEIR_PROGRAM_NAMES_MAX][16];
     const bool guided = n->sana && weir_sana_transformer_config_of(n->sana)->guidance_embeds;
     if (!s) s = &none;
@@ -170,7 +176,7 @@ static float *run_net(const struct net *n, const char *vector, const struct sets
     text_io = (struct io){ "text", vector_read(&text), text.elements * sizeof(float) };
     const uint32_t rows = (uint32_t)x.shape[0], tokens = (uint32_t)text.shape[1];
 
-    assert_int_equal(weir_program_create(n->device, WEIR_F32, &prepare), WEIR_OK);
+    assert_int_equal(weir_program_create(n->device, n->device->values, &prepare), WEIR_OK);
     if (n->unet)
         weir_unet3d_build_prepare(n->unet, prepare, rows, tokens, &s->adapters);
     else
@@ -180,22 +186,24 @@ static float *run_net(const struct net *n, const char *vector, const struct sets
     for (uint32_t i = 0; i < slots; i++) {
         snprintf(names[i], sizeof names[i], "kv%u", i);
         outputs[i] = (struct io){ names[i], NULL, weir_program_bytes(prepare, names[i]) };
-        OK(n->device->table->memory_alloc(n->device, outputs[i].bytes, &outputs[i].host, &error));
-        bindings[i] = (struct weir_binding){ names[i], outputs[i].host };
+        outputs[i].host = malloc(outputs[i].bytes);
     }
-    /* every device here computes in host memory: what is read goes where the step will look */
     const size_t extra = s->floats ? 1 : 0;
-    bindings[slots] = (struct weir_binding){ WEIR_ADAPTERS_NAME, s->factors };
+    bindings[slots] = there(n->device, WEIR_ADAPTERS_NAME, s->factors, s->floats * sizeof *s->factors);
     run_program(n->device, prepare, &text_io, 1, outputs, slots, bindings + slots, extra);
+    for (uint32_t i = 0; i < slots; i++) {
+        bindings[i] = there(n->device, names[i], outputs[i].host, outputs[i].bytes);
+        free(outputs[i].host);
+    }
 
-    assert_int_equal(weir_program_create(n->device, WEIR_F32, &step), WEIR_OK);
+    assert_int_equal(weir_program_create(n->device, n->device->values, &step), WEIR_OK);
     const struct weir_value out = build(n, step, &x, guided, tokens, &s->adapters);
     weir_program_output(step, "y", weir_program_guidance(step, out, (struct weir_value){ 0 }, 1));
     OK(weir_program_finish(step, &error));
     float *ys = malloc(y.elements * sizeof *ys);
     run_program(n->device, step, in.io, in.count, &(struct io){ "y", ys, y.elements * sizeof *ys }, 1, bindings,
                 slots + extra);
-    for (uint32_t i = 0; i < slots; i++) n->device->table->memory_free(n->device, outputs[i].host);
+    for (uint32_t i = 0; i <= slots; i++) n->device->table->memory_free(n->device, bindings[i].memory);
     for (size_t i = 0; i < in.count; i++) free(in.io[i].host);
     free(text_io.host);
     weir_program_destroy(&step);
@@ -246,8 +254,16 @@ static void networks_with_two_adapters_give_what_diffusers_gives_on_cpu(void **s
     see_networks("cpu");
 }
 
-/* Two rows, each with adapters of its own, or one with and one without: each has the bytes that it has where both rows are
- * treated as it is. */
+static void networks_with_two_adapters_give_what_diffusers_gives_on_cuda(void **state)
+{
+    (void)state;
+    need_cuda();
+    see_networks("cuda");
+    see_networks("cuda bf16");
+}
+
+/* Two rows, each with adapters of its own, or one with and one without: each has the bytes that it has where both rows
+ * are treated as it is. */
 static void see_rows(const char *device)
 {
     static const struct {
@@ -292,6 +308,14 @@ static void rows_have_the_bytes_of_their_own_adapters_on_cpu(void **state)
 {
     (void)state;
     see_rows("cpu");
+}
+
+static void rows_have_the_bytes_of_their_own_adapters_on_cuda(void **state)
+{
+    (void)state;
+    need_cuda();
+    see_rows("cuda");
+    see_rows("cuda bf16");
 }
 
 /* ---- whole pipelines ---- */
@@ -387,6 +411,13 @@ static void pipelines_with_two_adapters_give_diffusers_pixels_on_cpu(void **stat
 {
     (void)state;
     see_pipelines("cpu");
+}
+
+static void pipelines_with_two_adapters_give_diffusers_pixels_on_cuda(void **state)
+{
+    (void)state;
+    need_cuda();
+    see_pipelines("cuda");
 }
 
 /* In one handle: none, then adapters of five shapes, then weight 0, then none. What is without them, or with none of
@@ -508,7 +539,7 @@ static void names_of_every_age_mean_the_same(void **state)
         { "transformer.proj_out.lora_A.weight", "transformer.proj_out.lora_B.weight", NULL, "proj_out",
           "\"lora_adapter_metadata\":\"{\\\"transformer.alpha_pattern\\\": {\\\"^proj_out\\\": 1}}\"", 0.5f },
     };
-    struct weir_device *device = open_device("ref");
+    struct weir_device *device = device_or_skip("ref", 2);
     struct weir_params *params = params_open(device);
     for (size_t i = 0; i < WEIR_COUNT(styles); i++) {
         static struct file f;
@@ -588,7 +619,7 @@ static void files_that_do_not_fit_are_refused_by_name(void **state)
         { NULL, NULL, 0, 0, "\"lora_adapter_metadata\":\"{\\\"lora_alpha\\\": 1e300}\"", WEIR_BAD_FILE,
           "f: alpha of blocks.0.attn1.to_q is 1e+300, too large for f32" },
     };
-    struct weir_device *device = open_device("ref");
+    struct weir_device *device = device_or_skip("ref", 2);
     struct weir_params *params = params_open(device);
     for (size_t i = 0; i < WEIR_COUNT(faults); i++) {
         static struct file f;
@@ -652,10 +683,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(networks_with_two_adapters_give_what_diffusers_gives_on_ref),
         cmocka_unit_test(networks_with_two_adapters_give_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(networks_with_two_adapters_give_what_diffusers_gives_on_cuda),
         cmocka_unit_test(rows_have_the_bytes_of_their_own_adapters_on_ref),
         cmocka_unit_test(rows_have_the_bytes_of_their_own_adapters_on_cpu),
+        cmocka_unit_test(rows_have_the_bytes_of_their_own_adapters_on_cuda),
         cmocka_unit_test(pipelines_with_two_adapters_give_diffusers_pixels_on_ref),
         cmocka_unit_test(pipelines_with_two_adapters_give_diffusers_pixels_on_cpu),
+        cmocka_unit_test(pipelines_with_two_adapters_give_diffusers_pixels_on_cuda),
         cmocka_unit_test(a_handle_goes_from_adapters_to_adapters),
         cmocka_unit_test(names_of_every_age_mean_the_same),
         cmocka_unit_test(files_that_do_not_fit_are_refused_by_name),

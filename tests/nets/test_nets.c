@@ -23,13 +23,14 @@ static void check_clip_text(struct weir_device *device, const char *name)
     OK(weir_model_dir_config(model, "text_encoder", &config, &error));
     OK(weir_clip_text_config_read(config, &c, &error));
     OK(weir_model_dir_weights(model, "text_encoder", &weights, &error));
-    OK(weir_clip_text_open(device, &c, weights, WEIR_F32, &net, &error));
+    OK(weir_clip_text_open(device, &c, weights, device->values, &net, &error));
 
     const struct weir_weight ids = vector_find(&v, "text.ids"), wanted = vector_find(&v, "text.embedding");
     const struct weir_dims dims = { (uint32_t)ids.shape[0], 1, 1, (uint32_t)ids.shape[1], 1 };
     assert_int_equal(ids.dtype, WEIR_WEIGHT_I32);
-    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
-    weir_program_output(p, "y", weir_clip_text_build(net, p, weir_program_input(p, "ids", WEIR_I32, &dims)));
+    assert_int_equal(weir_program_create(device, device->values, &p), WEIR_OK);
+    const struct weir_value embedding = weir_clip_text_build(net, p, weir_program_input(p, "ids", WEIR_I32, &dims));
+    weir_program_output(p, "y", weir_program_widen(p, embedding));
     OK(weir_program_finish(p, &error));
 
     float *y = malloc(wanted.elements * sizeof *y), *b = vector_read(&wanted);
@@ -65,7 +66,7 @@ static void prepare(struct weir_device *device, const struct weir_unet3d *net, c
     struct weir_program *p = NULL;
     struct io outputs[WEIR_PROGRAM_NAMES_MAX];
     float *values = vector_read(text);
-    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
+    assert_int_equal(weir_program_create(device, device->values, &p), WEIR_OK);
     weir_unet3d_build_prepare(net, p, (uint32_t)text->shape[0], (uint32_t)text->shape[1], NULL);
     OK(weir_program_finish(p, &error));
     slots->count = weir_unet3d_slot_count(net);
@@ -99,10 +100,10 @@ static void check_unet3d_shape(struct weir_device *device, const struct weir_une
     for (uint32_t i = 0; i < slots.count; i++) {
         void *memory = NULL;
         OK(device->table->memory_alloc(device, slots.bytes[i], &memory, &error));
-        memcpy(memory, slots.values[i], slots.bytes[i]); /* every device here computes in host memory */
+        to_device(device, memory, slots.values[i], slots.bytes[i]);
         bindings[i] = (struct weir_binding){ slots.names[i], memory };
     }
-    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
+    assert_int_equal(weir_program_create(device, device->values, &p), WEIR_OK);
     const struct weir_value in = weir_program_input(p, "x", WEIR_F32, &latents);
     const struct weir_value noise =
         weir_unet3d_build_step(net, p, weir_program_latents_pack(p, in, 1, 1, &packed),
@@ -136,11 +137,11 @@ static void check_unet3d(struct weir_device *device, const char *name)
     OK(weir_model_dir_config(model, "unet", &config, &error));
     OK(weir_unet3d_config_read(config, &c, &error));
     OK(weir_model_dir_weights(model, "unet", &weights, &error));
-    OK(weir_unet3d_open(device, &c, weights, WEIR_F32, &net, &error));
+    OK(weir_unet3d_open(device, &c, weights, device->values, &net, &error));
     for (int i = 0; i < 2; i++) check_unet3d_shape(device, net, name, &v, i);
 
     /* What is planned from shapes alone is what loading then takes. */
-    OK(weir_unet3d_open(device, &c, NULL, WEIR_F32, &shapes, &error));
+    OK(weir_unet3d_open(device, &c, NULL, device->values, &shapes, &error));
     assert_int_equal(weir_unet3d_weight_bytes(shapes), weir_unet3d_weight_bytes(net));
     assert_int_equal(weir_unet3d_parameter_count(shapes), weir_unet3d_parameter_count(net));
 
@@ -165,7 +166,7 @@ static void check_decoder_shape(struct weir_device *device, const struct weir_au
     struct weir_program *p = NULL;
     char what[96];
 
-    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
+    assert_int_equal(weir_program_create(device, device->values, &p), WEIR_OK);
     const struct weir_value in = weir_program_input(p, "z", WEIR_F32, &latents);
     const struct weir_value picture =
         weir_autoencoder_kl_build_decode(net, p, weir_program_latents_pack(p, in, 1, 1, &packed));
@@ -194,7 +195,7 @@ static void check_autoencoder_kl(struct weir_device *device, const char *name)
     OK(weir_model_dir_config(model, "vae", &config, &error));
     OK(weir_autoencoder_kl_config_read(config, &c, &error));
     OK(weir_model_dir_weights(model, "vae", &weights, &error));
-    OK(weir_autoencoder_kl_open(device, &c, weights, WEIR_F32, &net, &error));
+    OK(weir_autoencoder_kl_open(device, &c, weights, device->values, &net, &error));
     for (int i = 0; i < 2; i++) check_decoder_shape(device, net, name, &v, i);
     weir_autoencoder_kl_close(&net);
     weir_weights_close(&weights);
@@ -207,11 +208,7 @@ static void check_autoencoder_kl(struct weir_device *device, const char *name)
 
 static void every_tiny_on(const char *device_name, void (*check)(struct weir_device *device, const char *name))
 {
-    struct weir_device *device = NULL;
-    struct weir_error error;
-    const enum weir_status status = device_open_as(device_name, 2, &device, &error);
-    if (status == WEIR_UNSUPPORTED) skip(); /* not in this build; the words of other failures matter */
-    if (status != WEIR_OK) fail_msg("%s: %s", device_name, error.words);
+    struct weir_device *device = device_or_skip(device_name, 2);
     for (size_t i = 0; i < WEIR_COUNT(tiny_names); i++) check(device, tiny_names[i]);
     weir_device_close(&device);
 }
@@ -226,6 +223,12 @@ static void clip_text_gives_what_transformers_gives_on_cpu(void **state)
 {
     (void)state;
     every_tiny_on("cpu", check_clip_text);
+}
+
+static void clip_text_gives_what_transformers_gives_on_cuda(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda", check_clip_text);
 }
 
 static void clip_text_nearly_gives_what_transformers_gives_on_cpu_in_bf16(void **state)
@@ -246,6 +249,12 @@ static void unet3d_gives_what_diffusers_gives_on_cpu(void **state)
     every_tiny_on("cpu", check_unet3d);
 }
 
+static void unet3d_gives_what_diffusers_gives_on_cuda(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda", check_unet3d);
+}
+
 static void unet3d_nearly_gives_what_diffusers_gives_on_cpu_in_bf16(void **state)
 {
     (void)state;
@@ -264,6 +273,20 @@ static void autoencoder_kl_gives_what_diffusers_gives_on_cpu(void **state)
     every_tiny_on("cpu", check_autoencoder_kl);
 }
 
+static void autoencoder_kl_gives_what_diffusers_gives_on_cuda(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda", check_autoencoder_kl);
+}
+
+static void the_networks_nearly_give_what_diffusers_gives_on_cuda_in_bf16(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda bf16", check_clip_text);
+    every_tiny_on("cuda bf16", check_unet3d);
+    every_tiny_on("cuda bf16", check_autoencoder_kl);
+}
+
 static void autoencoder_kl_nearly_gives_what_diffusers_gives_on_cpu_in_bf16(void **state)
 {
     (void)state;
@@ -278,9 +301,9 @@ static void see_same_steps(struct weir_device *device, const struct weir_sampler
     const struct weir_dims latents = { 1, 1, 1, N, 1 }, k_dims = { 1, 1, 1, 1, WEIR_SAMPLER_COEFFICIENTS };
     const struct weir_dims packed = { 1, 1, 1, N, 1 };
     struct weir_program *p = NULL;
-    float x[N], x0[N] = { 0 }, m[N], given[N];
+    float x[N], x0[N] = { 0 }, m[N], given[N], x_seen[N], previous_seen[N];
     void *x_there, *previous_there;
-    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
+    assert_int_equal(weir_program_create(device, device->values, &p), WEIR_OK);
     const struct weir_value in = weir_program_extern(p, "x", WEIR_F32, &latents);
     const struct weir_value previous = weir_program_extern(p, "previous", WEIR_F32, &latents);
     const struct weir_value output = weir_program_input(p, "m", WEIR_F32, &latents);
@@ -292,22 +315,24 @@ static void see_same_steps(struct weir_device *device, const struct weir_sampler
     OK(device->table->memory_alloc(device, sizeof x, &previous_there, &error));
 
     for (int i = 0; i < N; i++) x[i] = 3 * sinf((float)i);
-    memcpy(x_there, x, sizeof x);
-    memset(previous_there, 0xff, sizeof x); /* NaN: the first step must not read it */
+    to_device(device, x_there, x, sizeof x);
+    nan_to_device(device, previous_there, sizeof x); /* the first step must not read it */
     for (uint32_t step = 0; step < weir_sampler_step_count(sampler); step++) {
         struct weir_sampler_coefficients k = *weir_sampler_coefficients(sampler, step);
         for (int i = 0; i < N; i++) m[i] = 0.5f * x[i] + cosf((float)(i + (int)step));
         if (weir_sampler_draws(sampler, step)) {
             weir_noise_draw(3, false, step + 1, x0, N);
-            memcpy(previous_there, x0, sizeof x0);
+            to_device(device, previous_there, x0, sizeof x0);
         }
         run_program(device, p, (struct io[]){ { "m", m, sizeof m }, { "k", &k, sizeof k } }, 2,
                     (struct io[]){ { "in", given, sizeof given } }, 1,
                     (struct weir_binding[]){ { "x", x_there }, { "previous", previous_there } }, 2);
         for (int i = 0; i < N; i++) assert_true(given[i] == k.in_x * x[i]);
         weir_sampler_step(sampler, step, m, x, x0, N);
-        assert_memory_equal(x_there, x, sizeof x);
-        assert_memory_equal(previous_there, x0, sizeof x0);
+        from_device(device, x_seen, x_there, sizeof x);
+        from_device(device, previous_seen, previous_there, sizeof x0);
+        assert_memory_equal(x_seen, x, sizeof x);
+        assert_memory_equal(previous_seen, x0, sizeof x0);
     }
     device->table->memory_free(device, previous_there);
     device->table->memory_free(device, x_there);
@@ -318,10 +343,10 @@ static void see_same_steps(struct weir_device *device, const struct weir_sampler
 static void a_devices_sampler_step_has_the_bits_of_the_samplers_own(void **state)
 {
     (void)state;
-    static const char *const devices[] = { "ref", "cpu" };
+    static const char *const devices[] = { "ref", "cpu", "cuda" };
     for (size_t d = 0; d < WEIR_COUNT(devices); d++) {
         struct weir_device *device = NULL;
-        if (weir_device_open(devices[d], 2, &device, NULL) == WEIR_UNSUPPORTED) continue;
+        if (weir_device_open(devices[d], 2, &device, NULL) != WEIR_OK) continue; /* said by the tests above */
         for (int kind = 0; kind < WEIR_SAMPLER_KIND_COUNT; kind++) {
             for (int prediction = 0; prediction < WEIR_PREDICTION_COUNT; prediction++) {
                 struct weir_sampler_config config;
@@ -393,7 +418,8 @@ static struct weir_weights *rename_all(const struct weir_weights *weights, struc
     return table;
 }
 
-/* Decoders of before 2023 call the parts of their attention query, key, value and proj_attn, some as 1x1 convolutions. */
+/* Decoders of before 2023 call the parts of their attention query, key, value and proj_attn, some as 1x1
+ * convolutions. */
 static void old_names_of_a_decoders_attention_are_read(void **state)
 {
     (void)state;
@@ -415,7 +441,7 @@ static void old_names_of_a_decoders_attention_are_read(void **state)
                              .pointwise = pointwise };
         OK(weir_model_dir_weights(model, "vae", &weights, &error));
         old = rename_all(weights, &r, &file);
-        OK(weir_autoencoder_kl_open(device, &c, old, WEIR_F32, &net, &error));
+        OK(weir_autoencoder_kl_open(device, &c, old, device->values, &net, &error));
         check_decoder_shape(device, net, "tiny-a renamed", &v, 1);
         weir_autoencoder_kl_close(&net);
         weir_weights_close(&old);
@@ -445,8 +471,8 @@ static void text_models_with_and_without_their_prefix_are_read(void **state)
     OK(weir_clip_text_config_read(config, &c, &error));
     OK(weir_model_dir_weights(model, "text_encoder", &weights, &error));
     old = rename_all(weights, &r, &file);
-    OK(weir_clip_text_open(device, &c, weights, WEIR_F32, &net, &error));
-    OK(weir_clip_text_open(device, &c, old, WEIR_F32, &prefixed, &error));
+    OK(weir_clip_text_open(device, &c, weights, device->values, &net, &error));
+    OK(weir_clip_text_open(device, &c, old, device->values, &prefixed, &error));
     assert_int_equal(weir_clip_text_parameter_count(net), weir_clip_text_parameter_count(prefixed));
     weir_clip_text_close(&prefixed);
     weir_clip_text_close(&net);
@@ -549,7 +575,7 @@ static void a_tensor_of_another_shape_or_none_is_named(void **state)
     OK(weir_unet3d_config_read(config, &c, &error));
 
     c.cross_channels = 25;
-    assert_int_equal(weir_unet3d_open(device, &c, weights, WEIR_F32, &net, &refusal), WEIR_BAD_MODEL);
+    assert_int_equal(weir_unet3d_open(device, &c, weights, device->values, &net, &refusal), WEIR_BAD_MODEL);
     assert_null(net);
     assert_non_null(strstr(refusal.words, "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"));
     assert_non_null(strstr(refusal.words, "[4, 24]"));
@@ -558,7 +584,7 @@ static void a_tensor_of_another_shape_or_none_is_named(void **state)
 
     c.cross_channels = 24;
     c.layers_per_block = 2;
-    assert_int_equal(weir_unet3d_open(device, &c, weights, WEIR_F32, &net, &refusal), WEIR_BAD_MODEL);
+    assert_int_equal(weir_unet3d_open(device, &c, weights, device->values, &net, &refusal), WEIR_BAD_MODEL);
     assert_non_null(strstr(refusal.words, "down_blocks.0.attentions.1"));
     assert_non_null(strstr(refusal.words, "missing"));
 
@@ -573,12 +599,16 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clip_text_gives_what_transformers_gives_on_ref),
         cmocka_unit_test(clip_text_gives_what_transformers_gives_on_cpu),
+        cmocka_unit_test(clip_text_gives_what_transformers_gives_on_cuda),
         cmocka_unit_test(clip_text_nearly_gives_what_transformers_gives_on_cpu_in_bf16),
         cmocka_unit_test(unet3d_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(unet3d_gives_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(unet3d_gives_what_diffusers_gives_on_cuda),
         cmocka_unit_test(unet3d_nearly_gives_what_diffusers_gives_on_cpu_in_bf16),
         cmocka_unit_test(autoencoder_kl_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(autoencoder_kl_gives_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(autoencoder_kl_gives_what_diffusers_gives_on_cuda),
+        cmocka_unit_test(the_networks_nearly_give_what_diffusers_gives_on_cuda_in_bf16),
         cmocka_unit_test(autoencoder_kl_nearly_gives_what_diffusers_gives_on_cpu_in_bf16),
         cmocka_unit_test(a_devices_sampler_step_has_the_bits_of_the_samplers_own),
         cmocka_unit_test(old_names_of_a_decoders_attention_are_read),

@@ -1,5 +1,5 @@
-/* Whole runs that look at a picture (SanaControlNetPipeline) or begin at one (SanaSprintImg2ImgPipeline) give the pixels
- * that diffusers gives; and the same bytes wherever they are cut. The vectors and folders are made by
+/* Whole runs that look at a picture (SanaControlNetPipeline) or begin at one (SanaSprintImg2ImgPipeline) give the
+ * pixels that diffusers gives; and the same bytes wherever they are cut. The vectors and folders are made by
  * tests/golden/make_tiny_sana_control.py and make_tiny_sana_start.py. */
 #include "tests/nets/bench.h"
 #include "tests/nets/lora_file.h"
@@ -114,6 +114,12 @@ static void whole_runs_give_diffusers_pixels_on_ref(void **state)
 {
     (void)state;
     for (size_t i = 0; i < WEIR_COUNT(runs); i++) check_run("ref", &runs[i]);
+}
+
+static void whole_runs_give_diffusers_pixels_on_cuda(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < WEIR_COUNT(runs); i++) check_run("cuda", &runs[i]);
 }
 
 static void whole_runs_give_diffusers_pixels_on_cpu(void **state)
@@ -232,6 +238,12 @@ static void see_adapters(const char *device)
     }
 }
 
+static void adapters_work_beside_a_picture_on_cuda(void **state)
+{
+    (void)state;
+    see_adapters("cuda");
+}
+
 static void adapters_work_beside_a_picture_on_ref(void **state)
 {
     (void)state;
@@ -318,7 +330,7 @@ static void memory_is_known_before_it_is_taken(void **state)
         struct weir_device *device = NULL;
         struct weir_model_dir *model = tiny_open(runs[which[w]].folder);
         struct weir_pipeline *pipeline = NULL;
-        OK(weir_device_open("cpu", 1, &device, &error));
+        device = device_or_skip("cpu", 1);
         OK(weir_pipeline_open(model, &pipeline, &error));
         struct bench b = { device, model, pipeline, weir_pipeline_facts(pipeline) };
         const struct weir_item item = resolve(&b, &runs[which[w]]);
@@ -417,9 +429,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whole_runs_give_diffusers_pixels_on_ref),
         cmocka_unit_test(whole_runs_give_diffusers_pixels_on_cpu),
+        cmocka_unit_test(whole_runs_give_diffusers_pixels_on_cuda),
         cmocka_unit_test(a_resumed_run_ends_with_the_same_bytes),
         cmocka_unit_test(adapters_work_beside_a_picture_on_ref),
         cmocka_unit_test(adapters_work_beside_a_picture_on_cpu),
+        cmocka_unit_test(adapters_work_beside_a_picture_on_cuda),
         cmocka_unit_test(mates_with_other_pictures_change_nothing),
         cmocka_unit_test(latents_that_are_missing_are_refused),
         cmocka_unit_test(memory_is_known_before_it_is_taken),

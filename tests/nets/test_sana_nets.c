@@ -82,8 +82,9 @@ static void check_gemma2_text(struct weir_device *device, const struct weir_gemm
         const struct weir_weight w = vector_find(v, "text.1.lengths");
         lengths = io_of("lengths", &w);
     }
-    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
-    weir_program_output(p, "y", weir_gemma2_build(net, p, weir_program_input(p, "ids", WEIR_I32, &dims)));
+    assert_int_equal(weir_program_create(device, device->values, &p), WEIR_OK);
+    const struct weir_value embedding = weir_gemma2_build(net, p, weir_program_input(p, "ids", WEIR_I32, &dims));
+    weir_program_output(p, "y", weir_program_widen(p, embedding));
     OK(weir_program_finish(p, &error));
 
     float *y = malloc(wanted.elements * sizeof *y), *b = vector_read(&wanted);
@@ -101,12 +102,12 @@ static void check_gemma2(struct weir_device *device, const char *name)
     struct weir_gemma2_config c;
     struct weir_gemma2 *net = NULL, *shapes = NULL;
     OK(weir_gemma2_config_read(part.config, TOKENS, &c, &error));
-    OK(weir_gemma2_open(device, &c, part.weights, WEIR_F32, &net, &error));
+    OK(weir_gemma2_open(device, &c, part.weights, device->values, &net, &error));
     weir_weights_unused(part.weights, see_nothing_unused, (void *)(uintptr_t)name);
     for (int i = 0; i < 2; i++) check_gemma2_text(device, net, name, &v, i);
 
     /* What is planned from shapes alone is what loading then takes. */
-    OK(weir_gemma2_open(device, &c, NULL, WEIR_F32, &shapes, &error));
+    OK(weir_gemma2_open(device, &c, NULL, device->values, &shapes, &error));
     assert_int_equal(weir_gemma2_weight_bytes(shapes), weir_gemma2_weight_bytes(net));
     assert_int_equal(weir_gemma2_parameter_count(shapes), weir_gemma2_parameter_count(net));
     weir_gemma2_close(&shapes);
@@ -155,7 +156,7 @@ static void prepare(struct weir_device *device, const struct weir_sana_transform
     struct io in[3] = { io_of("text", text) }, outputs[WEIR_PROGRAM_NAMES_MAX];
     const uint32_t own = weir_sana_transformer_slot_count(net);
     float *scales = NULL;
-    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
+    assert_int_equal(weir_program_create(device, device->values, &p), WEIR_OK);
     const struct weir_value words =
         weir_sana_transformer_build_prepare(net, p, (uint32_t)text->shape[0], (uint32_t)text->shape[1], NULL);
     if (control) add_control(control, p, words, in + 1, &scales);
@@ -167,11 +168,17 @@ static void prepare(struct weir_device *device, const struct weir_sana_transform
         else
             weir_sana_controlnet_slot_name(i - own, slots->names[i]);
         outputs[i] = (struct io){ slots->names[i], NULL, weir_program_bytes(p, slots->names[i]) };
-        OK(device->table->memory_alloc(device, outputs[i].bytes, &outputs[i].host, &error));
-        slots->bindings[i] = (struct weir_binding){ slots->names[i], outputs[i].host };
+        outputs[i].host = malloc(outputs[i].bytes);
+        assert_non_null(outputs[i].host);
     }
-    /* every device here computes in host memory: what is read goes where the step will look */
     run_program(device, p, in, control ? 3 : 1, outputs, slots->count, NULL, 0);
+    for (uint32_t i = 0; i < slots->count; i++) {
+        void *memory = NULL;
+        OK(device->table->memory_alloc(device, outputs[i].bytes, &memory, &error));
+        to_device(device, memory, outputs[i].host, outputs[i].bytes);
+        slots->bindings[i] = (struct weir_binding){ slots->names[i], memory };
+        free(outputs[i].host);
+    }
     free(in[0].host), free(in[1].host), free(scales);
     weir_program_destroy(&p);
 }
@@ -191,7 +198,7 @@ static struct weir_program *step_program(struct weir_device *device, const struc
     const struct weir_dims packed = { rows, 1, height, width, channels };
     struct weir_program *p = NULL;
     struct weir_sana_transformer_step step = { .tokens = tokens, .controlnet = controlnet };
-    assert_int_equal(weir_program_create(device, WEIR_F32, &p), WEIR_OK);
+    assert_int_equal(weir_program_create(device, device->values, &p), WEIR_OK);
     step.x = weir_program_latents_pack(p, weir_program_input(p, "x", WEIR_F32, &latents), 1, 1, &packed);
     step.t = weir_program_input(p, "t", WEIR_F32, &one);
     step.lengths = weir_program_input(p, "lengths", WEIR_I32, &one);
@@ -248,11 +255,11 @@ static void check_transformer(struct weir_device *device, const char *name)
     struct weir_sana_transformer_config c;
     struct weir_sana_transformer *net = NULL, *shapes = NULL;
     OK(weir_sana_transformer_config_read(part.config, &c, &error));
-    OK(weir_sana_transformer_open(device, &c, part.weights, WEIR_F32, &net, &error));
+    OK(weir_sana_transformer_open(device, &c, part.weights, device->values, &net, &error));
     weir_weights_unused(part.weights, see_nothing_unused, (void *)(uintptr_t)name);
 
     /* What is planned from shapes alone is what loading and planning then take. */
-    OK(weir_sana_transformer_open(device, &c, NULL, WEIR_F32, &shapes, &error));
+    OK(weir_sana_transformer_open(device, &c, NULL, device->values, &shapes, &error));
     assert_int_equal(weir_sana_transformer_parameter_count(shapes), weir_sana_transformer_parameter_count(net));
     assert_int_equal(weir_sana_transformer_weight_bytes(shapes), weir_sana_transformer_weight_bytes(net));
     assert_int_equal(bytes_after(device, shapes, 5, 6), bytes_after(device, net, 5, 6));
@@ -306,13 +313,13 @@ static void check_control(struct weir_device *device, const char *name)
     struct weir_sana_controlnet *controlnet = NULL, *shapes = NULL;
     OK(weir_sana_transformer_config_read(base.config, &of_base, &error));
     OK(weir_sana_controlnet_config_read(part.config, of_base.layers, &of_control, &error));
-    OK(weir_sana_transformer_open(device, &of_base, base.weights, WEIR_F32, &net, &error));
-    OK(weir_sana_controlnet_open(device, &of_control, part.weights, WEIR_F32, &controlnet, &error));
+    OK(weir_sana_transformer_open(device, &of_base, base.weights, device->values, &net, &error));
+    OK(weir_sana_controlnet_open(device, &of_control, part.weights, device->values, &controlnet, &error));
     if (strcmp(name, "tiny-sana-control-b") != 0) /* which has more blocks than are of use */
         weir_weights_unused(part.weights, see_nothing_unused, (void *)(uintptr_t)name);
     else
         assert_int_equal(of_control.layers, 1);
-    OK(weir_sana_controlnet_open(device, &of_control, NULL, WEIR_F32, &shapes, &error));
+    OK(weir_sana_controlnet_open(device, &of_control, NULL, device->values, &shapes, &error));
     assert_int_equal(weir_sana_controlnet_parameter_count(shapes), weir_sana_controlnet_parameter_count(controlnet));
     assert_int_equal(weir_sana_controlnet_weight_bytes(shapes), weir_sana_controlnet_weight_bytes(controlnet));
     for (int i = 0; i < 2; i++) check_control_shape(device, net, controlnet, name, &v, i);
@@ -329,11 +336,7 @@ static void check_control(struct weir_device *device, const char *name)
 static void every_one_on(const char *device_name, const char *const *names,
                          void (*check)(struct weir_device *device, const char *name))
 {
-    struct weir_device *device = NULL;
-    struct weir_error error;
-    const enum weir_status status = device_open_as(device_name, 2, &device, &error);
-    if (status == WEIR_UNSUPPORTED) skip(); /* not in this build; the words of other failures matter */
-    if (status != WEIR_OK) fail_msg("%s: %s", device_name, error.words);
+    struct weir_device *device = device_or_skip(device_name, 2);
     for (size_t i = 0; i < WEIR_COUNT(sana_names); i++) check(device, names[i]);
     weir_device_close(&device);
 }
@@ -355,6 +358,12 @@ static void gemma2_gives_what_transformers_gives_on_cpu(void **state)
     every_tiny_on("cpu", check_gemma2);
 }
 
+static void gemma2_gives_what_transformers_gives_on_cuda(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda", check_gemma2);
+}
+
 static void gemma2_nearly_gives_what_transformers_gives_on_cpu_in_bf16(void **state)
 {
     (void)state;
@@ -373,6 +382,12 @@ static void sana_transformer_gives_what_diffusers_gives_on_cpu(void **state)
     every_tiny_on("cpu", check_transformer);
 }
 
+static void sana_transformer_gives_what_diffusers_gives_on_cuda(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda", check_transformer);
+}
+
 static void a_controlnet_adds_what_diffusers_adds_on_ref(void **state)
 {
     (void)state;
@@ -383,6 +398,20 @@ static void a_controlnet_adds_what_diffusers_adds_on_cpu(void **state)
 {
     (void)state;
     every_one_on("cpu", control_names, check_control);
+}
+
+static void a_controlnet_adds_what_diffusers_adds_on_cuda(void **state)
+{
+    (void)state;
+    every_one_on("cuda", control_names, check_control);
+}
+
+static void the_networks_nearly_give_what_diffusers_gives_on_cuda_in_bf16(void **state)
+{
+    (void)state;
+    every_tiny_on("cuda bf16", check_gemma2);
+    every_tiny_on("cuda bf16", check_transformer);
+    every_one_on("cuda bf16", control_names, check_control);
 }
 
 static void sana_transformer_nearly_gives_what_diffusers_gives_on_cpu_in_bf16(void **state)
@@ -402,7 +431,7 @@ static void a_size_leaves_one_table_of_positions_behind(void **state)
     struct weir_sana_transformer *net = NULL;
     OK(weir_device_open("ref", 1, &device, &error));
     OK(weir_sana_transformer_config_read(part.config, &c, &error));
-    OK(weir_sana_transformer_open(device, &c, part.weights, WEIR_F32, &net, &error));
+    OK(weir_sana_transformer_open(device, &c, part.weights, device->values, &net, &error));
     const uint64_t none = weir_sana_transformer_weight_bytes(net), first = bytes_after(device, net, 3, 5);
     assert_true(first >= none + (uint64_t)3 * 5 * c.width * sizeof(float));
     assert_int_equal(bytes_after(device, net, 3, 5), first);
@@ -535,7 +564,7 @@ static uint64_t transformer_count(struct weir_device *device, const char *json)
     struct weir_sana_transformer_config c;
     struct weir_sana_transformer *net = NULL;
     OK(weir_sana_transformer_config_read(config, &c, &error));
-    OK(weir_sana_transformer_open(device, &c, NULL, WEIR_F32, &net, &error));
+    OK(weir_sana_transformer_open(device, &c, NULL, device->values, &net, &error));
     const uint64_t count = weir_sana_transformer_parameter_count(net);
     weir_sana_transformer_close(&net);
     weir_config_close(&config);
@@ -548,7 +577,7 @@ static uint64_t controlnet_count(struct weir_device *device, const char *json)
     struct weir_sana_transformer_config c;
     struct weir_sana_controlnet *net = NULL;
     OK(weir_sana_controlnet_config_read(config, 20, &c, &error));
-    OK(weir_sana_controlnet_open(device, &c, NULL, WEIR_F32, &net, &error));
+    OK(weir_sana_controlnet_open(device, &c, NULL, device->values, &net, &error));
     const uint64_t count = weir_sana_controlnet_parameter_count(net);
     weir_sana_controlnet_close(&net);
     weir_config_close(&config);
@@ -583,7 +612,7 @@ static void released_models_have_their_number_of_parameters(void **state)
                                               " \"cross_attention_head_dim\": 72, \"cross_attention_dim\": 1152}"),
                      168765696);
     OK(weir_gemma2_config_read(config, TOKENS, &c, &error));
-    OK(weir_gemma2_open(device, &c, NULL, WEIR_F32, &gemma2, &error));
+    OK(weir_gemma2_open(device, &c, NULL, device->values, &gemma2, &error));
     assert_int_equal(weir_gemma2_parameter_count(gemma2), 2614341888);
     weir_gemma2_close(&gemma2);
     weir_config_close(&config);
@@ -636,24 +665,24 @@ static void a_tensor_of_another_shape_or_none_is_named(void **state)
     OK(weir_sana_transformer_config_read(transformer.config, &s, &error));
 
     g.layers = 3;
-    assert_int_equal(weir_gemma2_open(device, &g, text.weights, WEIR_F32, &gemma2, &refusal), WEIR_BAD_MODEL);
+    assert_int_equal(weir_gemma2_open(device, &g, text.weights, device->values, &gemma2, &refusal), WEIR_BAD_MODEL);
     assert_null(gemma2);
     assert_non_null(strstr(refusal.words, "model.layers.2.input_layernorm.weight is missing"));
     g.layers = 2;
     g.kv_heads = 1;
-    assert_int_equal(weir_gemma2_open(device, &g, text.weights, WEIR_F32, &gemma2, &refusal), WEIR_BAD_MODEL);
+    assert_int_equal(weir_gemma2_open(device, &g, text.weights, device->values, &gemma2, &refusal), WEIR_BAD_MODEL);
     assert_non_null(strstr(refusal.words, "model.layers.0.self_attn.k_proj.weight is [30, 18]"));
     assert_non_null(strstr(refusal.words, "[10, 18]"));
     assert_non_null(strstr(refusal.words, "model.fp16.safetensors"));
 
     s.qk_norm = true;
-    assert_int_equal(weir_sana_transformer_open(device, &s, transformer.weights, WEIR_F32, &net, &refusal),
+    assert_int_equal(weir_sana_transformer_open(device, &s, transformer.weights, device->values, &net, &refusal),
                      WEIR_BAD_MODEL);
     assert_null(net);
     assert_non_null(strstr(refusal.words, "transformer_blocks.0.attn2.norm_k.weight is missing"));
     s.qk_norm = false;
     s.hidden = 61;
-    assert_int_equal(weir_sana_transformer_open(device, &s, transformer.weights, WEIR_F32, &net, &refusal),
+    assert_int_equal(weir_sana_transformer_open(device, &s, transformer.weights, device->values, &net, &refusal),
                      WEIR_BAD_MODEL);
     assert_non_null(strstr(refusal.words, "transformer_blocks.0.ff.conv_inverted.weight is [120, 24, 1, 1]"));
     assert_non_null(strstr(refusal.words, "[122, 24]"));
@@ -669,11 +698,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gemma2_gives_what_transformers_gives_on_ref),
         cmocka_unit_test(gemma2_gives_what_transformers_gives_on_cpu),
+        cmocka_unit_test(gemma2_gives_what_transformers_gives_on_cuda),
         cmocka_unit_test(gemma2_nearly_gives_what_transformers_gives_on_cpu_in_bf16),
         cmocka_unit_test(sana_transformer_gives_what_diffusers_gives_on_ref),
         cmocka_unit_test(sana_transformer_gives_what_diffusers_gives_on_cpu),
+        cmocka_unit_test(sana_transformer_gives_what_diffusers_gives_on_cuda),
         cmocka_unit_test(a_controlnet_adds_what_diffusers_adds_on_ref),
         cmocka_unit_test(a_controlnet_adds_what_diffusers_adds_on_cpu),
+        cmocka_unit_test(a_controlnet_adds_what_diffusers_adds_on_cuda),
+        cmocka_unit_test(the_networks_nearly_give_what_diffusers_gives_on_cuda_in_bf16),
         cmocka_unit_test(sana_transformer_nearly_gives_what_diffusers_gives_on_cpu_in_bf16),
         cmocka_unit_test(a_size_leaves_one_table_of_positions_behind),
         cmocka_unit_test(settings_that_cannot_be_honoured_are_refused_by_key),

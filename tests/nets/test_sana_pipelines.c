@@ -1,6 +1,6 @@
-/* Whole runs of the Sana families give the pixels that diffusers gives, from a prompt to an 8-bit picture, at sizes that
- * are resized from a bin and at sizes that are not; and the same bytes however they are cut up. The vectors and the
- * folders are made by tests/golden/make_tiny_sana_pipelines.py. */
+/* Whole runs of the Sana families give the pixels that diffusers gives, from a prompt to an 8-bit picture, at sizes
+ * that are resized from a bin and at sizes that are not; and the same bytes however they are cut up. The vectors and
+ * the folders are made by tests/golden/make_tiny_sana_pipelines.py. */
 #include "tests/nets/bench.h"
 
 /* What make_tiny_sana_pipelines.py asked for. */
@@ -111,6 +111,12 @@ static void whole_runs_give_diffusers_pixels_on_cpu(void **state)
 {
     (void)state;
     every_picture_on("cpu");
+}
+
+static void whole_runs_give_diffusers_pixels_on_cuda(void **state)
+{
+    (void)state;
+    every_picture_on("cuda");
 }
 
 /* Stopped after any step, carried to another handle and taken up there; the noise of scm is drawn again. */
@@ -385,6 +391,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whole_runs_give_diffusers_pixels_on_ref),
         cmocka_unit_test(whole_runs_give_diffusers_pixels_on_cpu),
+        cmocka_unit_test(whole_runs_give_diffusers_pixels_on_cuda),
         cmocka_unit_test(a_resumed_run_ends_with_the_same_bytes),
         cmocka_unit_test(threads_do_not_change_a_byte),
         cmocka_unit_test(threads_do_not_change_a_byte_in_bf16),

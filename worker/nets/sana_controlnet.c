@@ -60,7 +60,7 @@ void weir_sana_controlnet_build_prepare(const struct weir_sana_controlnet *net, 
     const struct weir_dims scale = scale_dims(net, weir_program_dims(p, control).rows);
     const struct weir_value tokens = weir_sana_patch_embedding(&b, control, none);
     weir_program_output(p, "control", weir_program_linear(p, square(net, "input_block"), tokens, NULL));
-    weir_program_input(p, "control_scale", net->dtype, &scale);
+    weir_program_input(p, "control_scale", WEIR_F32, &scale);
     weir_sana_text(&b, text);
 }
 
@@ -85,7 +85,7 @@ void weir_sana_controlnet_begin(const struct weir_sana_controlnet *net, struct w
     const struct weir_dims scale = scale_dims(net, tokens.rows);
     tokens.channels = net->config.width;
     const struct weir_value control = weir_program_extern(p, "control", net->dtype, &tokens);
-    walk.scale = weir_program_extern(p, "control_scale", net->dtype, &scale);
+    walk.scale = weir_program_narrow(p, weir_program_extern(p, "control_scale", WEIR_F32, &scale));
     weir_sana_time_embedding(&b, step->t, none);
     walk.time = b.time;
     walk.h = weir_sana_patch_embedding(&b, step->x, control);

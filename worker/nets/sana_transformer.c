@@ -66,7 +66,7 @@ struct weir_value weir_sana_transformer_build_prepare(const struct weir_sana_tra
 {
     struct weir_sana_build b = build_of(net, p, adapters);
     const struct weir_dims dims = { rows, 1, 1, tokens, net->config.caption_channels };
-    const struct weir_value text = weir_program_input(p, "text", net->dtype, &dims);
+    const struct weir_value text = weir_program_narrow(p, weir_program_input(p, "text", WEIR_F32, &dims));
     weir_sana_text(&b, text);
     return text;
 }

@@ -487,7 +487,7 @@ void weir_unet3d_build_prepare(const struct weir_unet3d *net, struct weir_progra
     struct prepare prepare = { .b = { .config = &net->config, .params = net->params, .p = p, .dtype = net->dtype } };
     const struct weir_dims dims = { rows, 1, 1, tokens, net->config.cross_channels };
     prepare.b.adapted = weir_adapted_begin(p, net->params, adapters);
-    prepare.text = weir_program_input(p, "text", net->dtype, &dims);
+    prepare.text = weir_program_narrow(p, weir_program_input(p, "text", WEIR_F32, &dims));
     each_cross_attention(&net->config, prepare_one, &prepare);
 }
 

@@ -350,8 +350,8 @@ static void first_latents(struct weir_denoiser *d, const struct weir_item *item,
     for (size_t i = 0; i < d->latent_count; i++) d->host[i] = start->signal * picture[i] + start->noise * d->host[i];
 }
 
-/* Latents and the last prediction, from the checkpoint or from the seed. What no sampler has written yet is zero, so that
- * reading it back gives the same bytes every time. */
+/* Latents and the last prediction, from the checkpoint or from the seed. What no sampler has written yet is zero, so
+ * that reading it back gives the same bytes every time. */
 static enum weir_status write_state(struct weir_denoiser *d, const struct seat *seat, const float *picture,
                                     const struct weir_sampler_start *start, const struct weir_denoiser_state *state,
                                     struct weir_error *error)

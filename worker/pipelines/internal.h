@@ -13,7 +13,9 @@
 #define WEIR_PIPELINE_COMPONENTS_MAX 8
 #define WEIR_PIPELINE_SLOT_NAME_BYTES 32
 
-/* What a family says. A `net` is a stage's network on a device; the driver only hands it back.
+/* What a family says. A `net` is a stage's network on a device; the driver only hands it back. Programs and nets have
+ * the dtype that the device's values lie in (device->values); what is read and written by name here is f32 all the
+ * same, but for what passes from prepare to step and from "cut" to "x".
  * The programs' names: text: input "ids" i32 [R, 1, 1, L, 1], output "embedding". prepare, of one item: input "text" [R,
  * 1, 1, L, C], and of a model that looks at a picture "control_latents" f32 [1, C, 1, H W, 1] and "control_scale" f32
  * [R, 1, 1, 1, any]; every output, and "control_scale", is an extern of step by the same name, which has the rows of all

@@ -198,15 +198,15 @@ static enum weir_status net_open(const struct weir_pipeline *pipeline, struct we
     if (!shapes_only) WEIR_TRY(weir_model_dir_weights(pipeline->model, folders[stage], &weights, error));
     switch (stage) {
     case WEIR_PIPELINE_TEXT:
-        WEIR_TRY(weir_clip_text_open(device, &s->text, weights, WEIR_F32, &text, error));
+        WEIR_TRY(weir_clip_text_open(device, &s->text, weights, device->values, &text, error));
         *net = text;
         break;
     case WEIR_PIPELINE_DENOISE:
-        WEIR_TRY(weir_unet3d_open(device, &s->unet, weights, WEIR_F32, &unet, error));
+        WEIR_TRY(weir_unet3d_open(device, &s->unet, weights, device->values, &unet, error));
         *net = unet;
         break;
     default:
-        WEIR_TRY(weir_autoencoder_kl_open(device, &s->vae, weights, WEIR_F32, &vae, error));
+        WEIR_TRY(weir_autoencoder_kl_open(device, &s->vae, weights, device->values, &vae, error));
         *net = vae;
         break;
     }
@@ -246,7 +246,8 @@ static void build_text(const struct weir_pipeline *pipeline, const void *net, st
 {
     const struct weir_dims ids = { 1, 1, 1, tokens, 1 };
     (void)pipeline;
-    weir_program_output(p, "embedding", weir_clip_text_build(net, p, weir_program_input(p, "ids", WEIR_I32, &ids)));
+    const struct weir_value text = weir_clip_text_build(net, p, weir_program_input(p, "ids", WEIR_I32, &ids));
+    weir_program_output(p, "embedding", weir_program_widen(p, text));
 }
 
 static void build_prepare(const struct weir_pipeline *pipeline, const void *net, struct weir_program *p,
@@ -289,7 +290,7 @@ static void build_decode(const struct weir_pipeline *pipeline, const void *net, 
     const struct weir_value z = weir_program_input(p, "z", WEIR_F32, &latents);
     const struct weir_value picture =
         weir_autoencoder_kl_build_decode(net, p, weir_program_latents_pack(p, z, 1, factor, &packed));
-    weir_program_output(p, "picture", picture);
+    weir_program_output(p, "picture", weir_program_widen(p, picture));
     weir_program_output(p, "rgb", weir_program_to_rgb8(p, picture, false));
 }
 

@@ -351,7 +351,7 @@ enum weir_status weir_pipeline_plan_denoise(struct weir_pipeline *pipeline, stru
 enum weir_status weir_run_create_program(struct weir_device *device, struct weir_program **out,
                                          struct weir_error *error)
 {
-    const enum weir_status status = weir_program_create(device, WEIR_F32, out);
+    const enum weir_status status = weir_program_create(device, device->values, out);
     return status == WEIR_OK ? WEIR_OK : weir_fail(error, status, "no memory for a program");
 }
 

@@ -274,11 +274,11 @@ static enum weir_status denoise_open(const struct weir_pipeline *pipeline, struc
     struct denoise_net *net = calloc(1, sizeof *net);
     if (!net) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the networks of a denoise stage");
     if (!shapes_only) WEIR_TRY(weir_model_dir_weights(pipeline->model, "transformer", &weights, error));
-    WEIR_TRY(weir_sana_transformer_open(device, &s->transformer, weights, WEIR_F32, &net->transformer, error));
+    WEIR_TRY(weir_sana_transformer_open(device, &s->transformer, weights, device->values, &net->transformer, error));
     weir_weights_close(&weights);
     if (s->has_control) {
         if (!shapes_only) WEIR_TRY(weir_model_dir_weights(pipeline->model, "controlnet", &weights, error));
-        WEIR_TRY(weir_sana_controlnet_open(device, &s->controlnet, weights, WEIR_F32, &net->controlnet, error));
+        WEIR_TRY(weir_sana_controlnet_open(device, &s->controlnet, weights, device->values, &net->controlnet, error));
     }
     *out = net;
     net = NULL;
@@ -294,7 +294,7 @@ static enum weir_status text_open(const struct weir_pipeline *pipeline, struct w
     enum weir_status status = WEIR_OK;
     struct weir_weights *weights = NULL;
     if (!shapes_only) WEIR_TRY(weir_model_dir_weights(pipeline->model, "text_encoder", &weights, error));
-    WEIR_TRY(weir_gemma2_open(device, &state_of(pipeline)->text, weights, WEIR_F32, out, error));
+    WEIR_TRY(weir_gemma2_open(device, &state_of(pipeline)->text, weights, device->values, out, error));
 cleanup:
     weir_weights_close(&weights);
     return status;
@@ -307,7 +307,7 @@ static enum weir_status vae_open(const struct weir_pipeline *pipeline, struct we
     enum weir_status status = WEIR_OK;
     struct weir_weights *weights = NULL;
     if (!shapes_only) WEIR_TRY(weir_model_dir_weights(pipeline->model, "vae", &weights, error));
-    WEIR_TRY(weir_autoencoder_dc_open(device, &state_of(pipeline)->vae, half, weights, WEIR_F32, out, error));
+    WEIR_TRY(weir_autoencoder_dc_open(device, &state_of(pipeline)->vae, half, weights, device->values, out, error));
 cleanup:
     weir_weights_close(&weights);
     return status;
@@ -377,7 +377,8 @@ static void build_text(const struct weir_pipeline *pipeline, const void *net, st
 {
     const struct weir_dims ids = { 1, 1, 1, tokens, 1 };
     (void)pipeline;
-    weir_program_output(p, "embedding", weir_gemma2_build(net, p, weir_program_input(p, "ids", WEIR_I32, &ids)));
+    const struct weir_value text = weir_gemma2_build(net, p, weir_program_input(p, "ids", WEIR_I32, &ids));
+    weir_program_output(p, "embedding", weir_program_widen(p, text));
 }
 
 /* A picture's latents as the networks want them, alike in every row of the item. */
@@ -451,7 +452,7 @@ static struct weir_value decoder_input(const struct weir_pipeline *pipeline, str
 
 static void decoder_output(struct weir_program *p, struct weir_value picture)
 {
-    weir_program_output(p, "picture", picture);
+    weir_program_output(p, "picture", weir_program_widen(p, picture));
     weir_program_output(p, "rgb", weir_program_to_rgb8(p, picture, true));
 }
 
@@ -481,7 +482,7 @@ static void build_decode_bands(const struct weir_pipeline *pipeline, const void 
     const uint32_t last = state_of(pipeline)->vae.stages + 1;
     const struct weir_value z = decoder_input(pipeline, once, item, 1);
     weir_program_output(once, "cut", weir_autoencoder_dc_build_steps(net, once, z, 0, cut.step - 1));
-    const struct weir_value x = weir_program_extern(band, "x", WEIR_F32, &window);
+    const struct weir_value x = weir_program_extern(band, "x", weir_program_dtype(once), &window);
     decoder_output(band, weir_autoencoder_dc_build_steps(net, band, x, cut.step, last));
 }
 
@@ -491,7 +492,8 @@ static void build_encode(const struct weir_pipeline *pipeline, const void *net, 
     const struct weir_sana_size made = weir_item_made(&pipeline->facts, item);
     const struct weir_dims picture = { 1, 1, made.height, made.width, 3 };
     const struct weir_value x = weir_program_input(p, "picture", WEIR_F32, &picture);
-    weir_program_output(p, "z", weir_autoencoder_dc_build_encode(net, p, x));
+    const struct weir_value z = weir_autoencoder_dc_build_encode(net, p, weir_program_narrow(p, x));
+    weir_program_output(p, "z", weir_program_widen(p, z));
 }
 
 static const struct weir_params *adapted_params(const void *opaque)

@@ -1,0 +1,26 @@
+/* attention: what its two kernels share. */
+#ifndef WEIR_KERNELS_CUDA_ATTENTION_CUH
+#define WEIR_KERNELS_CUDA_ATTENTION_CUH
+
+#include "kernels/cuda/kernel.cuh"
+
+struct weir_attention_memory {
+    const void *q, *k, *v;
+    const int32_t *lengths;
+    void *y;
+};
+
+/* Token 0 of a sequence of a row, counted from the tensor's first token. */
+static __device__ __forceinline__ uint64_t weir_first_token(const struct weir_sequence_layout &l, uint32_t row,
+                                                            uint32_t sequence)
+{
+    return (uint64_t)row * l.row_tokens + (uint64_t)(sequence / l.inner) * l.outer_step +
+           (uint64_t)(sequence % l.inner) * l.inner_step;
+}
+
+/* On the tensor cores (attention_bf16.cu): bf16 whose tokens and heads begin at multiples of 8 channels. */
+bool weir_attention_bf16_takes(const struct weir_attention *shape);
+enum weir_status weir_attention_bf16_run(const struct weir_attention *shape, cudaStream_t stream,
+                                         const struct weir_attention_memory *memory);
+
+#endif

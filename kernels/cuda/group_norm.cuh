@@ -1,0 +1,11 @@
+/* group_norm: what the kernels of bf16 (group_norm_bf16.cu) offer to those for any type. */
+#ifndef WEIR_KERNELS_CUDA_GROUP_NORM_CUH
+#define WEIR_KERNELS_CUDA_GROUP_NORM_CUH
+
+#include "kernels/cuda/kernel.cuh"
+
+bool weir_group_norm_bf16_takes(const struct weir_group_norm *shape);
+size_t weir_group_norm_bf16_workspace(const struct weir_group_norm *shape);
+enum weir_status weir_group_norm_bf16_run(const struct weir_cuda_run *run);
+
+#endif
