@@ -45,7 +45,7 @@ ctest --preset asan -j 2
 
 say "tsan: what has threads"
 build tsan
-ctest --preset tsan -j 1 -L threads
+ctest --preset tsan -j 2 -L threads
 
 say "films and pictures: the checkers on drawings, then on a few of the demo models"
 python=/usr/bin/python3

@@ -136,6 +136,12 @@ run_planted()
     printf 'fuzz: %-12s the overflow was found after %d s\n' planted $(($(date +%s) - started))
 }
 
+# Two at a time: a target is one thread.
+failed=0 running=
+ended() { for pid in $running; do wait "$pid" || failed=1; done; running=; }
 for target in $wanted; do
-    if [ "$target" = planted ]; then run_planted; else run_target "$target"; fi
+    if [ "$target" = planted ]; then run_planted & else run_target "$target" & fi
+    if [ -n "$running" ]; then running="$running $!"; ended; else running=$!; fi
 done
+ended
+exit "$failed"
