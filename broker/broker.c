@@ -858,11 +858,6 @@ void weir_broker_close_doors(struct weir_broker *broker)
     broker->closed = true;
 }
 
-uint64_t weir_broker_epoch(const struct weir_broker *broker)
-{
-    return broker->epoch;
-}
-
 struct weir_sched *weir_broker_sched(struct weir_broker *broker)
 {
     return broker->sched;

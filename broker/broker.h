@@ -80,7 +80,6 @@ enum weir_status weir_broker_flush(struct weir_broker *broker, uint64_t now_ms, 
 /* No new jobs from now on: SUBMIT is answered BUSY. */
 void weir_broker_close_doors(struct weir_broker *broker);
 
-uint64_t weir_broker_epoch(const struct weir_broker *broker);
 struct weir_sched *weir_broker_sched(struct weir_broker *broker);
 
 #endif

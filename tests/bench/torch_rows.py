@@ -169,7 +169,7 @@ def measure_all(rows, wait_s):
     for child in late:
         print(f"torch_rows: not ready after {wait_s} s: {child.name}", file=sys.stderr)
         child.process.kill()
-    time.sleep(1)
+        child.process.wait()
     for child in children:
         if child not in late:
             child.measure()

@@ -161,11 +161,6 @@ void weir_clip_text_close(struct weir_clip_text **net_p)
     *net_p = NULL;
 }
 
-const struct weir_clip_text_config *weir_clip_text_config_of(const struct weir_clip_text *net)
-{
-    return &net->config;
-}
-
 uint64_t weir_clip_text_weight_bytes(const struct weir_clip_text *net)
 {
     return weir_params_bytes(net->params);

@@ -36,7 +36,6 @@ enum weir_status weir_clip_text_open(struct weir_device *device, const struct we
                                      struct weir_clip_text **out, struct weir_error *error);
 void weir_clip_text_close(struct weir_clip_text **net_p);
 
-const struct weir_clip_text_config *weir_clip_text_config_of(const struct weir_clip_text *net);
 uint64_t weir_clip_text_weight_bytes(const struct weir_clip_text *net);
 uint64_t weir_clip_text_parameter_count(const struct weir_clip_text *net);
 

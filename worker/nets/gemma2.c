@@ -257,11 +257,6 @@ void weir_gemma2_close(struct weir_gemma2 **net_p)
     *net_p = NULL;
 }
 
-const struct weir_gemma2_config *weir_gemma2_config_of(const struct weir_gemma2 *net)
-{
-    return &net->config;
-}
-
 uint64_t weir_gemma2_weight_bytes(const struct weir_gemma2 *net)
 {
     return weir_params_bytes(net->params);

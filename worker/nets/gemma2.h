@@ -40,7 +40,6 @@ enum weir_status weir_gemma2_open(struct weir_device *device, const struct weir_
                                   struct weir_error *error);
 void weir_gemma2_close(struct weir_gemma2 **net_p);
 
-const struct weir_gemma2_config *weir_gemma2_config_of(const struct weir_gemma2 *net);
 uint64_t weir_gemma2_weight_bytes(const struct weir_gemma2 *net);
 uint64_t weir_gemma2_parameter_count(const struct weir_gemma2 *net);
 
