@@ -17,6 +17,51 @@
 /* A block's six vectors, in the order of its table. */
 enum { SHIFT_ATTENTION, SCALE_ATTENTION, GATE_ATTENTION, SHIFT_FEED, SCALE_FEED, GATE_FEED, BLOCK_VECTORS };
 
+/* ---- what a network owns ---- */
+
+enum weir_status weir_sana_parts_open(struct weir_sana_parts *parts, struct weir_device *device,
+                                      const struct weir_sana_transformer_config *config,
+                                      const struct weir_weights *weights, enum weir_dtype dtype,
+                                      struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const struct weir_sine_positions_config positions = { .channels = config->width,
+                                                          .base = config->sample_size,
+                                                          .scale = config->interpolation_scale,
+                                                          .dtype = dtype,
+                                                          .shape_only = !weights };
+    parts->config = *config;
+    parts->dtype = dtype;
+    if (config->interpolation_scale > 0)
+        WEIR_TRY(weir_sine_positions_create(device, &positions, &parts->positions, error));
+    WEIR_TRY(weir_params_create(device, weights, dtype, &parts->params, error));
+cleanup:
+    return status;
+}
+
+void weir_sana_parts_close(struct weir_sana_parts *parts)
+{
+    weir_params_destroy(&parts->params);
+    weir_sine_positions_destroy(&parts->positions);
+}
+
+uint64_t weir_sana_parts_bytes(const struct weir_sana_parts *parts)
+{
+    return weir_params_bytes(parts->params) + (parts->positions ? weir_sine_positions_bytes(parts->positions) : 0);
+}
+
+struct weir_sana_build weir_sana_build_of(const struct weir_sana_parts *parts, struct weir_program *p,
+                                          const char *slots, const struct weir_adapters *adapters)
+{
+    return (struct weir_sana_build){ .config = &parts->config,
+                                     .params = parts->params,
+                                     .positions = parts->positions,
+                                     .p = p,
+                                     .dtype = parts->dtype,
+                                     .slots = slots,
+                                     .adapted = weir_adapted_begin(p, parts->params, adapters) };
+}
+
 /* ---- the config ---- */
 
 /* Settings with one value that this network knows; every other is refused by name. */

@@ -12,6 +12,23 @@
 
 #define WEIR_SANA_SLOT_NAME_BYTES WEIR_SANA_TRANSFORMER_SLOT_NAME_BYTES
 
+/* What either network owns: its config, its layers, its table of positions. */
+struct weir_sana_parts {
+    struct weir_sana_transformer_config config;
+    struct weir_params *params;
+    struct weir_sine_positions *positions; /* or NULL */
+    enum weir_dtype dtype;
+};
+/* Neither layers nor the program that loads them yet. weights NULL: shapes alone, for planning. On an error what was made
+ * is there for close, which takes parts that are all zero, too. */
+enum weir_status weir_sana_parts_open(struct weir_sana_parts *parts, struct weir_device *device,
+                                      const struct weir_sana_transformer_config *config,
+                                      const struct weir_weights *weights, enum weir_dtype dtype,
+                                      struct weir_error *error);
+void weir_sana_parts_close(struct weir_sana_parts *parts);
+/* Packed layers and positions. */
+uint64_t weir_sana_parts_bytes(const struct weir_sana_parts *parts);
+
 /* What is the same for every block of one build. */
 struct weir_sana_build {
     const struct weir_sana_transformer_config *config;
@@ -26,6 +43,10 @@ struct weir_sana_build {
     struct weir_dims text;       /* of a key/value slot */
     uint32_t next_slot;
 };
+
+/* slots: as above; adapters: NULL for none. */
+struct weir_sana_build weir_sana_build_of(const struct weir_sana_parts *parts, struct weir_program *p,
+                                          const char *slots, const struct weir_adapters *adapters);
 
 /* layers_default: of the class, where the file does not say. */
 enum weir_status weir_sana_config_read(const struct weir_config *config, int64_t layers_default,

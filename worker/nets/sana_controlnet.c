@@ -13,10 +13,7 @@ enum { SLOT_CONTROL, SLOT_SCALE, SLOTS_BEFORE_TEXT };
 static const struct weir_value none = { 0 };
 
 struct weir_sana_controlnet {
-    struct weir_sana_transformer_config config;
-    struct weir_params *params;
-    struct weir_sine_positions *positions; /* or NULL */
-    enum weir_dtype dtype;
+    struct weir_sana_parts parts;
 };
 
 enum weir_status weir_sana_controlnet_config_read(const struct weir_config *config, uint32_t transformer_layers,
@@ -31,32 +28,23 @@ enum weir_status weir_sana_controlnet_config_read(const struct weir_config *conf
 
 /* ---- the network ---- */
 
-static struct weir_sana_build build_of(const struct weir_sana_controlnet *net, struct weir_program *p)
-{
-    return (struct weir_sana_build){ .config = &net->config,
-                                     .params = net->params,
-                                     .positions = net->positions,
-                                     .p = p,
-                                     .dtype = net->dtype,
-                                     .slots = SLOTS,
-                                     .adapted = weir_adapted_begin(p, net->params, NULL) };
-}
-
 static const struct weir_packed *square(const struct weir_sana_controlnet *net, const char *name)
 {
-    const struct weir_linear_params shape = { .in = net->config.width, .out = net->config.width, .bias = true };
-    return weir_params_linear(net->params, &shape, "%s", name);
+    const struct weir_linear_params shape = { .in = net->parts.config.width,
+                                              .out = net->parts.config.width,
+                                              .bias = true };
+    return weir_params_linear(net->parts.params, &shape, "%s", name);
 }
 
 static struct weir_dims scale_dims(const struct weir_sana_controlnet *net, uint32_t rows)
 {
-    return (struct weir_dims){ rows, 1, 1, 1, net->config.width };
+    return (struct weir_dims){ rows, 1, 1, 1, net->parts.config.width };
 }
 
 void weir_sana_controlnet_build_prepare(const struct weir_sana_controlnet *net, struct weir_program *p,
                                         struct weir_value text, struct weir_value control)
 {
-    struct weir_sana_build b = build_of(net, p);
+    struct weir_sana_build b = weir_sana_build_of(&net->parts, p, SLOTS, NULL);
     const struct weir_dims scale = scale_dims(net, weir_program_dims(p, control).rows);
     const struct weir_value tokens = weir_sana_patch_embedding(&b, control, none);
     weir_program_output(p, "control", weir_program_linear(p, square(net, "input_block"), tokens, NULL));
@@ -67,10 +55,10 @@ void weir_sana_controlnet_build_prepare(const struct weir_sana_controlnet *net, 
 /* The part of a build that a walk keeps. */
 static struct weir_sana_build build_at(const struct weir_sana_controlnet_walk *walk)
 {
-    struct weir_sana_build b = build_of(walk->net, walk->p);
+    struct weir_sana_build b = weir_sana_build_of(&walk->net->parts, walk->p, SLOTS, NULL);
     b.lengths = walk->step->lengths;
     b.text = (struct weir_dims){ weir_program_dims(walk->p, walk->step->x).rows, 1, 1, walk->step->tokens,
-                                 2 * weir_sana_cross_inner(&walk->net->config) };
+                                 2 * weir_sana_cross_inner(&walk->net->parts.config) };
     b.time = walk->time;
     b.next_slot = walk->done;
     return b;
@@ -83,8 +71,8 @@ void weir_sana_controlnet_begin(const struct weir_sana_controlnet *net, struct w
     struct weir_sana_build b = build_at(&walk);
     struct weir_dims tokens = weir_program_dims(p, step->x);
     const struct weir_dims scale = scale_dims(net, tokens.rows);
-    tokens.channels = net->config.width;
-    const struct weir_value control = weir_program_extern(p, "control", net->dtype, &tokens);
+    tokens.channels = net->parts.config.width;
+    const struct weir_value control = weir_program_extern(p, "control", net->parts.dtype, &tokens);
     walk.scale = weir_program_narrow(p, weir_program_extern(p, "control_scale", WEIR_F32, &scale));
     weir_sana_time_embedding(&b, step->t, none);
     walk.time = b.time;
@@ -97,7 +85,7 @@ struct weir_value weir_sana_controlnet_add(struct weir_sana_controlnet_walk *wal
     struct weir_sana_build b = build_at(walk);
     const struct weir_linear_call call = { .residual = tokens, .gate = walk->scale };
     char name[32];
-    if (walk->done == walk->net->config.layers) return tokens;
+    if (walk->done == walk->net->parts.config.layers) return tokens;
     walk->h = weir_sana_block(&b, walk->h, walk->done);
     snprintf(name, sizeof name, "controlnet_blocks.%u", walk->done++);
     return weir_program_linear(walk->p, square(walk->net, name), walk->h, &call);
@@ -105,7 +93,7 @@ struct weir_value weir_sana_controlnet_add(struct weir_sana_controlnet_walk *wal
 
 uint32_t weir_sana_controlnet_slot_count(const struct weir_sana_controlnet *net)
 {
-    return SLOTS_BEFORE_TEXT + net->config.layers;
+    return SLOTS_BEFORE_TEXT + net->parts.config.layers;
 }
 
 void weir_sana_controlnet_slot_name(uint32_t index, char out[WEIR_SANA_TRANSFORMER_SLOT_NAME_BYTES])
@@ -125,12 +113,12 @@ static enum weir_status load(struct weir_sana_controlnet *net, struct weir_error
     struct weir_program *p = NULL;
     const struct weir_sana_transformer_step step = { .tokens = 1 };
     struct weir_sana_controlnet_walk walk;
-    WEIR_TRY(weir_params_program(net->params, &p, error));
+    WEIR_TRY(weir_params_program(net->parts.params, &p, error));
     weir_sana_controlnet_build_prepare(net, p, none, none);
     weir_sana_controlnet_begin(net, p, &step, &walk);
-    for (uint32_t i = 0; i < net->config.layers; i++) weir_sana_controlnet_add(&walk, none);
-    WEIR_TRY(weir_params_status(net->params, error));
-    weir_params_seal(net->params);
+    for (uint32_t i = 0; i < net->parts.config.layers; i++) weir_sana_controlnet_add(&walk, none);
+    WEIR_TRY(weir_params_status(net->parts.params, error));
+    weir_params_seal(net->parts.params);
 cleanup:
     weir_program_destroy(&p);
     return status;
@@ -142,18 +130,9 @@ enum weir_status weir_sana_controlnet_open(struct weir_device *device,
                                            struct weir_sana_controlnet **out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    const struct weir_sine_positions_config positions = { .channels = config->width,
-                                                          .base = config->sample_size,
-                                                          .scale = config->interpolation_scale,
-                                                          .dtype = dtype,
-                                                          .shape_only = !weights };
     struct weir_sana_controlnet *net = calloc(1, sizeof *net);
     if (!net) return weir_fail(error, WEIR_NO_MEMORY, "sana_controlnet: no memory for its config");
-    net->config = *config;
-    net->dtype = dtype;
-    if (config->interpolation_scale > 0)
-        WEIR_TRY(weir_sine_positions_create(device, &positions, &net->positions, error));
-    WEIR_TRY(weir_params_create(device, weights, dtype, &net->params, error));
+    WEIR_TRY(weir_sana_parts_open(&net->parts, device, config, weights, dtype, error));
     WEIR_TRY(load(net, error));
     *out = net;
     net = NULL;
@@ -166,23 +145,22 @@ void weir_sana_controlnet_close(struct weir_sana_controlnet **net_p)
 {
     struct weir_sana_controlnet *net = *net_p;
     if (!net) return;
-    weir_params_destroy(&net->params);
-    weir_sine_positions_destroy(&net->positions);
+    weir_sana_parts_close(&net->parts);
     free(net);
     *net_p = NULL;
 }
 
 const struct weir_sana_transformer_config *weir_sana_controlnet_config_of(const struct weir_sana_controlnet *net)
 {
-    return &net->config;
+    return &net->parts.config;
 }
 
 uint64_t weir_sana_controlnet_weight_bytes(const struct weir_sana_controlnet *net)
 {
-    return weir_params_bytes(net->params) + (net->positions ? weir_sine_positions_bytes(net->positions) : 0);
+    return weir_sana_parts_bytes(&net->parts);
 }
 
 uint64_t weir_sana_controlnet_parameter_count(const struct weir_sana_controlnet *net)
 {
-    return weir_params_count(net->params);
+    return weir_params_count(net->parts.params);
 }

@@ -12,10 +12,7 @@
 enum { SHIFT_OUT, SCALE_OUT, OUT_VECTORS };
 
 struct weir_sana_transformer {
-    struct weir_sana_transformer_config config;
-    struct weir_params *params;
-    struct weir_sine_positions *positions; /* or NULL */
-    enum weir_dtype dtype;
+    struct weir_sana_parts parts;
 };
 
 static const struct weir_value none = { 0 };
@@ -26,23 +23,11 @@ enum weir_status weir_sana_transformer_config_read(const struct weir_config *con
     return weir_sana_config_read(config, LAYERS_DEFAULT, out, error);
 }
 
-static struct weir_sana_build build_of(const struct weir_sana_transformer *net, struct weir_program *p,
-                                       const struct weir_adapters *adapters)
-{
-    return (struct weir_sana_build){ .config = &net->config,
-                                     .params = net->params,
-                                     .positions = net->positions,
-                                     .p = p,
-                                     .dtype = net->dtype,
-                                     .slots = SLOTS,
-                                     .adapted = weir_adapted_begin(p, net->params, adapters) };
-}
-
 struct weir_value weir_sana_transformer_build_step(const struct weir_sana_transformer *net, struct weir_program *p,
                                                    const struct weir_sana_transformer_step *step)
 {
-    const struct weir_sana_transformer_config *c = &net->config;
-    struct weir_sana_build b = build_of(net, p, step->adapters);
+    const struct weir_sana_transformer_config *c = &net->parts.config;
+    struct weir_sana_build b = weir_sana_build_of(&net->parts, p, SLOTS, step->adapters);
     b.lengths = step->lengths;
     b.text = (struct weir_dims){ weir_program_dims(p, step->x).rows, 1, 1, step->tokens, 2 * weir_sana_cross_inner(c) };
     const struct weir_value e = weir_sana_time_embedding(&b, step->t, step->guidance);
@@ -54,7 +39,7 @@ struct weir_value weir_sana_transformer_build_step(const struct weir_sana_transf
         if (step->controlnet && i > 0) h = weir_sana_controlnet_add(&walk, h);
     }
     const struct weir_value m =
-        weir_program_table_add(p, weir_params_table(net->params, OUT_VECTORS, c->width, "scale_shift_table"), e);
+        weir_program_table_add(p, weir_params_table(net->parts.params, OUT_VECTORS, c->width, "scale_shift_table"), e);
     const struct weir_linear_params out = { .in = c->width, .out = c->out_channels, .bias = true };
     h = weir_program_modulated_norm(p, h, m, SHIFT_OUT, SCALE_OUT, OUT_NORM_EPS);
     return weir_adapted_linear(&b.adapted, &out, h, NULL, "proj_out");
@@ -64,8 +49,8 @@ struct weir_value weir_sana_transformer_build_prepare(const struct weir_sana_tra
                                                       uint32_t rows, uint32_t tokens,
                                                       const struct weir_adapters *adapters)
 {
-    struct weir_sana_build b = build_of(net, p, adapters);
-    const struct weir_dims dims = { rows, 1, 1, tokens, net->config.caption_channels };
+    struct weir_sana_build b = weir_sana_build_of(&net->parts, p, SLOTS, adapters);
+    const struct weir_dims dims = { rows, 1, 1, tokens, net->parts.config.caption_channels };
     const struct weir_value text = weir_program_narrow(p, weir_program_input(p, "text", WEIR_F32, &dims));
     weir_sana_text(&b, text);
     return text;
@@ -73,7 +58,7 @@ struct weir_value weir_sana_transformer_build_prepare(const struct weir_sana_tra
 
 uint32_t weir_sana_transformer_slot_count(const struct weir_sana_transformer *net)
 {
-    return net->config.layers;
+    return net->parts.config.layers;
 }
 
 void weir_sana_transformer_slot_name(uint32_t index, char out[WEIR_SANA_TRANSFORMER_SLOT_NAME_BYTES])
@@ -88,11 +73,11 @@ static enum weir_status load(struct weir_sana_transformer *net, struct weir_erro
 {
     enum weir_status status = WEIR_OK;
     struct weir_program *p = NULL;
-    WEIR_TRY(weir_params_program(net->params, &p, error));
+    WEIR_TRY(weir_params_program(net->parts.params, &p, error));
     weir_sana_transformer_build_prepare(net, p, 1, 1, NULL);
     weir_sana_transformer_build_step(net, p, &(struct weir_sana_transformer_step){ .tokens = 1 });
-    WEIR_TRY(weir_params_status(net->params, error));
-    weir_params_seal(net->params);
+    WEIR_TRY(weir_params_status(net->parts.params, error));
+    weir_params_seal(net->parts.params);
 cleanup:
     weir_program_destroy(&p);
     return status;
@@ -104,18 +89,9 @@ enum weir_status weir_sana_transformer_open(struct weir_device *device,
                                             struct weir_sana_transformer **out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    const struct weir_sine_positions_config positions = { .channels = config->width,
-                                                          .base = config->sample_size,
-                                                          .scale = config->interpolation_scale,
-                                                          .dtype = dtype,
-                                                          .shape_only = !weights };
     struct weir_sana_transformer *net = calloc(1, sizeof *net);
     if (!net) return weir_fail(error, WEIR_NO_MEMORY, "sana_transformer: no memory for its config");
-    net->config = *config;
-    net->dtype = dtype;
-    if (config->interpolation_scale > 0)
-        WEIR_TRY(weir_sine_positions_create(device, &positions, &net->positions, error));
-    WEIR_TRY(weir_params_create(device, weights, dtype, &net->params, error));
+    WEIR_TRY(weir_sana_parts_open(&net->parts, device, config, weights, dtype, error));
     WEIR_TRY(load(net, error));
     *out = net;
     net = NULL;
@@ -128,28 +104,27 @@ void weir_sana_transformer_close(struct weir_sana_transformer **net_p)
 {
     struct weir_sana_transformer *net = *net_p;
     if (!net) return;
-    weir_params_destroy(&net->params);
-    weir_sine_positions_destroy(&net->positions);
+    weir_sana_parts_close(&net->parts);
     free(net);
     *net_p = NULL;
 }
 
 const struct weir_sana_transformer_config *weir_sana_transformer_config_of(const struct weir_sana_transformer *net)
 {
-    return &net->config;
+    return &net->parts.config;
 }
 
 const struct weir_params *weir_sana_transformer_params(const struct weir_sana_transformer *net)
 {
-    return net->params;
+    return net->parts.params;
 }
 
 uint64_t weir_sana_transformer_weight_bytes(const struct weir_sana_transformer *net)
 {
-    return weir_params_bytes(net->params) + (net->positions ? weir_sine_positions_bytes(net->positions) : 0);
+    return weir_sana_parts_bytes(&net->parts);
 }
 
 uint64_t weir_sana_transformer_parameter_count(const struct weir_sana_transformer *net)
 {
-    return weir_params_count(net->params);
+    return weir_params_count(net->parts.params);
 }
