@@ -1078,6 +1078,24 @@ static inline double f32_tolerance(const struct kernel_case *c)
     return TOLERANCE * sqrt(terms > TOLERANCE_TERMS ? terms / TOLERANCE_TERMS : 1);
 }
 
+/* Whether `got` is near enough to what the judge gives, or, where y is of bytes, the same; else it is said. Raises *worst
+ * to the distance. */
+static inline bool case_agrees(const struct running_case *wanted, const struct running_case *got, double tolerance,
+                               double *worst)
+{
+    const size_t y = wanted->sizes.y, count = wanted->sizes.row[y] * wanted->c.shape.linear.rows;
+    if (wanted->sizes.y_bytes) {
+        if (memcmp(got->operands[y], wanted->operands[y], count) == 0) return true;
+        print_error("%s: other bytes\n", wanted->c.label);
+        return false;
+    }
+    const double error = relative_error(got->operands[y], wanted->operands[y], count);
+    *worst = fmax(*worst, error);
+    if (error <= tolerance) return true;
+    print_error("%s: relative error %.2e\n", wanted->c.label, error);
+    return false;
+}
+
 static inline size_t y_bytes(const struct running_case *r, uint32_t rows)
 {
     return r->sizes.row[r->sizes.y] * rows * (r->sizes.y_bytes ? 1 : sizeof(float));

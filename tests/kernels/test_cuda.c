@@ -16,20 +16,7 @@ static void every_op_computes_what_ref_computes(void **state)
         struct running_case wanted = case_begin(&kernel_cases[i], 0, 2), got = case_begin(&kernel_cases[i], 0, 2);
         case_run(&wanted, ref);
         case_run(&got, cuda);
-        const size_t y = wanted.sizes.y, count = wanted.sizes.row[y] * 2;
-        if (wanted.sizes.y_bytes) {
-            if (memcmp(got.operands[y], wanted.operands[y], count) != 0) {
-                print_error("%s: other bytes\n", wanted.c.label);
-                faults++;
-            }
-        } else {
-            const double error = relative_error(got.operands[y], wanted.operands[y], count);
-            worst[wanted.c.op] = fmax(worst[wanted.c.op], error);
-            if (!(error <= f32_tolerance(&wanted.c))) {
-                print_error("%s: relative error %.2e\n", wanted.c.label, error);
-                faults++;
-            }
-        }
+        faults += !case_agrees(&wanted, &got, f32_tolerance(&wanted.c), &worst[wanted.c.op]);
         case_end(&wanted);
         case_end(&got);
     }

@@ -133,20 +133,7 @@ static void every_op_computes_what_ref_computes_from_the_same_numbers(void **sta
         struct running_case wanted = rounded_case(&kernel_cases[i], 0, 2), got = rounded_case(&kernel_cases[i], 0, 2);
         case_run(&wanted, ref);
         run_in_bf16(&got);
-        const size_t y = wanted.sizes.y, count = wanted.sizes.row[y] * 2;
-        if (wanted.sizes.y_bytes) {
-            if (memcmp(got.operands[y], wanted.operands[y], count) != 0) {
-                print_error("%s: other bytes\n", wanted.c.label);
-                faults++;
-            }
-        } else {
-            const double error = relative_error(got.operands[y], wanted.operands[y], count);
-            worst[wanted.c.op] = fmax(worst[wanted.c.op], error);
-            if (!(error <= BF16_TOLERANCE)) {
-                print_error("%s: relative error %.2e\n", wanted.c.label, error);
-                faults++;
-            }
-        }
+        faults += !case_agrees(&wanted, &got, BF16_TOLERANCE, &worst[wanted.c.op]);
         case_end(&wanted);
         case_end(&got);
     }

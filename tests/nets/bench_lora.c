@@ -48,17 +48,18 @@ static int ascending(const void *a, const void *b)
 static uint8_t *make_file(const struct weir_params *params, uint32_t rank, float value, size_t *count)
 {
     const uint32_t parts = weir_params_part_count(params);
-    char *header = malloc(65536 + (size_t)parts * 512);
+    const size_t room = 65536 + (size_t)parts * 512;
+    char *header = malloc(room);
     size_t used = 8, data = 0;
-    used += (size_t)sprintf(header + used, "{\"__metadata__\":{}");
+    used += (size_t)snprintf(header + used, room - used, "{\"__metadata__\":{}");
     for (uint32_t i = 0; i < parts; i++) {
         const struct weir_params_part part = weir_params_part_at(params, i);
         const uint32_t shapes[2][2] = { { rank, part.in }, { part.out, rank } };
         if (strncmp(part.name, "transformer_blocks.", 19) != 0) continue;
         for (int half = 0; half < 2; half++) {
             const size_t bytes = sizeof(float) * shapes[half][0] * shapes[half][1];
-            used += (size_t)sprintf(
-                header + used,
+            used += (size_t)snprintf(
+                header + used, room - used,
                 ",\"%s.lora_%c.weight\":{\"dtype\":\"F32\",\"shape\":[%u,%u],\"data_offsets\":[%zu,%zu]}", part.name,
                 "AB"[half], shapes[half][0], shapes[half][1], data, data + bytes);
             data += bytes;
