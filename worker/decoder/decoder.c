@@ -271,8 +271,8 @@ static enum weir_status run_band(struct decoder *decoder, struct weir_task *task
     WEIR_TRY(weir_decoder_run_band(decoder->run, &task->item, latents, band, values, error));
     WEIR_TRY(weir_task_check(task, error));
     WEIR_TRY(weir_task_output(task, &output, error));
-    WEIR_TRY(weir_link_put(ground->link, task->lease->tenant, &task->id, "band", WEIR_ARTEFACT_MEDIA_TYPE, bytes,
-                           byte_count, output, error));
+    WEIR_TRY(weir_link_put_remakeable(ground->link, task->lease->tenant, &task->id, "band", WEIR_ARTEFACT_MEDIA_TYPE,
+                                      bytes, byte_count, output, error));
 cleanup:
     free(bytes);
     return status;
