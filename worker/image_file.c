@@ -39,12 +39,12 @@ static enum weir_status encode(const struct weir_stage_ground *ground, struct we
     snprintf(file, sizeof file, "%" PRIu64, FILE_MIB_BASE + 2 * mib);
     const char *words[20] = {
         "image",      "--width", width,           "--height", height,       "--format", task->lease->spec->format,
-        "--metadata", receipt,   "--cpu-seconds", cpu,        "--file-mib", file,       "-o",
-        path
+        "--metadata", receipt,   "--cpu-seconds", cpu,        "--file-mib", file,       "--scratch",
+        "-o",         path
     };
     if (WEIR_ENCODER_LIMITS_MEMORY) {
-        words[15] = "--memory-mib";
-        words[16] = memory;
+        words[16] = "--memory-mib";
+        words[17] = memory;
     }
     WEIR_TRY(weir_encoder_child_start(weir_encoders_program(ground->encoders), words, &task->cancel, &child, error));
     WEIR_TRY(weir_encoder_child_write(child, rgb, bytes, error));

@@ -134,7 +134,7 @@ static enum weir_status make_film(struct weir_open_stage *stage, struct weir_tas
     snprintf(memory, sizeof memory, "%d", MEMORY_MIB);
     snprintf(file, sizeof file, "%" PRIu64, FILE_MIB_BASE + (join->bytes >> 19));
     const char *const head[] = { "join", "--format",   format->name, "--metadata", join->receipt, "--cpu-seconds",
-                                 cpu,    "--file-mib", file,         "-o",         join->film };
+                                 cpu,    "--file-mib", file,         "--scratch",  "-o",          join->film };
     memcpy(words, head, sizeof head);
     size_t at = WEIR_COUNT(head);
     if (WEIR_ENCODER_LIMITS_MEMORY) {

@@ -153,6 +153,7 @@ static enum weir_status start_encoder(struct passage *p, struct weir_error *erro
         words[at++] = "--metadata";
         words[at++] = receipt;
     }
+    words[at++] = "--scratch";
     words[at++] = "-o";
     words[at++] = p->path;
     return weir_encoder_child_start(weir_encoders_program(p->ground->encoders), words, &p->task->cancel, &p->child,
