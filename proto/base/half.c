@@ -1,5 +1,6 @@
 #include "proto/base/half.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -56,12 +57,22 @@ __attribute__((target("avx,f16c"))) static size_t f16_eights(const uint8_t *byte
 }
 
 /* Asked of the processor itself: not every compiler's __builtin_cpu_supports knows f16c. That of avx also says that the
- * system saves the wide registers. */
+ * system saves the wide registers. Asked once: in a virtual machine the question takes as long as thousands of numbers. */
+static bool has_f16c(void)
+{
+    static atomic_int known; /* 1: yes, -1: no, 0: not asked yet */
+    int answer = atomic_load_explicit(&known, memory_order_relaxed);
+    if (answer == 0) {
+        uint32_t a, b, c = 0, d;
+        answer = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) && __builtin_cpu_supports("avx") ? 1 : -1;
+        atomic_store_explicit(&known, answer, memory_order_relaxed);
+    }
+    return answer > 0;
+}
+
 static size_t f16_fast(const uint8_t *bytes, size_t count, float *out)
 {
-    uint32_t a, b, c = 0, d;
-    const bool has_f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-    return has_f16c && __builtin_cpu_supports("avx") ? f16_eights(bytes, count, out) : 0;
+    return has_f16c() ? f16_eights(bytes, count, out) : 0;
 }
 #else
 static size_t f16_fast(const uint8_t *bytes, size_t count, float *out)
