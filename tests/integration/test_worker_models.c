@@ -67,6 +67,7 @@ static void make_jobs(struct world *w)
         wish_init(&wish, STEPS);
         wish.model = (char *)(uintptr_t)names[i];
         wish.height = 64;
+        wish.format = (char *)(uintptr_t) "png"; /* which asks for no encoder; nothing is decoded here */
         quote(w->b, &wish);
         job->spec = copy_spec(w->b->spec);
         job->embedding =
