@@ -4,6 +4,7 @@
  *
  * Exit codes: 0 drained; 64 usage; 69 no broker, or one of another protocol; 70 internal; 71 device or memory; 74
  * model; 75 store or files. What ends it is one line on standard error. */
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "proto/base/options.h"
 #include "worker/catalogue.h"
@@ -49,9 +50,8 @@ static const struct weir_option rows[] = {
     { "device", 0, WEIR_OPTION_TEXT, AT(device), .value = "auto|cpu|ref|cuda[:GPU]",
       .help = "what it computes on (default: auto)" },
     { "precision", 0, WEIR_OPTION_CHOICE, AT(precision), .value = "f32|bf16",
-      .help =
-          "f32, or bf16: on cuda for all values of the networks, on cpu for what their products read, where the "
-          "processor has AMX or AVX512-BF16 (default: f32)" },
+      .help = "f32, or bf16: on cuda for all values of the networks, on cpu for what their products read, where the "
+              "processor has AMX or AVX512-BF16 (default: f32)" },
     { "threads", 0, WEIR_OPTION_INT, AT(threads), 0, WEIR_DEVICE_THREADS_MAX, "N",
       "threads of the device's own pool (default: 0, one a core)" },
     { "memory-mib", 0, WEIR_OPTION_INT, AT(memory_mib), 1, 1 << 26, "N",
@@ -207,15 +207,22 @@ static enum weir_status find_encoder(struct program *p, struct weir_error *error
     return weir_encoders_create(p->encoder, &p->encoders, error);
 }
 
+static unsigned long long since(uint64_t begin_ms)
+{
+    return (unsigned long long)(weir_clock_now_ms() - begin_ms);
+}
+
+/* Of a model whose files were never seen before nearly all the time is their hashing. */
 static enum weir_status open_models(struct program *p, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    for (size_t i = 0; i < p->model_count; i++) WEIR_TRY(weir_models_add(&p->models, p->models_asked[i], error));
-    for (size_t i = 0; i < p->models.count; i++) {
+    for (size_t i = 0; i < p->model_count; i++) {
+        const uint64_t begin_ms = weir_clock_now_ms();
+        WEIR_TRY(weir_models_add(&p->models, p->models_asked[i], error));
         char hex[WEIR_SHA256_HEX_BYTES];
         weir_hex_write(p->models.items[i].digest, WEIR_SHA256_BYTES, hex);
-        weir_log(&p->log, WEIR_LOG_INFO, "model name=%s path=%s digest=%s", p->models.items[i].name,
-                 weir_model_dir_path(p->models.items[i].dir), hex);
+        weir_log(&p->log, WEIR_LOG_INFO, "model name=%s path=%s digest=%s ms=%llu", p->models.items[i].name,
+                 weir_model_dir_path(p->models.items[i].dir), hex, since(begin_ms));
     }
 cleanup:
     return status;
@@ -223,6 +230,7 @@ cleanup:
 
 static enum weir_status open_device(struct program *p, struct weir_error *error)
 {
+    const uint64_t begin_ms = weir_clock_now_ms();
     enum weir_dtype precision = WEIR_F32;
     (void)weir_precision_parse(p->values.precision, &precision); /* one of the two: the options' parser saw to it */
     enum weir_status status = weir_device_open(p->values.device, (int)p->values.threads, &p->device, error);
@@ -232,8 +240,8 @@ static enum weir_status open_device(struct program *p, struct weir_error *error)
     const uint64_t share = p->device->memory_all / (uint64_t)p->values.memory_share;
     if (share < p->device->memory_bytes) p->device->memory_bytes = share;
     if (most && most < p->device->memory_bytes) p->device->memory_bytes = most;
-    weir_log(&p->log, WEIR_LOG_INFO, "device name=%s numerics=%s memory_bytes=%llu", p->device->table->name,
-             p->device->numerics_class, (unsigned long long)p->device->memory_bytes);
+    weir_log(&p->log, WEIR_LOG_INFO, "device name=%s numerics=%s memory_bytes=%llu ms=%llu", p->device->table->name,
+             p->device->numerics_class, (unsigned long long)p->device->memory_bytes, since(begin_ms));
     return WEIR_OK;
 }
 

@@ -147,6 +147,11 @@ static uint32_t seats_that_fit(const struct weir_stages *stages, const struct en
     return least;
 }
 
+static const char *model_of(const struct weir_stages *stages, const struct entry *entry)
+{
+    return stages->models->items[entry->model].name;
+}
+
 static void say_plan(const struct weir_stages *stages, const struct weir_stage_kind *kind, uint32_t seats,
                      const struct weir_pipeline_memory *plan)
 {
@@ -177,8 +182,8 @@ static enum weir_status make_room(struct weir_stages *stages, struct entry *entr
     if (wanted > room) return too_large(stages->device, name, wanted, error);
     entry->bytes = 0;
     for (struct entry *old; open_bytes(stages) > room - wanted && (old = oldest(stages, entry)) != NULL;) {
-        weir_log(stages->log, WEIR_LOG_INFO, "stage closed stage=%s to make room",
-                 weir_stage_name(old->stage->kind->stage));
+        weir_log(stages->log, WEIR_LOG_INFO, "stage closed stage=%s model=%s to make room",
+                 weir_stage_name(old->stage->kind->stage), model_of(stages, old));
         close_entry(old);
     }
     entry->bytes = wanted;
@@ -194,8 +199,15 @@ static enum weir_status get_ready(struct weir_stages *stages, struct entry *entr
 {
     enum weir_status status = WEIR_OK;
     const struct weir_stage_kind *kind = kinds[task->id.stage];
+    const uint64_t begin_ms = weir_clock_now_ms();
     if (!entry->stage || !kind->fits(entry->stage, &task->item)) WEIR_TRY(make_room(stages, entry, kind, task, error));
-    if (!entry->stage) WEIR_TRY(kind->open(&entry->ground, &entry->stage, error));
+    const uint64_t planned_ms = weir_clock_now_ms();
+    if (!entry->stage) {
+        WEIR_TRY(kind->open(&entry->ground, &entry->stage, error));
+        weir_log(stages->log, WEIR_LOG_INFO, "stage opened stage=%s model=%s planned_ms=%llu loaded_ms=%llu",
+                 weir_stage_name(kind->stage), model_of(stages, entry), (unsigned long long)(planned_ms - begin_ms),
+                 (unsigned long long)(weir_clock_now_ms() - planned_ms));
+    }
 cleanup:
     return status;
 }

@@ -204,6 +204,9 @@ static enum weir_status run(const struct weir_plan *head, struct weir_stream *st
 static const struct weir_ops cuda_ops = {
     .pack = weir_cuda_pack,
     .packed_destroy = weir_cuda_packed_destroy,
+    .load_begin = weir_cuda_load_begin,
+    .load_pack = weir_cuda_load_pack,
+    .load_end = weir_cuda_load_end,
     .packed_bytes = weir_cuda_packed_bytes,
     .plan = {
 #define X(op, OP) [WEIR_OP_##OP] = plan_##op,
