@@ -30,6 +30,7 @@ struct weir_graph; /* work that was queued once and may be done again */
 
 struct weir_device_table {
     const char *name; /* "ref", "cpu", "cuda" */
+    bool overlaps;    /* what several streams hold runs at the same time, each with what the others leave idle */
     void (*close)(struct weir_device *device);
     /* NO_MEMORY in words with the bytes wanted. Contents undefined. Aligned to WEIR_ALIGNMENT. */
     enum weir_status (*memory_alloc)(struct weir_device *device, size_t bytes, void **out, struct weir_error *error);

@@ -25,7 +25,8 @@ struct weir_loop_options {
     const struct weir_log *log;
     const struct weir_models *models;
     struct weir_device *device;
-    struct weir_stages *stages; /* for the compute thread */
+    struct weir_stages *stages; /* for the lanes' threads */
+    struct weir_lanes lanes;
     struct weir_rows *rows;     /* how large batches should be */
     struct weir_quoter *quoter; /* for the clerk */
     struct weir_server *server; /* the tensor socket, bound */

@@ -232,6 +232,7 @@ static enum weir_status set_precision(struct weir_device *device, enum weir_dtyp
 
 static const struct weir_device_table cuda_table = {
     .name = "cuda",
+    .overlaps = true,
     .close = cuda_close,
     .set_precision = set_precision,
     .memory_alloc = memory_alloc,
