@@ -23,7 +23,7 @@
  * credit: so a full batch keeps no decode out, and texts no batch.
  *
  * Units    milliseconds of weir_clock_now_ms()
- * Memory   the table owns the lease messages and tasks in it; a RUNNING task is lent to the compute thread
+ * Memory   the table owns the lease messages and tasks in it; a RUNNING task is lent to the crew
  * Threads  one
  */
 #ifndef WEIR_WORKER_HELD_H
@@ -76,7 +76,7 @@ struct weir_held_credit {
 /* One lane for all stages. */
 void weir_held_init(struct weir_held_table *table);
 void weir_held_set_lanes(struct weir_held_table *table, const struct weir_lanes *lanes, unsigned stage_mask);
-/* Frees everything; no task may be in the compute thread's hands. */
+/* Frees everything; no task may be in the crew's hands. */
 void weir_held_deinit(struct weir_held_table *table);
 
 /* The most that may ever run, with `most` denoise tasks at once. */

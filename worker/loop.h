@@ -1,7 +1,7 @@
 /* loop: the control thread of a worker: what it says to the broker and to peers, and when.
  *
  * It owns the sockets, never computes and never waits but in poll: leases are renewed, quotes handed to the clerk,
- * cancels passed on by a flag, results repeated until the broker has them, whatever the compute thread is doing. When
+ * cancels passed on by a flag, results repeated until the broker has them, whatever the lanes are doing. When
  * the broker is silent for three heartbeats, HELLO is said again and again with all leases that are still held, and the
  * task in hand goes on.
  *
