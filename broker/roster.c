@@ -142,15 +142,15 @@ bool weir_worker_has_room(const struct weir_worker *worker, enum weir_stage stag
     for (uint32_t k = 0; k < credit->lane_count; k++) {
         if (credit->lanes[k].stages >> stage & 1u) leases = credit->lanes[k].leases;
     }
-    return leases > 0 && credit->leases > 0 && worker->held_count < worker->facts.slots + 1;
+    return leases > 0 && worker->held_count < worker->facts.slots + 1;
 }
 
 void weir_worker_take_credit(struct weir_worker *worker, enum weir_stage stage)
 {
     struct weir_worker_credit *credit = &worker->credit;
-    credit->leases--;
+    if (credit->leases > 0) credit->leases--;
     for (uint32_t k = 0; k < credit->lane_count; k++) {
-        if (credit->lanes[k].stages >> stage & 1u) credit->lanes[k].leases--;
+        if (credit->lanes[k].stages >> stage & 1u && credit->lanes[k].leases > 0) credit->lanes[k].leases--;
     }
 }
 

@@ -82,6 +82,11 @@ static uint32_t count_left(const struct weir_held_table *table)
 
 /* ---- credit ---- */
 
+static uint32_t held_in(const struct weir_held_table *table, uint32_t lane)
+{
+    return count_in(table, lane, WEIR_HELD_WAITING) + count_in(table, lane, WEIR_HELD_RUNNING);
+}
+
 uint32_t weir_held_slots_most(const struct weir_held_table *table, uint32_t most)
 {
     uint32_t count = WEIR_RESTS_MAX;
@@ -96,8 +101,8 @@ uint32_t weir_held_credits(const struct weir_held_table *table, struct weir_held
 {
     uint32_t count = 0, room = (uint32_t)weir_held_count(table, WEIR_HELD_FREE);
     for (uint32_t lane = 0; lane < table->lanes.count; lane++) {
-        const uint32_t held = count_in(table, lane, WEIR_HELD_WAITING) + count_in(table, lane, WEIR_HELD_RUNNING);
-        const uint32_t most = slots_of(table, lane) + 1, wanted = held < most ? most - held : 0;
+        const uint32_t held = held_in(table, lane), most = slots_of(table, lane) + 1;
+        const uint32_t wanted = held < most ? most - held : 0;
         const struct weir_held_credit credit = { stages_of(table, lane), wanted < room ? wanted : room };
         if (!credit.stages) continue;
         room -= credit.leases;
@@ -109,9 +114,13 @@ uint32_t weir_held_credits(const struct weir_held_table *table, struct weir_held
 uint32_t weir_held_credit(const struct weir_held_table *table)
 {
     struct weir_held_credit credits[WEIR_LANES_MAX];
-    uint32_t leases = 0;
+    uint32_t leases = 0, beyond = 0;
     for (uint32_t i = weir_held_credits(table, credits); i > 0; i--) leases += credits[i - 1].leases;
-    return leases;
+    for (uint32_t lane = 0; lane < table->lanes.count; lane++) {
+        const uint32_t held = held_in(table, lane), most = slots_of(table, lane) + 1;
+        if (held > most) beyond += held - most;
+    }
+    return leases > beyond ? leases - beyond : 0;
 }
 
 /* ---- leases ---- */

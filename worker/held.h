@@ -84,7 +84,7 @@ uint32_t weir_held_slots_most(const struct weir_held_table *table, uint32_t most
 /* Of each lane that has stages: slots, and one that waits, less what is held; nothing while no row is free. Returns how many
  * lanes there are. */
 uint32_t weir_held_credits(const struct weir_held_table *table, struct weir_held_credit out[WEIR_LANES_MAX]);
-/* Their sum. */
+/* Their sum, less what other lanes hold beyond theirs, from a broker that knows no lanes. */
 uint32_t weir_held_credit(const struct weir_held_table *table);
 size_t weir_held_count(const struct weir_held_table *table, enum weir_held_state state);
 

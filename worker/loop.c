@@ -42,6 +42,7 @@ struct loop {
     uint32_t hello_ms;
     struct weir_held_credit credit_told[WEIR_LANES_MAX];
     uint32_t credits_told;       /* lanes of it; 0: nothing yet */
+    uint32_t leases_told;        /* their sum */
     unsigned boundaries;         /* of the crew, seen */
     uint64_t quotes[QUOTES_MAX]; /* the numbers of those that the clerk has */
     uint32_t quote_count;
@@ -142,27 +143,31 @@ static void say_credit(struct loop *loop)
     Weir__Pb__LaneCredit lanes[WEIR_LANES_MAX], *list[WEIR_LANES_MAX];
     Weir__Pb__Credit body = WEIR__PB__CREDIT__INIT;
     const uint32_t count = weir_held_credits(&loop->held, credits);
+    body.leases = loop->is_draining ? 0 : weir_held_credit(&loop->held);
     for (uint32_t i = 0; i < count; i++) {
         if (loop->is_draining) credits[i].leases = 0;
-        body.leases += credits[i].leases;
         weir__pb__lane_credit__init(&lanes[i]);
         lanes[i].has_stages = lanes[i].has_leases = 1;
         lanes[i].stages = credits[i].stages;
         lanes[i].leases = credits[i].leases;
         list[i] = &lanes[i];
     }
-    if (loop->credits_told == count && memcmp(credits, loop->credit_told, count * sizeof credits[0]) == 0) return;
+    if (loop->credits_told == count && loop->leases_told == body.leases &&
+        memcmp(credits, loop->credit_told, count * sizeof credits[0]) == 0)
+        return;
     body.has_leases = 1;
     body.n_lanes = count > 1 ? count : 0;
     body.lanes = list;
     if (!say(loop, WEIR_MESSAGE_CREDIT, &body.base)) return;
     memcpy(loop->credit_told, credits, count * sizeof credits[0]);
     loop->credits_told = count;
+    loop->leases_told = body.leases;
 }
 
 /* The broker counts so, too. */
 static void count_lease(struct loop *loop, enum weir_stage stage)
 {
+    if (loop->leases_told > 0) loop->leases_told--;
     for (uint32_t i = 0; i < loop->credits_told; i++) {
         struct weir_held_credit *told = &loop->credit_told[i];
         if (told->stages >> stage & 1 && told->leases > 0) told->leases--;

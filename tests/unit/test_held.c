@@ -253,6 +253,11 @@ static void a_full_batch_keeps_no_other_lane_from_its_credit(void **state)
     weir_held_set_lanes(&w->table, &two, 1u << WEIR_STAGE_DENOISE | 1u << WEIR_STAGE_DECODE);
     assert_int_equal(credit_of(w, WEIR_STAGE_DECODE, 2), 1);
     assert_int_equal(credit_of(w, WEIR_STAGE_TEXT, 2), UINT32_MAX); /* a stage that is not run has no lane */
+    weir_held_set_lanes(&w->table, &two, WEIR_STAGES_ALL);
+    assert_int_equal(weir_held_credit(&w->table), 0 + 1 + 2);
+    for (uint32_t i = 0; i < 3; i++) take_stage(w, WEIR_STAGE_DECODE); /* from a broker that goes by the sum */
+    assert_int_equal(credit_of(w, WEIR_STAGE_TEXT, 3), 2);
+    assert_int_equal(weir_held_credit(&w->table), 0);
 }
 
 static void lanes_begin_beside_each_other_each_in_its_own_order(void **state)
