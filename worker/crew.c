@@ -112,7 +112,7 @@ enum weir_status weir_crew_start(struct weir_stages *stages, const struct weir_l
         WEIR_TRY(start_thread(crew, compute, &crew->lane[i], error));
         crew->lane_threads++;
     }
-    for (int i = 0; i < WEIR_RESTS_MAX; i++) WEIR_TRY(start_thread(crew, finish, crew, error));
+    for (int i = 0; i < (int)lanes->rests; i++) WEIR_TRY(start_thread(crew, finish, crew, error));
     WEIR_TRY(start_thread(crew, quote, crew, error));
     *out = crew;
     crew = NULL;

@@ -12,7 +12,7 @@ void weir_held_init(struct weir_held_table *table)
 {
     memset(table, 0, sizeof *table);
     table->slots = 1;
-    table->lanes.count = 1;
+    table->lanes = (struct weir_lanes){ .count = 1, .rests = WEIR_RESTS_MAX };
     table->stage_mask = WEIR_STAGES_ALL;
     table->lease_ms = DEFAULT_LEASE_MS;
     table->renew_ms = DEFAULT_RENEW_MS;
@@ -89,7 +89,7 @@ static uint32_t held_in(const struct weir_held_table *table, uint32_t lane)
 
 uint32_t weir_held_slots_most(const struct weir_held_table *table, uint32_t most)
 {
-    uint32_t count = WEIR_RESTS_MAX;
+    uint32_t count = table->lanes.rests;
     for (uint32_t lane = 0; lane < table->lanes.count; lane++) {
         const uint32_t stages = stages_of(table, lane);
         if (stages) count += 1 + (stages >> WEIR_STAGE_DENOISE & 1 ? most : 1);
@@ -229,7 +229,7 @@ struct weir_held *weir_held_next(struct weir_held_table *table, uint64_t now_ms)
         const uint32_t running = count_in(table, lane, WEIR_HELD_RUNNING);
         if (running > 0 && running >= slots_of(table, lane)) continue;
         struct weir_held *held = could_begin(table, lane, now_ms);
-        if (!held || (may_leave(held->task->id.stage) && count_left(table) >= WEIR_RESTS_MAX)) continue;
+        if (!held || (may_leave(held->task->id.stage) && count_left(table) >= table->lanes.rests)) continue;
         return held;
     }
     return NULL;

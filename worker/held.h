@@ -12,7 +12,7 @@
  * Each lane (lanes.h) has its own order: tasks begin in the order they came. One runs by itself there, but denoise tasks of one
  * shape run beside each other, up to `slots`: the oldest that waits joins when it is of that shape; when it is not, nobody
  * joins, and what runs comes to its end first, so that nothing waits for longer than what was there before it takes. A task
- * that left its lane, and is files to be written, is nobody's mate; there are at most WEIR_RESTS_MAX of those.
+ * that left its lane, and is files to be written, is nobody's mate; there are at most lanes.rests of those.
  *
  * One that its worker crashed over runs with nobody beside it in any lane: who came after it waits for it, and it for all
  * that run.
@@ -34,7 +34,7 @@
 #include "worker/lanes.h"
 #include "worker/rows.h"
 
-#define WEIR_HELD_MAX 32
+#define WEIR_HELD_MAX 40
 #define WEIR_HELD_RESEND_MS 1000
 #define WEIR_HELD_RESEND_MS_MAX 10000
 #define WEIR_HELD_PROGRESS_MS 200 /* at most so often is progress told beside renewals */

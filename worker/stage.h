@@ -41,8 +41,6 @@ struct weir_stage_ground {
 
 struct weir_stage_kind;
 
-#define WEIR_RESTS_MAX 4 /* that are under way at once */
-
 /* The head of what is left of a task when its networks have done their part: encoding, and putting what came out of it in
  * the store. finish is called once, and frees it; `ground` has a link of its own. It uses nothing of the open stage, which may
  * be at its next task, or closed. */

@@ -208,7 +208,7 @@ static void what_a_worker_crashed_over_has_no_mates(void **state)
 /* A lane each for denoise, text, and decode with assemble. */
 static void use_lanes(struct world *w)
 {
-    static const struct weir_lanes lanes = { 3, { [WEIR_STAGE_DENOISE] = 1, [WEIR_STAGE_TEXT] = 2 } };
+    static const struct weir_lanes lanes = { 3, WEIR_RESTS_MAX, { [WEIR_STAGE_DENOISE] = 1, [WEIR_STAGE_TEXT] = 2 } };
     weir_held_set_lanes(&w->table, &lanes, WEIR_STAGES_ALL);
 }
 

@@ -6,6 +6,7 @@
  * tensor, which the assembler makes an image of. */
 #include "worker/encoder_child.h"
 #include "worker/image_file.h"
+#include "worker/lanes.h"
 #include "worker/link/artefact.h"
 #include "worker/scratch.h"
 #include "worker/spec.h"
@@ -57,10 +58,10 @@ static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_
     WEIR_TRY(weir_pipeline_plan_memory(pipeline, device, WEIR_PIPELINE_DECODE, item, out, error));
     WEIR_TRY(plan_band(pipeline, item, &band_bytes, error));
     /* latents, and frames: of the task that is decoded, and of those before it that are encoded */
-    out->host +=
-        sizeof(float) * weir_item_latent_count(weir_pipeline_facts(pipeline), item) +
-        (band_bytes ? band_bytes
-                    : (1 + WEIR_RESTS_MAX) * chunk_frames(item, item->frames) * (uint64_t)weir_item_frame_bytes(item));
+    out->host += sizeof(float) * weir_item_latent_count(weir_pipeline_facts(pipeline), item) +
+                 (band_bytes ? band_bytes
+                             : (1 + weir_lanes_rests(device)) * chunk_frames(item, item->frames) *
+                                   (uint64_t)weir_item_frame_bytes(item));
 cleanup:
     return status;
 }
