@@ -34,7 +34,7 @@ enum {
 
 struct values {
     const char *broker, *model, *stages, *device, *precision, *store, *run_dir, *log_level;
-    int64_t threads, memory_mib, memory_share, batch, lost_seconds;
+    int64_t threads, memory_mib, memory_share, batch, lanes, lost_seconds;
     bool supervised, insecure_dev, list_models, verify, help, version;
 };
 
@@ -60,6 +60,8 @@ static const struct weir_option rows[] = {
       "plan with at most one Nth of what the device has: as many workers share it (default: 1)" },
     { "batch", 0, WEIR_OPTION_INT, AT(batch), 0, WEIR_ROWS_MAX, "N",
       "denoise up to N items at once (default: 0, as many as steps measured to pay)" },
+    { "lanes", 0, WEIR_OPTION_INT, AT(lanes), 0, WEIR_LANES_MAX, "N",
+      "1: stages take turns; 2: denoise runs beside the others; 3: text, too (default: WEIR_LANES, else 3 on a GPU and 1 elsewhere)" },
     { "store", 0, WEIR_OPTION_TEXT, AT(store), .value = "URL", .help = "where results live: file:///DIR or a path" },
     { "run-dir", 0, WEIR_OPTION_TEXT, AT(run_dir), .value = "DIR",
       .help = "for its socket and scratch files; made with mode 0700 when missing" },
@@ -81,6 +83,7 @@ struct program {
     const char *models_asked[WEIR_MODELS_MAX];
     size_t model_count;
     unsigned stage_mask;
+    struct weir_lanes lanes;
     struct weir_log log;
     char run_dir[PATH_MAX], encoder[PATH_BYTES], endpoint[WEIR_ENDPOINT_BYTES];
     struct weir_device *device;
@@ -245,6 +248,22 @@ static enum weir_status open_device(struct program *p, struct weir_error *error)
     return WEIR_OK;
 }
 
+/* --lanes, else WEIR_LANES: so that all workers of a cluster that is tried out can be told at once. */
+static enum weir_status choose_lanes(struct program *p, struct weir_error *error)
+{
+    const char *text = getenv("WEIR_LANES");
+    uint32_t wish = (uint32_t)p->values.lanes;
+    if (!wish && text && text[0]) {
+        if (text[0] < '0' || text[0] > '0' + WEIR_LANES_MAX || text[1])
+            return weir_fail(error, WEIR_BAD_ARGUMENT, "WEIR_LANES=%.20s: a number from 0 to %d is needed", text,
+                             WEIR_LANES_MAX);
+        wish = (uint32_t)(text[0] - '0');
+    }
+    p->lanes = weir_lanes_choose(wish, p->device);
+    weir_log(&p->log, WEIR_LOG_INFO, "lanes count=%u", p->lanes.count);
+    return WEIR_OK;
+}
+
 static enum weir_status open_sockets(struct program *p, struct weir_error *error)
 {
     char wanted[PATH_MAX + 64];
@@ -269,6 +288,7 @@ static enum weir_status open_all(struct program *p, struct weir_error *error)
     WEIR_TRY(weir_store_open(p->values.store, &p->store, error));
     WEIR_TRY(weir_shelf_create(&limits, p->store, &p->shelf, error));
     WEIR_TRY(open_device(p, error));
+    WEIR_TRY(choose_lanes(p, error));
     WEIR_TRY(open_models(p, error));
     WEIR_TRY(open_sockets(p, error));
     p->link = (struct weir_link){ .zmq = p->zmq,
@@ -288,6 +308,7 @@ static enum weir_status open_all(struct program *p, struct weir_error *error)
                     .run_dir = p->run_dir,
                     .log = &p->log },
         .rows = p->rows,
+        .lanes = p->lanes,
         .stage_mask = p->stage_mask,
     };
     WEIR_TRY(weir_stages_create(&options, &p->stages, error));
@@ -325,6 +346,7 @@ static enum weir_status work(struct program *p, struct weir_error *error)
         .models = &p->models,
         .device = p->device,
         .stages = p->stages,
+        .lanes = p->lanes,
         .rows = p->rows,
         .quoter = &p->quoter,
         .server = &p->server,

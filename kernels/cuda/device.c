@@ -52,6 +52,22 @@ static void memory_free(struct weir_device *device, void *memory)
     if (current(device) == WEIR_OK) cudaFree(memory);
 }
 
+static enum weir_status host_alloc(struct weir_device *device, size_t bytes, void **out, struct weir_error *error)
+{
+    char what[64];
+    *out = NULL;
+    cudaError_t fault = cudaSetDevice(((struct weir_cuda *)device)->index);
+    if (fault == cudaSuccess) fault = cudaHostAlloc(out, bytes > 0 ? bytes : 1, cudaHostAllocDefault);
+    if (fault == cudaErrorMemoryAllocation) (void)cudaGetLastError(); /* it is reported here, and nowhere else */
+    snprintf(what, sizeof what, "page-locking %zu bytes", bytes);
+    return weir_cuda_check(fault, what, error);
+}
+
+static void host_free(struct weir_device *device, void *memory)
+{
+    if (current(device) == WEIR_OK) cudaFreeHost(memory);
+}
+
 static enum weir_status transfer(struct weir_stream *head, void *to, const void *from, size_t bytes,
                                  enum cudaMemcpyKind way)
 {
@@ -235,10 +251,13 @@ static enum weir_status set_precision(struct weir_device *device, enum weir_dtyp
 
 static const struct weir_device_table cuda_table = {
     .name = "cuda",
+    .overlaps = true,
     .close = cuda_close,
     .set_precision = set_precision,
     .memory_alloc = memory_alloc,
     .memory_free = memory_free,
+    .host_alloc = host_alloc,
+    .host_free = host_free,
     .upload = upload,
     .download = download,
     .copy = copy,

@@ -3,6 +3,7 @@
  * removed, and the next process is sound) or `always`; while there is none, nothing happens. */
 #include "kernels/program.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,7 @@ enum weir_status __real_weir_program_run(const struct weir_program *p, struct we
 enum weir_status __wrap_weir_program_run(const struct weir_program *p, struct weir_stream *stream, void *arena,
                                          const struct weir_binding *bindings, size_t binding_count);
 
-static bool is_lost; /* tasks run on one thread */
+static atomic_bool is_lost; /* lanes have a thread each */
 
 static bool is_asked(void)
 {
@@ -30,6 +31,6 @@ static bool is_asked(void)
 enum weir_status __wrap_weir_program_run(const struct weir_program *p, struct weir_stream *stream, void *arena,
                                          const struct weir_binding *bindings, size_t binding_count)
 {
-    is_lost = is_lost || is_asked();
-    return is_lost ? WEIR_DEVICE : __real_weir_program_run(p, stream, arena, bindings, binding_count);
+    if (!atomic_load(&is_lost) && is_asked()) atomic_store(&is_lost, true);
+    return atomic_load(&is_lost) ? WEIR_DEVICE : __real_weir_program_run(p, stream, arena, bindings, binding_count);
 }
