@@ -240,6 +240,7 @@ static enum weir_status lay_together(const struct weir_stage_ground *ground, str
     enum weir_status status = WEIR_OK;
     const size_t rgb_bytes = weir_item_frame_bytes(&task->item);
     float *made = NULL;
+    struct weir_image_file image = { 0 };
     uint8_t *rgb = malloc(rgb_bytes);
     if (!rgb) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for a picture of %zu bytes", rgb_bytes));
     if (task->lease->n_inputs != task->item.bands) {
@@ -249,8 +250,10 @@ static enum weir_status lay_together(const struct weir_stage_ground *ground, str
     WEIR_TRY(make_room(ground->pipeline, &task->item, &made, error));
     WEIR_TRY(fetch_bands(ground, task, made, error));
     WEIR_TRY(weir_pipeline_finish_picture(ground->pipeline, &task->item, made, rgb, error));
-    WEIR_TRY(weir_image_file_put(ground, task, rgb, error));
+    WEIR_TRY(weir_image_file_begin(&image, ground, task, error));
+    WEIR_TRY(weir_image_file_put(&image, ground, task, rgb, error));
 cleanup:
+    weir_image_file_close(&image);
     free(made);
     free(rgb);
     return status;

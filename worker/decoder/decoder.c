@@ -274,8 +274,16 @@ cleanup:
 
 struct picture {
     struct weir_rest rest;
+    struct weir_image_file file;
     uint8_t *rgb;
 };
+
+static void picture_free(struct picture *picture)
+{
+    weir_image_file_close(&picture->file);
+    free(picture->rgb);
+    free(picture);
+}
 
 static enum weir_status finish_image(struct weir_rest *rest, const struct weir_stage_ground *ground,
                                      struct weir_task *task, struct weir_error *error)
@@ -283,11 +291,10 @@ static enum weir_status finish_image(struct weir_rest *rest, const struct weir_s
     enum weir_status status = WEIR_OK;
     struct picture *picture = (struct picture *)rest;
     WEIR_TRY(weir_task_check(task, error));
-    WEIR_TRY(weir_image_file_put(ground, task, picture->rgb, error));
+    WEIR_TRY(weir_image_file_put(&picture->file, ground, task, picture->rgb, error));
     weir_task_progress(task, 1, 1);
 cleanup:
-    free(picture->rgb);
-    free(picture);
+    picture_free(picture);
     return status;
 }
 
@@ -297,15 +304,16 @@ static enum weir_status run_image(struct decoder *decoder, struct weir_task *tas
     enum weir_status status = WEIR_OK;
     const size_t bytes = weir_item_frame_bytes(&task->item);
     struct picture *picture = calloc(1, sizeof *picture);
-    uint8_t *rgb = malloc(bytes);
-    if (!picture || !rgb) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for a picture of %zu bytes", bytes));
-    WEIR_TRY(weir_decoder_run(decoder->run, &task->item, latents, 0, 1, rgb, error));
-    *picture = (struct picture){ { finish_image }, rgb };
+    if (!picture) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a picture's way");
+    picture->rest.finish = finish_image;
+    picture->rgb = malloc(bytes);
+    if (!picture->rgb) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for a picture of %zu bytes", bytes));
+    WEIR_TRY(weir_image_file_begin(&picture->file, decoder->stage.ground, task, error));
+    WEIR_TRY(weir_decoder_run(decoder->run, &task->item, latents, 0, 1, picture->rgb, error));
     task->rest = &picture->rest;
-    return WEIR_OK;
+    picture = NULL;
 cleanup:
-    free(picture);
-    free(rgb);
+    if (picture) picture_free(picture);
     return status;
 }
 
