@@ -131,7 +131,7 @@ static void say_hello(struct loop *loop)
     body.n_models = o->models->count;
     body.models = model_list;
     body.held = lease_list;
-    (void)say(loop, WEIR_MESSAGE_HELLO, &body.base);
+    if (!say(loop, WEIR_MESSAGE_HELLO, &body.base)) return; /* not connected yet: it stays due */
     loop->hello_at_ms = loop->now_ms + loop->hello_ms;
     loop->hello_ms = loop->hello_ms * 2 < HELLO_MS_MAX ? loop->hello_ms * 2 : HELLO_MS_MAX;
 }
@@ -667,6 +667,7 @@ static void turn(struct loop *loop)
         { .fd = weir_crew_quote_fd(loop->crew), .events = ZMQ_POLLIN },
         { .fd = loop->signal_fd, .events = ZMQ_POLLIN },
     };
+    if (loop->send_refused) items[0].events |= ZMQ_POLLOUT;
     zmq_poll(items, (int)WEIR_COUNT(items), (long)wait_ms(loop));
     loop->now_ms = weir_clock_now_ms();
     loop->send_refused = false;
