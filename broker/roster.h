@@ -32,8 +32,8 @@ struct weir_worker_facts {
     uint8_t models[WEIR_WORKER_MODELS_MAX][WEIR_SHA256_BYTES];
 };
 
-/* Leases it will take now, as far as is known. Where there are lanes, so many of each lane's stages, and none of a stage that
- * is in no lane; `leases` counts where there are none. */
+/* Leases it will take now, as far as is known. Where there are lanes, so many of each lane's stages, and none of a
+ * stage that is in no lane; `leases` counts where there are none. */
 struct weir_worker_credit {
     uint32_t leases, lane_count;
     struct {

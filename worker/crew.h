@@ -1,10 +1,10 @@
-/* crew: the threads behind the control thread: a lane each (lanes.h) that computes tasks, some that finish what tasks left
- * (stage.h: rest), one that answers quotes, so that none waits for another nor the control thread for any.
+/* crew: the threads behind the control thread: a lane each (lanes.h) that computes tasks, some that finish what tasks
+ * left (stage.h: rest), one that answers quotes, so that none waits for another nor the control thread for any.
  *
  * What is handed over belongs to the crew until it comes back out of `done` (tasks) or `quoted`; both boxes' fds wake
- * the control thread, `done`'s also when a task made progress or left its lane. A task that is handed over while another runs in
- * its lane joins it at its next step boundary, or begins when no batch runs there any more: it must be one that can join
- * (weir_task_joins).
+ * the control thread, `done`'s also when a task made progress or left its lane. A task that is handed over while
+ * another runs in its lane joins it at its next step boundary, or begins when no batch runs there any more: it must be
+ * one that can join (weir_task_joins).
  *
  * Threads  all calls from the control thread
  */

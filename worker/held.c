@@ -194,7 +194,8 @@ struct weir_held *weir_held_batch(struct weir_held_table *table)
     return NULL;
 }
 
-/* Whether one that must have no mate forbids this one to begin: it runs, or came before it, or is this one, and others run. */
+/* Whether one that must have no mate forbids this one to begin: it runs, or came before it, or is this one, and others
+ * run. */
 static bool is_kept_out(const struct weir_held_table *table, const struct weir_held *held, uint64_t now_ms)
 {
     for (size_t i = 0; i < WEIR_HELD_MAX; i++) {

@@ -9,13 +9,14 @@
  * while it is not trusted; one that runs goes on at its own risk. An answer is sent again, after 1 s doubling to 10 s,
  * until it is acknowledged, and at once when a broker says WELCOME.
  *
- * Each lane (lanes.h) has its own order: tasks begin in the order they came. One runs by itself there, but denoise tasks of one
- * shape run beside each other, up to `slots`: the oldest that waits joins when it is of that shape; when it is not, nobody
- * joins, and what runs comes to its end first, so that nothing waits for longer than what was there before it takes. A task
- * that left its lane, and is files to be written, is nobody's mate; there are at most lanes.rests of those.
+ * Each lane (lanes.h) has its own order: tasks begin in the order they came. One runs by itself there, but denoise
+ * tasks of one shape run beside each other, up to `slots`: the oldest that waits joins when it is of that shape; when
+ * it is not, nobody joins, and what runs comes to its end first, so that nothing waits for longer than what was there
+ * before it takes. A task that left its lane, and is files to be written, is nobody's mate; there are at most
+ * lanes.rests of those.
  *
- * One that its worker crashed over runs with nobody beside it in any lane: who came after it waits for it, and it for all
- * that run.
+ * One that its worker crashed over runs with nobody beside it in any lane: who came after it waits for it, and it for
+ * all that run.
  *
  * `slots` follows the work: it is 1 when nothing runs; at each step boundary it doubles, up to what is wanted, while
  * there is one that waits and could join, else it falls back to what runs. So credit grows only with a queue of one's
@@ -81,8 +82,8 @@ void weir_held_deinit(struct weir_held_table *table);
 
 /* The most that may ever run, with `most` denoise tasks at once. */
 uint32_t weir_held_slots_most(const struct weir_held_table *table, uint32_t most);
-/* Of each lane that has stages: slots, and one that waits, less what is held; nothing while no row is free. Returns how many
- * lanes there are. */
+/* Of each lane that has stages: slots, and one that waits, less what is held; nothing while no row is free. Returns how
+ * many lanes there are. */
 uint32_t weir_held_credits(const struct weir_held_table *table, struct weir_held_credit out[WEIR_LANES_MAX]);
 /* Their sum, less what other lanes hold beyond theirs, from a broker that knows no lanes. */
 uint32_t weir_held_credit(const struct weir_held_table *table);

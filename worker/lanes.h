@@ -1,9 +1,10 @@
 /* lanes: which stages of a worker take turns, and which run beside each other.
  *
- * A lane is a thread that runs one task, or one batch, at a time; every stage belongs to one lane. On a device that runs
- * programs of several streams at once (weir_device_table.overlaps) text, denoise and decode have a lane each, so that what one
- * leaves idle the others take; where all share the same cores there is one lane, since two would only slow each other.
- * Assembling computes nothing: it goes with decode, and hands over what it does as files' work (stage.h: rest).
+ * A lane is a thread that runs one task, or one batch, at a time; every stage belongs to one lane. On a device that
+ * runs programs of several streams at once (weir_device_table.overlaps) text, denoise and decode have a lane each, so
+ * that what one leaves idle the others take; where all share the same cores there is one lane, since two would only
+ * slow each other. Assembling computes nothing: it goes with decode, and hands over what it does as files' work
+ * (stage.h: rest).
  *
  * Bytes never depend on the number of lanes.
  */
@@ -22,8 +23,8 @@ struct weir_lanes {
     uint8_t of[WEIR_STAGE_COUNT]; /* a stage's lane, 0..count-1 */
 };
 
-/* As many as keep up with a GPU (a large PNG takes six times as long as its decode there); where the encoders share the cores with
- * the networks, one that works and one that ends. */
+/* As many as keep up with a GPU (a large PNG takes six times as long as its decode there); where the encoders share the
+ * cores with the networks, one that works and one that ends. */
 uint32_t weir_lanes_rests(const struct weir_device *device);
 
 /* wish 1: one for all; 2: denoise has its own; 3: text has, too; 0: as the device gains by. */

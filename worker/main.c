@@ -61,7 +61,8 @@ static const struct weir_option rows[] = {
     { "batch", 0, WEIR_OPTION_INT, AT(batch), 0, WEIR_ROWS_MAX, "N",
       "denoise up to N items at once (default: 0, as many as steps measured to pay)" },
     { "lanes", 0, WEIR_OPTION_INT, AT(lanes), 0, WEIR_LANES_MAX, "N",
-      "1: stages take turns; 2: denoise runs beside the others; 3: text, too (default: WEIR_LANES, else 3 on a GPU and 1 elsewhere)" },
+      "1: stages take turns; 2: denoise runs beside the others; 3: text, too (default: WEIR_LANES, "
+      "else 3 on a GPU, else 1)" },
     { "store", 0, WEIR_OPTION_TEXT, AT(store), .value = "URL", .help = "where results live: file:///DIR or a path" },
     { "run-dir", 0, WEIR_OPTION_TEXT, AT(run_dir), .value = "DIR",
       .help = "for its socket and scratch files; made with mode 0700 when missing" },

@@ -4,8 +4,8 @@
  *   open          brings the networks to the device; they stay between tasks
  *   fits          whether the open stage can run the item without planning anew
  *   recall        before open: does a task without the networks, from what the store kept, if it can; NULL: never
- *   run           one task: inputs through the link, outputs put in the store and added to the task; or all but the files
- *                 that remain to be written, as task->rest
+ *   run           one task: inputs through the link, outputs put in the store and added to the task; or all but the
+ *                 files that remain to be written, as task->rest
  *   run_batch     instead of run, in a stage that runs several tasks at once: a first one, and whoever waits at the door
  *   close         gives everything back
  *
@@ -41,9 +41,9 @@ struct weir_stage_ground {
 
 struct weir_stage_kind;
 
-/* The head of what is left of a task when its networks have done their part: encoding, and putting what came out of it in
- * the store. finish is called once, and frees it; `ground` has a link of its own. It uses nothing of the open stage, which may
- * be at its next task, or closed. */
+/* The head of what is left of a task when its networks have done their part: encoding, and putting what came out of it
+ * in the store. finish is called once, and frees it; `ground` has a link of its own. It uses nothing of the open stage,
+ * which may be at its next task, or closed. */
 struct weir_rest {
     enum weir_status (*finish)(struct weir_rest *rest, const struct weir_stage_ground *ground, struct weir_task *task,
                                struct weir_error *error);

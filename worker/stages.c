@@ -113,8 +113,8 @@ static uint64_t open_bytes(const struct weir_stages *stages)
     return bytes;
 }
 
-/* Of the open entries that nobody needs the one that was not used for the longest time, other than `but`; NULL when there
- * is none. */
+/* Of the open entries that nobody needs the one that was not used for the longest time, other than `but`; NULL when
+ * there is none. */
 static struct entry *oldest(struct weir_stages *stages, const struct entry *but)
 {
     struct entry *found = NULL;
@@ -224,8 +224,8 @@ static enum weir_status wait_for_others(struct weir_stages *stages, const struct
     return check_wanted(task, error);
 }
 
-/* Closes what nobody needs until `wanted` bytes are free for the entry, under the lock. holds: what it has open itself must
- * stay so. */
+/* Closes what nobody needs until `wanted` bytes are free for the entry, under the lock. holds: what it has open itself
+ * must stay so. */
 static enum weir_status free_bytes(struct weir_stages *stages, struct entry *entry, uint64_t wanted, bool holds,
                                    const struct weir_task *task, struct weir_error *error)
 {

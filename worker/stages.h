@@ -1,18 +1,18 @@
-/* stages: the stages a worker has open, each with the memory that was planned for it. Each lane (lanes.h) runs one task at a
- * time, or one batch of denoise tasks of one shape.
+/* stages: the stages a worker has open, each with the memory that was planned for it. Each lane (lanes.h) runs one task
+ * at a time, or one batch of denoise tasks of one shape.
  *
  * A task whose stage is open and fits runs at once. Otherwise its memory is planned, stated in the log, and compared with
  * what the device has; stages that were not used for the longest time are closed to make room; only then is anything
  * allocated. A task that would not fit even alone is TOO_LARGE, with both numbers.
  *
- * One ledger of memory spans all lanes. A stage that runs is never closed. Who finds no room but by that waits until one of
- * them has ended, holding nothing that others could not close meanwhile; and as long as one waits so, nobody begins, nobody
- * joins a batch, so that it comes to its turn. (A batch that plans anew while nobody sits keeps its stage and waits for those
- * that run, which need nothing more to end.)
+ * One ledger of memory spans all lanes. A stage that runs is never closed. Who finds no room but by that waits until
+ * one of them has ended, holding nothing that others could not close meanwhile; and as long as one waits so, nobody
+ * begins, nobody joins a batch, so that it comes to its turn. (A batch that plans anew while nobody sits keeps its
+ * stage and waits for those that run, which need nothing more to end.)
  *
  * A batch has as many seats as are wanted (rows.h) and as fit beside the other stages that are open, and beside the
- * largest other stage of the model, so that seats never cost a stage that is needed next; with several lanes beside all other
- * stages of the model together, where that leaves room for two. One seat it always gets.
+ * largest other stage of the model, so that seats never cost a stage that is needed next; with several lanes beside all
+ * other stages of the model together, where that leaves room for two. One seat it always gets.
  *
  * Threads  run: one thread a lane; finish: any
  */

@@ -1,8 +1,8 @@
 /* task: one leased stage task on its way through a worker: what the broker asked for, the flags by which the control
  * thread speaks to the stage while it runs, and what came of it.
  *
- * Threads  one at a time: the control thread makes it, its lane runs it, a finisher writes what is left, the control thread
- *          answers with it. Only the atomics are touched by two at once
+ * Threads  one at a time: the control thread makes it, its lane runs it, a finisher writes what is left, the control
+ *          thread answers with it. Only the atomics are touched by two at once
  */
 #ifndef WEIR_WORKER_TASK_H
 #define WEIR_WORKER_TASK_H

@@ -1,5 +1,5 @@
-/* Stages beside each other: a real worker of three lanes with a tiny model, a broker of the test's own. The bytes are those
- * that a worker of one lane makes. */
+/* Stages beside each other: a real worker of three lanes with a tiny model, a broker of the test's own. The bytes are
+ * those that a worker of one lane makes. */
 #include "tests/integration/pretend_broker.h"
 
 #include "proto/base/clock.h"

@@ -97,8 +97,8 @@ static bool fits(const struct weir_open_stage *stage, const struct weir_item *it
 
 /* ---- a film, or a folder of frames ---- */
 
-/* One task: its frames, and the encoder that takes them. What was decoded last is the encoder's when the decoder has begun
- * with the next task. */
+/* One task: its frames, and the encoder that takes them. What was decoded last is the encoder's when the decoder has
+ * begun with the next task. */
 struct passage {
     struct weir_rest rest;
     struct weir_task *task;
