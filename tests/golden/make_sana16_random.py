@@ -13,6 +13,7 @@ ours to ship, and the instruction has as many tokens, 208, as the one of SanaPip
 """
 import json
 import math
+import os
 import shutil
 import struct
 import sys
@@ -195,7 +196,7 @@ def make_sprint(base):
     write(out / "transformer" / "diffusion_pytorch_model.safetensors", transformer(sprint=True).shapes,
           spread_of=spread_of)
     for part in ("text_encoder", "tokenizer", "vae"):
-        (out / part).symlink_to(base.resolve() / part)
+        (out / part).symlink_to(os.path.relpath(base / part, out))
 
 
 def main():
