@@ -2,7 +2,7 @@
  * Nothing appears under the wanted name before its digest was checked and it was fsynced. */
 #include "client/internal.h"
 
-#include "proto/base/clock.h"
+#include "proto/fetch.h"
 #include "store/store.h"
 
 #include <assert.h>
@@ -15,89 +15,29 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zmq.h>
 
-enum { WINDOW = 4, CHUNK_WAIT_MS = 10000, COPY_BYTES = 1 << 20, FRAME_PATH_BYTES = PATH_MAX + 66 };
+enum { CHUNK_WAIT_MS = 10000, COPY_BYTES = 1 << 20, FRAME_PATH_BYTES = PATH_MAX + 66 };
 
 /* ---- from a tensor socket ---------------------------------------------------------------------------------------- */
 
-/* One object being read in chunks. */
-struct reading {
-    void *socket;
-    const Weir__Pb__Artefact *artefact;
-    struct weir_sha256 sha;
-    uint64_t asked, written; /* bytes; chunks come back in the order of their requests on one connection */
-    uint64_t sequence;
+/* An object on its way from a socket to a file. */
+struct arriving {
+    const struct weir_client *client;
     int fd;
     const char *path;
 };
 
-static enum weir_status ask_chunks(struct reading *r, struct weir_error *error)
+static enum weir_status append(void *context, uint64_t offset, const void *part, size_t count, struct weir_error *error)
 {
-    while (r->asked < r->artefact->bytes && r->asked - r->written < (uint64_t)WINDOW * WEIR_WIRE_CHUNK_BYTES_MAX) {
-        const uint64_t left = r->artefact->bytes - r->asked;
-        Weir__Pb__Fetch fetch = WEIR__PB__FETCH__INIT;
-        fetch.has_number = fetch.has_digest = fetch.has_ticket = fetch.has_offset = fetch.has_bytes = 1;
-        fetch.number = r->sequence + 1;
-        fetch.digest = r->artefact->digest;
-        fetch.ticket = r->artefact->ticket;
-        fetch.offset = r->asked;
-        fetch.bytes = left < WEIR_WIRE_CHUNK_BYTES_MAX ? (uint32_t)left : WEIR_WIRE_CHUNK_BYTES_MAX;
-        const enum weir_status status =
-            weir_wire_send(r->socket, NULL, WEIR_MESSAGE_FETCH, ++r->sequence, &fetch.base, error);
-        if (status != WEIR_OK) return status;
-        r->asked += fetch.bytes;
-    }
-    return WEIR_OK;
+    const struct arriving *arriving = context;
+    (void)offset; /* parts come one behind the other */
+    return weir_fd_write(arriving->fd, part, count, arriving->path, error);
 }
 
-static enum weir_status take_chunk(struct reading *r, const struct weir_message *message, struct weir_error *error)
+static bool goes_on(void *context)
 {
-    if (message->type == WEIR_MESSAGE_REFUSED) {
-        return weir_fail(error, WEIR_INPUT_LOST, "%s: the worker no longer has it", r->artefact->name);
-    }
-    const Weir__Pb__Chunk *chunk = message->body.chunk;
-    if (chunk->offset != r->written || chunk->total != r->artefact->bytes || chunk->data.len == 0 ||
-        chunk->data.len > r->asked - r->written) {
-        return weir_fail(error, WEIR_PROTOCOL, "%s: the worker sent another part than was asked for",
-                         r->artefact->name);
-    }
-    weir_sha256_update(&r->sha, chunk->data.data, chunk->data.len);
-    r->written += chunk->data.len;
-    return weir_fd_write(r->fd, chunk->data.data, chunk->data.len, r->path, error);
-}
-
-static enum weir_status read_chunks(struct reading *r, struct weir_error *error)
-{
-    zmq_pollitem_t item = { .socket = r->socket, .events = ZMQ_POLLOUT };
-    if (zmq_poll(&item, 1, CHUNK_WAIT_MS) <= 0) {
-        return weir_fail(error, WEIR_UNAVAILABLE, "%s: no answer from %s", r->artefact->name, r->artefact->endpoint);
-    }
-    while (r->written < r->artefact->bytes) {
-        enum weir_status status = ask_chunks(r, error);
-        if (status != WEIR_OK) return status;
-        item.events = ZMQ_POLLIN;
-        if (zmq_poll(&item, 1, CHUNK_WAIT_MS) <= 0) {
-            return weir_fail(error, WEIR_UNAVAILABLE, "%s: no answer from %s", r->artefact->name,
-                             r->artefact->endpoint);
-        }
-        struct weir_message message;
-        uint32_t seen;
-        status = weir_wire_receive(r->socket, false, WEIR_DIRECTION_T, &message, &seen, error);
-        if (status == WEIR_TIMEOUT) continue;
-        if (status != WEIR_OK) return status;
-        status = take_chunk(r, &message, error);
-        weir_message_release(&message);
-        if (status != WEIR_OK) return status;
-    }
-    return WEIR_OK;
-}
-
-static enum weir_status check_digest(const Weir__Pb__Artefact *artefact, const uint8_t digest[WEIR_SHA256_BYTES],
-                                     struct weir_error *error)
-{
-    if (memcmp(digest, artefact->digest.data, WEIR_SHA256_BYTES) == 0) return WEIR_OK;
-    return weir_fail(error, WEIR_BAD_FILE, "%s: its bytes are not those of the manifest's SHA-256", artefact->name);
+    const struct weir_client *client = ((const struct arriving *)context)->client;
+    return !client->on_idle || client->on_idle(client->idle_context);
 }
 
 enum weir_status weir_client_fetch_socket(struct weir_client *client, const Weir__Pb__Artefact *artefact, int fd,
@@ -106,17 +46,23 @@ enum weir_status weir_client_fetch_socket(struct weir_client *client, const Weir
     if (!artefact->endpoint || !artefact->has_ticket) {
         return weir_fail(error, WEIR_INPUT_LOST, "%s: no worker serves it", artefact->name);
     }
-    struct reading r = { .artefact = artefact, .fd = fd, .path = path };
-    enum weir_status status =
-        weir_wire_connect(client->zmq, artefact->endpoint, WEIR_SOCKET_TENSOR, client->insecure, &r.socket, error);
-    if (status != WEIR_OK) return status;
-    weir_sha256_init(&r.sha);
-    status = read_chunks(&r, error);
-    uint8_t digest[WEIR_SHA256_BYTES];
-    weir_sha256_final(&r.sha, digest);
-    if (status == WEIR_OK) status = check_digest(artefact, digest, error);
-    zmq_close(r.socket);
-    return status;
+    struct arriving arriving = { .client = client, .fd = fd, .path = path };
+    const struct weir_fetch fetch = { .zmq = client->zmq,
+                                      .artefact = artefact,
+                                      .insecure_dev = client->insecure,
+                                      .first_ms = CHUNK_WAIT_MS,
+                                      .stall_ms = CHUNK_WAIT_MS,
+                                      .take = append,
+                                      .goes_on = goes_on,
+                                      .context = &arriving };
+    const enum weir_status status = weir_fetch_run(&fetch, error);
+    if (status == WEIR_NOT_FOUND) {
+        return weir_fail(error, WEIR_INPUT_LOST, "%s: the worker no longer has it", artefact->name);
+    }
+    if (status == WEIR_TIMEOUT) {
+        return weir_fail(error, WEIR_UNAVAILABLE, "%s: no answer from %s", artefact->name, artefact->endpoint);
+    }
+    return status == WEIR_CANCELLED ? weir_fail(error, WEIR_INTERRUPTED, "interrupted") : status;
 }
 
 /* ---- from the store ------------------------------------------------------------------------------------------------ */
@@ -138,7 +84,8 @@ static enum weir_status copy_from_store(struct weir_store *store, const Weir__Pb
     }
     weir_sha256_final(&sha, digest);
     free(buffer);
-    return status == WEIR_OK ? check_digest(artefact, digest, error) : status;
+    if (status != WEIR_OK || memcmp(digest, artefact->digest.data, sizeof digest) == 0) return status;
+    return weir_fail(error, WEIR_BAD_FILE, "%s: its bytes are not those of the manifest's SHA-256", artefact->name);
 }
 
 /* ---- to a file, to a directory --------------------------------------------------------------------------------------- */

@@ -83,7 +83,8 @@ enum weir_status weir_client_report_create(struct weir_message *message, struct 
 const Weir__Pb__JobView *weir_client_report_view(const struct weir_report *report);
 
 /* Reads one artefact to a file descriptor over a tensor socket, checking its digest.
- * Errors  INPUT_LOST: the socket does not have it; UNAVAILABLE: no answer; IO */
+ * Errors  INPUT_LOST: the socket does not have it; UNAVAILABLE: no answer; PROTOCOL; BAD_FILE: other bytes; IO;
+ *         INTERRUPTED by on_idle */
 enum weir_status weir_client_fetch_socket(struct weir_client *client, const Weir__Pb__Artefact *artefact, int fd,
                                           const char *path, struct weir_error *error);
 

@@ -1,6 +1,6 @@
 #include "worker/spec.h"
 
-#include "worker/rgb.h"
+#include "worker/rgb/rgb.h"
 
 #include <assert.h>
 #include <jansson.h>

@@ -1,6 +1,6 @@
 /* What a denoise task reads of a request: control and start images from anywhere. A small one is resized as well: up one
  * way, down the other. */
-#include "worker/rgb.h"
+#include "worker/rgb/rgb.h"
 
 #include <stdlib.h>
 #include <string.h>

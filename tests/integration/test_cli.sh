@@ -3,43 +3,9 @@
 # code, and nothing left behind: no file, no process, no temporary directory.
 #   test_cli.sh BUILD_DIR SOURCE_DIR
 set -eu
-weir=$1/bin/weir
-encode=$1/bin/weir-encode
-tiny=$2/tests/golden/tiny-a
-work=$(mktemp -d)
-mkdir "$work/tmp" "$work/out"
-export TMPDIR="$work/tmp"
-mounted=""
-cleanup() {
-    [ -z "$mounted" ] || umount "$mounted" || :
-    rm -rf "$work"
-}
-trap cleanup EXIT INT TERM
-fail() {
-    echo "test_cli: $*" >&2
-    [ ! -f "$work/words" ] || sed 's/^/    /' "$work/words" >&2
-    exit 1
-}
+# shellcheck source=tests/integration/cluster.sh
+. "$(dirname "$0")/cluster.sh"
 
-nothing_left() {
-    [ -z "$(ls -A "$work/tmp")" ] || fail "$1 left $(ls -A "$work/tmp")"
-    # The brackets keep pgrep from finding itself where /proc counts processes otherwise than we do.
-    if pgrep -f "[w]eir-.* $work/tmp/" >/dev/null || pgrep -f "[w]eir-.*ipc://$work/tmp/" >/dev/null; then fail "$1 left processes"; fi
-}
-
-# refused CODE PATTERN ARGUMENTS...: exactly one line on stderr, matching, and that exit code
-refused() {
-    code=$1 pattern=$2
-    shift 2
-    got=0
-    "$weir" "$@" >"$work/stdout" 2>"$work/words" || got=$?
-    [ "$got" = "$code" ] || fail "weir $*: exit code $got, not $code"
-    [ "$(wc -l <"$work/words")" = 1 ] || fail "weir $*: not one line"
-    grep -q -e "$pattern" "$work/words" || fail "weir $*: no '$pattern' in"
-    [ ! -s "$work/stdout" ] || fail "weir $*: something on stdout"
-    nothing_left "weir $*"
-    [ -z "$(ls -A "$work/out")" ] || fail "weir $* left $(ls -A "$work/out")"
-}
 run_refused() {
     code=$1 pattern=$2
     shift 2
@@ -105,7 +71,7 @@ rm "$work/out/x.gif"
 
 # ---- disks
 if [ "$(id -u)" = 0 ] && mkdir "$work/disk" && mount -t tmpfs -o size=64k none "$work/disk" 2>/dev/null; then
-    mounted=$work/disk
+    trap 'umount "$work/disk" || :; cleanup' EXIT INT TERM
     dd if=/dev/zero of="$work/disk/fill" bs=1k count=56 2>/dev/null
     refused 75 'No space left' run x --model "$tiny" --steps 1 -q -o "$work/disk/x.mp4"
     [ "$(ls -A "$work/disk")" = fill ] || fail "a full disk left $(ls -A "$work/disk")"
@@ -114,11 +80,7 @@ else
 fi
 
 # ---- films
-made() {
-    "$weir" run "a red circle" --model "$tiny" --steps 2 --seed 5 -q "$@" >"$work/stdout" 2>"$work/words" ||
-        fail "weir run $* failed"
-    nothing_left "weir run $*"
-}
+made() { weir_ends 0 run "a red circle" --model "$tiny" --steps 2 --seed 5 -q "$@"; }
 made -o "$work/out/a.mp4"
 made -o "$work/out/a.webm"
 made -o "$work/out/a.gif"
@@ -135,7 +97,7 @@ grep -q '"receipt":{' "$work/stdout" || fail "--json shows no receipt"
 made -o "$work/out/d.gif" --verbose
 for phase in 'cluster started' 'device name=.* ms=' 'model name=.* ms=' 'opened stage=text .*loaded_ms=' \
     'opened stage=denoise' 'opened stage=decode' 'job ended ms=' 'on disk ms='; do
-    grep -q -e "$phase" "$work/words" || fail "--verbose does not say $phase"
+    said "$phase"
 done
 "$encode" probe "$work/out/a.mp4" | grep -q 'model_digest' || fail "the film carries no receipt"
 rm -r "$work/out"/*
@@ -143,12 +105,7 @@ rm -r "$work/out"/*
 # ---- Ctrl-C
 "$weir" run "a red circle" --model "$tiny" --steps 900 -o "$work/out/x.mp4" >"$work/stdout" 2>"$work/words" &
 child=$!
-tries=0
-until grep -q '^denoise' "$work/words"; do
-    tries=$((tries + 1))
-    [ "$tries" -lt 600 ] || fail "no denoise step within 60 s"
-    sleep 0.1
-done
+eventually 60 "no denoise step" grep -q '^denoise' "$work/words"
 kill -INT "$child"
 got=0
 wait "$child" || got=$?

@@ -4,36 +4,15 @@
 # pictures over 1 MiB of values are cut.
 #   test_picture_bands.sh BUILD_DIR SOURCE_DIR KILL_PRELOAD
 set -eu
-weir=$1/bin/weir
-encode=$1/bin/weir-encode
-preload=$3
-work=$(mktemp -d)
-mkdir "$work/tmp"
-export TMPDIR="$work/tmp"
-serve=""
-stop() {
-    [ -n "$serve" ] || return 0
-    kill "$serve" 2>/dev/null || :
-    wait "$serve" || :
-    serve=""
-}
-cleanup() {
-    stop
-    rm -rf "$work"
-}
-trap cleanup EXIT INT TERM
-fail() {
-    echo "test_picture_bands: $*" >&2
-    for file in "$work/words" "$work/log"; do [ ! -f "$file" ] || tail -30 "$file" | sed 's/^/    /' >&2; done
-    exit 1
-}
+# shellcheck source=tests/integration/cluster.sh
+. "$(dirname "$0")/cluster.sh"
 
 # Two models: one whose pictures are made at a size of their own and resized, one whose are made as wished.
 resized=$work/resized/tiny-sana-a
 model=$work/tiny-sana-a
 mkdir "$work/resized"
 for copy in "$resized" "$model"; do
-    cp -r "$2/tests/golden/tiny-sana-a" "$copy"
+    cp -r "$golden/tiny-sana-a" "$copy"
     chmod -R u+w "$copy"
     sed -i 's/"steps": 8/"decode_whole_mib": 1, "steps": 8/' "$copy/weir.json"
     grep -q decode_whole_mib "$copy/weir.json" || fail "weir.json has no line of steps any more"
@@ -41,11 +20,7 @@ done
 sed -i 's/"sample_size": *[0-9]*/"sample_size": 8/' "$model/transformer/config.json"
 
 cd "$work"
-made() { "$weir" run "a red circle" --seed 7 -q "$@" >"$work/stdout" 2>"$work/words" || fail "weir run $*"; }
-verified() {
-    "$weir" verify "$@" >"$work/stdout" 2>"$work/words" || fail "weir verify $*: $(cat "$work/stdout")"
-    [ "$(cat "$work/stdout")" = "same bytes" ] || fail "weir verify $*: $(cat "$work/stdout")"
-}
+made() { weir_ends 0 run "a red circle" --seed 7 -q "$@"; }
 pixels() { "$encode" probe --raw "$1" | sha256sum; }
 
 # ---- what a job of it is, and the pixels of the undivided picture
@@ -53,7 +28,7 @@ made --model "$resized" --json -o bands.png
 [ "$(grep -o '"stage":"decode","index":[01],"state":"done"' stdout | wc -l)" = 2 ] || fail "not two bands: $(cat stdout)"
 grep -q '"stage":"assemble","index":0,"state":"done"' stdout || fail "nothing was assembled: $(cat stdout)"
 grep -q '"name":"image.png",.*"media_type":"image/png"' stdout || fail "--json: $(cat stdout)"
-made --model "$2/tests/golden/tiny-sana-a" --json -o whole.png
+made --model "$golden/tiny-sana-a" --json -o whole.png
 grep -q '"stage":"assemble"' stdout && fail "an undivided picture was assembled"
 [ "$(pixels bands.png)" = "$(pixels whole.png)" ] || fail "bands make other pixels than an undivided decode"
 "$encode" probe --receipt bands.png >receipt
@@ -73,26 +48,17 @@ cat >list.jsonl <<END
 {"prompt": "a red circle", "seed": 7, "size": "256x256"}
 {"prompt": "a red circle", "seed": 7, "size": "64x64"}
 END
-"$weir" run --prompts list.jsonl --model "$model" -q --json -o list/ >stdout 2>words || fail "weir run --prompts"
+weir_ends 0 run --prompts list.jsonl --model "$model" -q --json -o list/
 grep -q '"stage":"assemble"' stdout && fail "a list of two sizes is in bands: $(cat stdout)"
 cmp -s alone.png list/1-0.png || fail "bands make another file than one task: $(ls list)"
 verified list/1-0.png --model "$model"
 sed 's/64x64/288x256/' list.jsonl >two.jsonl
-"$weir" run --prompts two.jsonl --model "$model" -q --workers 3 -o two/ >stdout 2>words || fail "weir run --prompts"
+weir_ends 0 run --prompts two.jsonl --model "$model" -q --workers 3 -o two/
 cmp -s alone.png two/1-0.png || fail "a list in bands makes another file"
 echo "the same file as one task's"
 
 # ---- a cluster of four, of which one is killed at exact moments
-LD_PRELOAD=$preload WEIR_TEST_KILL=$work/kill "$weir" serve --dir "$work/dir" --model "$model" --test-timers --workers 4 \
-    --threads 1 >"$work/log" 2>&1 &
-serve=$!
-tries=0
-until "$weir" ls --dir "$work/dir" >/dev/null 2>&1; do
-    kill -0 "$serve" 2>/dev/null || fail "serve ended"
-    tries=$((tries + 1))
-    [ "$tries" -lt 600 ] || fail "serve does not answer"
-    sleep 0.1
-done
+start "$work/dir" --model "$model" --workers 4 --threads 1
 # sha OPTIONS...: of the last item of a job of these
 sha() {
     job=$("$weir" submit "a red circle" --size 256x256 --dir "$work/dir" "$@" 2>"$work/words") || fail "submit $*"
@@ -119,5 +85,5 @@ for task in decode-0 decode-1 assemble-0; do
 done
 stop
 
-if pgrep -f "[w]eir-.*ipc://$work" >/dev/null; then fail "processes were left"; fi
+nothing_left "the test"
 echo "test_picture_bands: passed"

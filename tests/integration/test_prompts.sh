@@ -3,36 +3,8 @@
 # themselves, a batch of several jobs by one id, a fetch that goes on, a manifest and a contact sheet.
 #   test_prompts.sh BUILD_DIR SOURCE_DIR
 set -eu
-weir=$1/bin/weir
-encode=$1/bin/weir-encode
-tiny=$2/tests/golden/tiny-a
-work=$(mktemp -d)
-mkdir "$work/tmp" "$work/out"
-export TMPDIR="$work/tmp"
-serve=""
-cleanup() {
-    [ -z "$serve" ] || kill "$serve" 2>/dev/null || :
-    rm -rf "$work"
-}
-trap cleanup EXIT INT TERM
-fail() {
-    echo "test_prompts: $*" >&2
-    [ ! -f "$work/words" ] || sed 's/^/    /' "$work/words" >&2
-    exit 1
-}
-nothing_left() {
-    [ -z "$(ls -A "$work/tmp")" ] || fail "$1 left $(ls -A "$work/tmp")"
-    if pgrep -f "[w]eir-.* $work/tmp/" >/dev/null || pgrep -f "[w]eir-.*ipc://$work/tmp/" >/dev/null; then fail "$1 left processes"; fi
-}
-# weir_ends CODE ARGUMENTS...
-weir_ends() {
-    code=$1
-    shift
-    got=0
-    "$weir" "$@" >"$work/stdout" 2>"$work/words" || got=$?
-    [ "$got" = "$code" ] || fail "weir $*: exit code $got, not $code: $(cat "$work/stdout")"
-}
-said() { grep -q -e "$1" "$work/words" || fail "no '$1' in"; }
+# shellcheck source=tests/integration/cluster.sh
+. "$(dirname "$0")/cluster.sh"
 cd "$work/out"
 options="--model $tiny --frames 1 --format png --steps 2 -q"
 
@@ -60,7 +32,6 @@ weir_ends 0 run --prompts p.jsonl --n 2 $options -o json/
 4-1.png
 contact-sheet.png
 manifest.json" ] || fail "of p.jsonl came $(ls json)"
-nothing_left "weir run --prompts"
 # shellcheck disable=SC2086
 weir_ends 0 run --prompts p.csv $options -o csv/
 cmp -s json/1-0.png csv/2-0.png && cmp -s json/2-0.png csv/4-0.png && cmp -s json/4-0.png csv/5-0.png ||
@@ -115,7 +86,6 @@ printf '{"prompt": "x", "size": "33x33"}\n' >bad.jsonl
 weir_ends 64 run --prompts bad.jsonl $options -o none/
 said '^bad.jsonl:1: --size: .*33'
 [ ! -e none ] || fail "what was refused left a folder"
-nothing_left "refused lines"
 
 # ---- films
 # shellcheck disable=SC2086
@@ -125,15 +95,7 @@ weir_ends 0 run --prompts p.txt --seed 5 --model "$tiny" --frames 4 --steps 2 -q
 manifest.json" ] || fail "of films came $(ls films)"
 
 # ---- a cluster that stays
-"$weir" serve --dir "$work/serve" --model "$tiny" --test-timers --workers text=1,denoise=1,decode=1 >"$work/words" 2>&1 &
-serve=$!
-tries=0
-until "$weir" ls --dir "$work/serve" >/dev/null 2>&1; do
-    kill -0 "$serve" 2>/dev/null || fail "serve ended"
-    tries=$((tries + 1))
-    [ "$tries" -lt 600 ] || fail "serve does not answer"
-    sleep 0.1
-done
+start "$work/serve" --model "$tiny" --workers text=1,denoise=1,decode=1
 weir_ends 0 submit --prompts p.jsonl --n 2 --frames 1 --format png --steps 2 --key mine --dir "$work/serve"
 job=$(cat "$work/stdout")
 weir_ends 0 submit --prompts p.jsonl --n 2 --frames 1 --format png --steps 2 --key mine --dir "$work/serve"
@@ -166,9 +128,7 @@ batch=$(cat "$work/stdout")
 weir_ends 0 cancel --dir "$work/serve" "$batch"
 grep -q 'cancelled, 2 of 2 jobs' "$work/stdout" || fail "cancel says $(cat "$work/stdout")"
 weir_ends 74 wait --dir "$work/serve" "$batch"
-kill "$serve"
-wait "$serve" || :
-serve=""
+stop
 nothing_left "serve"
 
 echo "test_prompts: passed"

@@ -3,44 +3,14 @@
 # cluster, and after kill -9 of a worker at every stage, before and after its output is in the store, and of the broker.
 #   test_same_bytes.sh BUILD_DIR SOURCE_DIR KILL_PRELOAD
 set -eu
-weir=$1/bin/weir
-model=$2/tests/golden/tiny-a
+# shellcheck source=tests/integration/cluster.sh
+. "$(dirname "$0")/cluster.sh"
+model=$tiny
 ending=mp4
-preload=$3
-work=$(mktemp -d)
 dir=$work/dir
-serve=""
-stop() {
-    [ -n "$serve" ] || return 0
-    kill "$serve" 2>/dev/null || :
-    wait "$serve" || :
-    serve=""
-}
-cleanup() {
-    stop
-    rm -rf "$work"
-}
-trap cleanup EXIT INT TERM
-fail() {
-    echo "test_same_bytes: $*" >&2
-    [ ! -f "$work/log" ] || tail -30 "$work/log" | sed 's/^/    /' >&2
-    exit 1
-}
 
-# start DIR OPTIONS...: a cluster; returns when it answers
-start() {
-    at=$1
-    shift
-    LD_PRELOAD=$preload WEIR_TEST_KILL=$work/kill "$weir" serve --dir "$at" --model "$model" --test-timers "$@" \
-        >>"$work/log" 2>&1 &
-    serve=$!
-    tries=0
-    until "$weir" ls --dir "$at" >/dev/null 2>&1; do
-        kill -0 "$serve" 2>/dev/null || fail "serve ended"
-        tries=$((tries + 1))
-        [ "$tries" -lt 600 ] || fail "serve does not answer"
-        sleep 0.1
-    done
+serve_model() { # OPTIONS...: a cluster of the model, on the directory
+    start "$dir" --model "$model" "$@"
 }
 # 20 frames are two segments; 23 steps have four checkpoints
 submit() {
@@ -58,7 +28,7 @@ same() { # same WHAT SHA
     echo "same $1"
 }
 
-start "$dir"
+serve_model
 job=$(submit --seed 7)
 want=$(sha "$job")
 [ ${#want} = 64 ] || fail "no digest: $want"
@@ -81,33 +51,27 @@ done
 [ "$(find "$dir/run" -name 'task-*' | wc -l)" -le 1 ] || fail "scratch was left: $(ls "$dir/run")" # of the worker killed last
 
 # the broker, while a job denoises: serve ends with one line; started again, the job goes on
-checkpoint_of() {
-    tries=0
-    until [ -n "$(find "$dir/store" -path "*/$1/denoise-0/ckpt/*" 2>/dev/null)" ]; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 6000 ] || fail "no checkpoint"
-        sleep 0.01
-    done
-}
+has_checkpoint() { [ -n "$(find "$dir/store" -path "*/$1/denoise-0/ckpt/*")" ]; }
+checkpoint_of() { eventually 60 "no checkpoint" has_checkpoint "$1"; }
 job=$(submit --seed 7)
 checkpoint_of "$job"
 broker=$(sed -n 's/.* weir-broker\[\([0-9]*\)\].*/\1/p' "$work/log" | tail -1)
 kill -9 "$broker" || fail "no broker to kill"
 wait "$serve" && fail "serve did not notice that its broker was gone"
 serve=""
-start "$dir"
+serve_model
 same "after kill -9 of the broker" "$(sha "$job")"
 
 # all of it, in order: the worker gives its task back behind a checkpoint
 job=$(submit --seed 7)
 checkpoint_of "$job"
 stop
-start "$dir"
+serve_model
 same "after serve was ended and started again" "$(sha "$job")"
 "$weir" show --dir "$dir" "$job" | grep -q 'denoise-0 done, .* steps from [1-9]' || fail "it began anew"
 stop
 
-start "$dir" --workers 4 --threads 1
+serve_model --workers 4 --threads 1
 jobs=""
 for seed in 1 2 3 4 5 6 8; do jobs="$jobs $(submit --seed $seed)"; done
 same "beside 7 other jobs on 4 workers" "$(sha "$(submit --seed 7)")"
@@ -124,17 +88,17 @@ same "with it back" "$(sha "$(submit --seed 7)")"
 stop
 
 dir=$work/split
-start "$dir" --workers text=1,denoise=2,decode=1,assemble=1 --threads 2
+serve_model --workers text=1,denoise=2,decode=1,assemble=1 --threads 2
 same "one worker a stage, 2 threads, another cluster" "$(sha "$(submit --seed 7)")"
 stop
 # pictures: three stages, of which the last makes what is fetched
-model=$2/tests/golden/tiny-sana-a
+model=$golden/tiny-sana-a
 ending=png
 dir=$work/pictures
 submit() {
     "$weir" submit "a red circle above a blue star" --size 96x64 --steps 23 --dir "$dir" "$@" || fail "submit $*"
 }
-start "$dir"
+serve_model
 want=$(sha "$(submit --seed 7)")
 [ ${#want} = 64 ] || fail "no digest: $want"
 for stage in text denoise decode; do
@@ -147,8 +111,8 @@ for stage in text denoise decode; do
 done
 stop
 dir=$work/pictures-split
-start "$dir" --workers text=1,denoise=2,decode=1 --threads 2
+serve_model --workers text=1,denoise=2,decode=1 --threads 2
 same "picture by one worker a stage, item 1 of seed 6" "$(sha "$(submit --seed 6 --n 2)")"
 stop
 
-if pgrep -f "[w]eir-.*ipc://$work" >/dev/null; then fail "processes were left"; fi
+nothing_left "the test"

@@ -4,7 +4,7 @@
 #include "tests/nets/bench.h"
 #include "tests/nets/lora_file.h"
 
-#include "worker/rgb.h"
+#include "worker/rgb/rgb.h"
 
 static const char prompt[] = "A red Circle left of a blue star";
 static const struct run {

@@ -1,6 +1,6 @@
 /* Pictures that requests bring: read as diffusers' load_image reads them, resized as Pillow resizes, refused by name.
  * The vectors are made by tests/golden/make_rgb.py. */
-#include "worker/rgb.h"
+#include "worker/rgb/rgb.h"
 #include "proto/base/bytes.h"
 #include "worker/weights.h"
 

@@ -1,6 +1,6 @@
 #include "worker/denoiser/encoded.h"
 
-#include "worker/rgb.h"
+#include "worker/rgb/rgb.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,7 @@
 #include "worker/link/link.h"
 
+#include "proto/fetch.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +19,26 @@ static bool is_whole(const Weir__Pb__Artefact *artefact, const void *bytes, size
     return memcmp(digest, artefact->digest.data, sizeof digest) == 0;
 }
 
+/* An input on its way from a peer. */
+struct arriving {
+    const struct weir_link *link;
+    uint8_t *bytes;
+};
+
+static enum weir_status place(void *context, uint64_t offset, const void *part, size_t count, struct weir_error *error)
+{
+    const struct arriving *arriving = context;
+    (void)error;
+    memcpy(arriving->bytes + offset, part, count);
+    return WEIR_OK;
+}
+
+static bool is_wanted(void *context)
+{
+    const struct arriving *arriving = context;
+    return !arriving->link->cancel || !atomic_load(arriving->link->cancel);
+}
+
 static enum weir_status from_peer(struct weir_link *link, const Weir__Pb__Artefact *artefact, void **out,
                                   struct weir_error *error)
 {
@@ -25,20 +47,21 @@ static enum weir_status from_peer(struct weir_link *link, const Weir__Pb__Artefa
         return weir_fail(error, WEIR_UNAVAILABLE, "no peer offers it");
     }
     const size_t count = (size_t)artefact->bytes;
-    void *bytes = malloc(count ? count : 1);
-    if (!bytes) return weir_fail(error, WEIR_NO_MEMORY, "no memory for an input of %zu bytes", count);
-    const struct weir_fetch fetch = { .endpoint = artefact->endpoint,
-                                      .digest = artefact->digest.data,
-                                      .ticket = artefact->ticket.data,
-                                      .bytes = artefact->bytes };
-    enum weir_status status = weir_link_fetch(link, &fetch, bytes, error);
-    if (status == WEIR_OK && !is_whole(artefact, bytes, count)) {
-        status = weir_fail(error, WEIR_BAD_FILE, "the bytes from %s have another digest", artefact->endpoint);
-    }
+    struct arriving arriving = { .link = link, .bytes = malloc(count ? count : 1) };
+    if (!arriving.bytes) return weir_fail(error, WEIR_NO_MEMORY, "no memory for an input of %zu bytes", count);
+    const struct weir_fetch fetch = { .zmq = link->zmq,
+                                      .artefact = artefact,
+                                      .insecure_dev = link->insecure_dev,
+                                      .first_ms = link->first_ms,
+                                      .stall_ms = link->stall_ms,
+                                      .take = place,
+                                      .goes_on = is_wanted,
+                                      .context = &arriving };
+    const enum weir_status status = weir_fetch_run(&fetch, error);
     if (status == WEIR_OK)
-        *out = bytes;
+        *out = arriving.bytes;
     else
-        free(bytes);
+        free(arriving.bytes);
     return status;
 }
 

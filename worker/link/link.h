@@ -19,7 +19,6 @@
 
 #include <stdatomic.h>
 
-#define WEIR_LINK_OUTSTANDING_MAX 4 /* FETCHes of one connection */
 #define WEIR_LINK_INPUT_BYTES_MAX (UINT64_C(4) << 30)
 
 struct weir_link {
@@ -66,17 +65,7 @@ enum weir_status weir_link_put_file(struct weir_link *link, const char *tenant, 
                                     const char *name, const char *media_type, const char *path, struct weir_output *out,
                                     struct weir_error *error);
 
-/* One whole object from one peer into `buffer` of exactly `bytes`; nothing is checked but sizes.
- * Errors   UNAVAILABLE, TIMEOUT (no answer in time), NOT_FOUND (refused), PROTOCOL, CANCELLED, IO */
-struct weir_fetch {
-    const char *endpoint;
-    const uint8_t *digest, *ticket;
-    uint64_t bytes;
-};
-enum weir_status weir_link_fetch(struct weir_link *link, const struct weir_fetch *fetch, uint8_t *buffer,
-                                 struct weir_error *error);
-
-/* The other end of it: answers what waits on a tensor ROUTER, at most `turns` messages. Returns how many there were. */
+/* The other end of a fetch: answers what waits on a tensor ROUTER, at most `turns` messages. Returns how many there were. */
 struct weir_server {
     void *socket;
     struct weir_shelf *shelf;

@@ -1,5 +1,5 @@
 #include "worker/pipelines/internal.h"
-#include "worker/rgb.h"
+#include "worker/rgb/rgb.h"
 
 #include <stdlib.h>
 

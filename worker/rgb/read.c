@@ -1,4 +1,4 @@
-#include "worker/rgb_internal.h"
+#include "worker/rgb/internal.h"
 
 #include <spng.h>
 #include <stdbool.h>

@@ -17,8 +17,8 @@
  * Threads  any
  * Source   Pillow 13.0 (judges: tests/golden/make_rgb.py); Exif 2.32, tag Orientation; TIFF 6.0
  */
-#ifndef WEIR_WORKER_RGB_H
-#define WEIR_WORKER_RGB_H
+#ifndef WEIR_WORKER_RGB_RGB_H
+#define WEIR_WORKER_RGB_RGB_H
 
 #include "proto/status.h"
 

@@ -4,7 +4,7 @@
 #ifndef WEIR_WORKER_RGB_INTERNAL_H
 #define WEIR_WORKER_RGB_INTERNAL_H
 
-#include "worker/rgb.h"
+#include "worker/rgb/rgb.h"
 
 /* Checks the sizes against the limits and takes the memory. */
 enum weir_status weir_rgb_alloc(uint64_t width, uint64_t height, struct weir_rgb *out, struct weir_error *error);

@@ -1,5 +1,5 @@
 /* JPEG through libjpeg-turbo's libjpeg interface. */
-#include "worker/rgb_internal.h"
+#include "worker/rgb/internal.h"
 
 #include <stdbool.h>
 #include <stdio.h>

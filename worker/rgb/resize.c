@@ -1,4 +1,4 @@
-#include "worker/rgb.h"
+#include "worker/rgb/rgb.h"
 
 #include <assert.h>
 #include <math.h>
