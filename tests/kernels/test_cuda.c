@@ -1,6 +1,7 @@
 /* The cuda device computes what ref computes, and its bytes depend neither on the rows beside a row nor on where y
- * lies. Without a GPU the tests are skipped, with a count. */
+ * lies. Without a GPU the tests are skipped, with a count. An argument chooses tests: a name with * and ?. */
 #include "tests/kernels/cases.h"
+#include "tests/kernels/kernels_seen.h"
 
 #include "kernels/program.h"
 
@@ -220,7 +221,7 @@ static void gpus_are_named_by_number_or_uuid(void **state)
     assert_int_equal(weir_device_open("cuda:", 0, &device, &error), WEIR_UNSUPPORTED);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_op_computes_what_ref_computes),
@@ -243,7 +244,9 @@ int main(void)
         return 1;
     }
     printf("numerics=%s memory_bytes=%llu\n", cuda->numerics_class, (unsigned long long)cuda->memory_bytes);
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     weir_device_close(&cuda);
+    weir_kernels_seen_report();
     return failed;
 }

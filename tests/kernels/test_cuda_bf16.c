@@ -1,6 +1,8 @@
 /* The cuda device in bf16: what ref computes from the same rounded numbers, but for the rounding of what is stored; and
- * the bytes of a row are its own. Without a GPU the tests are skipped, with a count. */
+ * the bytes of a row are its own. Without a GPU the tests are skipped, with a count. An argument chooses tests: a name
+ * with * and ?. */
 #include "tests/kernels/cases.h"
+#include "tests/kernels/kernels_seen.h"
 
 /* Half a unit of 8 bits is 2e-3 at most and 1.1e-3 on average; convolutions round twice. */
 #define BF16_TOLERANCE 4e-3
@@ -164,7 +166,7 @@ static void bytes_of_a_row_do_not_depend_on_the_rows_beside_it(void **state)
     assert_int_equal(faults, 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_op_computes_what_ref_computes_from_the_same_numbers),
@@ -180,7 +182,9 @@ int main(void)
         fprintf(stderr, "%s\n", error.words);
         return 1;
     }
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     weir_device_close(&cuda);
+    weir_kernels_seen_report();
     return failed;
 }
