@@ -25,6 +25,22 @@ struct weir_stream;
 struct weir_ops;   /* ops.h */
 struct weir_graph; /* work that was queued once and may be done again */
 
+#define WEIR_HEALTH_WORDS 256
+enum weir_health_notice {
+    WEIR_HEALTH_SLOWED, /* by heat, or by its power supply */
+    WEIR_HEALTH_TAKEN,  /* others hold memory that is planned with */
+    WEIR_HEALTH_WORN,   /* it should be reset or looked after, and works meanwhile */
+    WEIR_HEALTH_FAULTS, /* since the last look it reported a fault that may be another process's */
+    WEIR_HEALTH_NOTICES
+};
+
+/* How a device is. All are words for people, "" where there is nothing to say. */
+struct weir_health {
+    char failure[WEIR_HEALTH_WORDS]; /* it will not be right again while this process lives */
+    char notices[WEIR_HEALTH_NOTICES][WEIR_HEALTH_WORDS];
+    char figures[WEIR_HEALTH_WORDS]; /* "temperature_c=41 free_mib=143000 ..." */
+};
+
 #define WEIR_NUMERICS_CLASS_MAX 128
 #define WEIR_ALIGNMENT 64 /* of every allocation, arena offset and packed weight, in bytes */
 
@@ -53,6 +69,9 @@ struct weir_device_table {
     enum weir_status (*graph_end)(struct weir_stream *stream, struct weir_graph **out);
     enum weir_status (*graph_launch)(struct weir_stream *stream, const struct weir_graph *graph);
     void (*graph_destroy)(struct weir_graph *graph);
+
+    /* NULL on a device that has nobody to ask. It may take seconds, and waits for no work. One thread at a time. */
+    void (*health)(struct weir_device *device, struct weir_health *out);
 };
 
 /* The head of every device's own struct. */

@@ -21,6 +21,7 @@ extern "C" {
 #endif
 
 #include "kernels/check.h"
+#include "kernels/cuda/health.h"
 
 struct weir_cuda {
     struct weir_device head;
@@ -31,6 +32,8 @@ struct weir_cuda {
     pthread_mutex_t planning;                   /* held while libraries choose algorithms, and while weights travel */
     cudaStream_t uploads;                       /* of pack, while `planning` is held */
     struct weir_cuda_convolution *convolutions; /* that plans use, while `planning` is held */
+    struct weir_cuda_health *health;            /* NULL: there is nobody to ask, as unasked.words say */
+    struct weir_error unasked;
 };
 
 struct weir_cuda_stream {

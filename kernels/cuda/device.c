@@ -36,6 +36,17 @@ static enum weir_status current(const struct weir_device *device)
     return cudaSetDevice(((const struct weir_cuda *)device)->index) == cudaSuccess ? WEIR_OK : WEIR_DEVICE;
 }
 
+/* What others hold, behind the words of a status that memory ran out. */
+static enum weir_status tell_others(const struct weir_cuda *cuda, enum weir_status status, struct weir_error *error)
+{
+    char others[200] = "";
+    if (status != WEIR_NO_MEMORY || !error) return status;
+    if (cuda->health) weir_cuda_health_others(cuda->health, others, sizeof others);
+    const size_t length = strlen(error->words);
+    snprintf(error->words + length, sizeof error->words - length, "%s", others);
+    return status;
+}
+
 static enum weir_status memory_alloc(struct weir_device *device, size_t bytes, void **out, struct weir_error *error)
 {
     char what[64];
@@ -44,7 +55,7 @@ static enum weir_status memory_alloc(struct weir_device *device, size_t bytes, v
     if (fault == cudaSuccess) fault = cudaMalloc(out, bytes > 0 ? bytes : 1);
     if (fault == cudaErrorMemoryAllocation) (void)cudaGetLastError(); /* it is reported here, and nowhere else */
     snprintf(what, sizeof what, "an allocation of %zu bytes", bytes);
-    return weir_cuda_check(fault, what, error);
+    return tell_others((struct weir_cuda *)device, weir_cuda_check(fault, what, error), error);
 }
 
 static void memory_free(struct weir_device *device, void *memory)
@@ -224,11 +235,13 @@ static void cuda_close(struct weir_device *device)
         if (cuda->blas) cublasLtDestroy(cuda->blas);
         if (cuda->uploads) cudaStreamDestroy(cuda->uploads);
     }
+    weir_cuda_health_close(&cuda->health);
     pthread_mutex_destroy(&cuda->planning);
     free(cuda);
 }
 
 static enum weir_status set_precision(struct weir_device *device, enum weir_dtype precision, struct weir_error *error);
+static void health(struct weir_device *device, struct weir_health *out);
 
 static const struct weir_device_table cuda_table = {
     .name = "cuda",
@@ -246,6 +259,7 @@ static const struct weir_device_table cuda_table = {
     .graph_end = weir_cuda_graph_end,
     .graph_launch = weir_cuda_graph_launch,
     .graph_destroy = weir_cuda_graph_destroy,
+    .health = health,
 };
 
 /* Of our own kernels here, and of how the libraries are asked: one more with every change after which any bytes differ,
@@ -272,15 +286,46 @@ static enum weir_status set_precision(struct weir_device *device, enum weir_dtyp
     return WEIR_OK;
 }
 
-/* Every card that is taken multiplies bf16 on its tensor cores, and has what the libraries need beside the plan. */
-static enum weir_status check_card(const struct cudaDeviceProp *facts, int index, struct weir_error *error)
+static void open_health(struct weir_cuda *cuda)
+{
+    char bus_id[32];
+    if (cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, cuda->index) != cudaSuccess) {
+        (void)weir_fail(&cuda->unasked, WEIR_UNSUPPORTED, "the GPU has no PCI bus id");
+    } else {
+        (void)weir_cuda_health_open(bus_id, &cuda->health, &cuda->unasked);
+    }
+}
+
+static void health(struct weir_device *device, struct weir_health *out)
+{
+    const struct weir_cuda *cuda = (const struct weir_cuda *)device;
+    *out = (struct weir_health){ .failure = "" };
+    if (cuda->health)
+        weir_cuda_health_look(cuda->health, device->memory_bytes, out);
+    else
+        snprintf(out->figures, sizeof out->figures, "unknown=\"%.200s\"", cuda->unasked.words);
+}
+
+/* Every card that is taken multiplies bf16 on its tensor cores, works as far as its driver knows, and has what the
+ * libraries need beside the plan. */
+static enum weir_status check_card(const struct weir_cuda *cuda, const struct cudaDeviceProp *facts,
+                                   struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     size_t free_bytes = 0, all_bytes = 0;
+    const int index = cuda->index;
     if (facts->major < GENERATION_MIN) {
         return weir_fail(error, WEIR_UNSUPPORTED,
                          "device cuda: GPU %d (%s) has compute capability %d.%d; at least %d.0 is needed", index,
                          facts->name, facts->major, facts->minor, GENERATION_MIN);
+    }
+    if (cuda->health) {
+        struct weir_health now;
+        weir_cuda_health_look(cuda->health, 0, &now);
+        if (now.failure[0]) {
+            WEIR_TRY(weir_fail(error, WEIR_DEVICE, "device cuda: GPU %d (%s) is unfit: %s", index, facts->name,
+                               now.failure));
+        }
     }
     WEIR_TRY(weir_cuda_check(cudaMemGetInfo(&free_bytes, &all_bytes), "asking for the GPU's memory", error));
     if (free_bytes < FREE_BYTES_MIN) {
@@ -307,9 +352,10 @@ enum weir_status weir_cuda_open(const char *which, struct weir_device **out, str
     cuda->head.ops = &cuda_ops;
     cuda->index = index;
     pthread_mutex_init(&cuda->planning, NULL);
+    open_health(cuda);
     WEIR_TRY(weir_cuda_check(cudaSetDevice(index), "choosing the GPU", error));
     WEIR_TRY(weir_cuda_check(cudaGetDeviceProperties(&facts, index), "asking for the GPU's properties", error));
-    WEIR_TRY(check_card(&facts, index, error));
+    WEIR_TRY(check_card(cuda, &facts, error));
     cuda->generation = facts.major * 10 + facts.minor;
     cuda->multiprocessors = facts.multiProcessorCount;
     WEIR_TRY(weir_cuda_check(cudaStreamCreateWithFlags(&cuda->uploads, cudaStreamNonBlocking), "a stream", error));
@@ -329,6 +375,9 @@ enum weir_status weir_cuda_open(const char *which, struct weir_device **out, str
     cuda = NULL;
 
 cleanup:
-    if (cuda) cuda_close(&cuda->head);
+    if (cuda) {
+        (void)tell_others(cuda, status, error);
+        cuda_close(&cuda->head);
+    }
     return status;
 }
