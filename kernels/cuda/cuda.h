@@ -144,9 +144,9 @@ void weir_cuda_product_destroy(struct weir_cuda_product *product);
 enum weir_status weir_cuda_product_run(const struct weir_cuda_product *product, const struct weir_cuda_stream *stream,
                                        const void *x, const void *weight, const void *add, void *y, void *workspace);
 
-/* What follows a product: y = gate * act(sums) + residual. `sums` may be y. */
+/* What follows a product: y = gate * act(sums) + residual, all of one type. `sums` may be y. */
 enum weir_status weir_cuda_epilogue(const struct weir_linear *shape, cudaStream_t stream, const void *sums,
-                                    enum weir_dtype sums_dtype, const void *residual, const void *gate, void *y);
+                                    const void *residual, const void *gate, void *y);
 
 /* --- convolutions ------------------------------------------------------------------------------------------------- */
 
