@@ -97,8 +97,8 @@ struct weir_device {
  * sees, "cuda:1" the second, "cuda:GPU-0a1b2c3d-..." the one of that UUID.
  * threads  how many threads the device's own pool uses (ref: 1 always; cuda: ignored); 0 = one per core
  * Errors   BAD_ARGUMENT (threads not in 0..WEIR_DEVICE_THREADS_MAX), UNSUPPORTED (not built in; the words list what
- *          is; a GPU older than compute capability 8.0), NOT_FOUND (no GPU, or not that one), DEVICE, NO_MEMORY (also:
- *          a GPU that others have filled) */
+ *          is; a GPU older than compute capability 8.0), NOT_FOUND (no GPU, or not that one), DEVICE (also: a GPU that
+ *          its driver calls unfit, with the reason), NO_MEMORY (also: a GPU that others have filled) */
 enum weir_status weir_device_open(const char *name, int threads, struct weir_device **out, struct weir_error *error);
 /* What the device computes in from now on: networks that are opened afterwards ask it of each layer they pack, and the
  * numerics class says it. Every device opens as f32.
