@@ -47,7 +47,8 @@ struct weir_health {
 struct weir_device_table {
     const char *name; /* "ref", "cpu", "cuda" */
     void (*close)(struct weir_device *device);
-    /* NO_MEMORY in words with the bytes wanted. Contents undefined. Aligned to WEIR_ALIGNMENT. */
+    /* NO_MEMORY in words with the bytes wanted. Contents undefined. Aligned to WEIR_ALIGNMENT. Where other processes took
+     * what was planned with, it waits for them for some seconds. */
     enum weir_status (*memory_alloc)(struct weir_device *device, size_t bytes, void **out, struct weir_error *error);
     void (*memory_free)(struct weir_device *device, void *memory);
     /* See weir_device_set_precision; NULL: f32 alone. */

@@ -6,9 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define GENERATION_MIN 8                   /* of compute capability, major: what has tensor cores for bf16 */
 #define FREE_BYTES_MIN ((size_t)512 << 20) /* a context with the libraries' code and handles, and a little beside it */
+
+/* How long an allocation waits for memory that was planned with and others hold, and after how long it asks again. */
+#define CROWDED_MS_MAX 20000
+#define CROWDED_STEP_MS 250
 
 size_t weir_cuda_aligned(size_t bytes)
 {
@@ -47,15 +52,28 @@ static enum weir_status tell_others(const struct weir_cuda *cuda, enum weir_stat
     return status;
 }
 
+static cudaError_t take(const struct weir_cuda *cuda, size_t bytes, void **out)
+{
+    cudaError_t fault = cudaSetDevice(cuda->index);
+    if (fault == cudaSuccess) fault = cudaMalloc(out, bytes > 0 ? bytes : 1);
+    if (fault == cudaErrorMemoryAllocation) (void)cudaGetLastError(); /* it is reported by whoever asked, once */
+    return fault;
+}
+
 static enum weir_status memory_alloc(struct weir_device *device, size_t bytes, void **out, struct weir_error *error)
 {
+    const struct weir_cuda *cuda = (const struct weir_cuda *)device;
     char what[64];
     *out = NULL;
-    cudaError_t fault = cudaSetDevice(((struct weir_cuda *)device)->index);
-    if (fault == cudaSuccess) fault = cudaMalloc(out, bytes > 0 ? bytes : 1);
-    if (fault == cudaErrorMemoryAllocation) (void)cudaGetLastError(); /* it is reported here, and nowhere else */
+    cudaError_t fault = take(cuda, bytes, out);
+    for (int waited_ms = 0; fault == cudaErrorMemoryAllocation && waited_ms < CROWDED_MS_MAX && cuda->health &&
+                            weir_cuda_health_is_crowded(cuda->health, device->memory_bytes);
+         waited_ms += CROWDED_STEP_MS) {
+        usleep(CROWDED_STEP_MS * 1000);
+        fault = take(cuda, bytes, out);
+    }
     snprintf(what, sizeof what, "an allocation of %zu bytes", bytes);
-    return tell_others((struct weir_cuda *)device, weir_cuda_check(fault, what, error), error);
+    return tell_others(cuda, weir_cuda_check(fault, what, error), error);
 }
 
 static void memory_free(struct weir_device *device, void *memory)

@@ -199,6 +199,22 @@ static void note_fault(const struct weir_cuda_health *h, nvmlReturn_t fault, str
     SAY(out->failure, "NVML: %s", h->words(fault));
 }
 
+/* What is missing of planned_bytes, as long as others hold anything. */
+static unsigned long long taken_bytes(const nvmlMemory_t *memory, const struct holders *holders,
+                                      unsigned long long planned_bytes)
+{
+    const unsigned long long within_reach = memory->free + holders->own_bytes;
+    return holders->other_bytes > 0 && within_reach < planned_bytes ? planned_bytes - within_reach : 0;
+}
+
+bool weir_cuda_health_is_crowded(struct weir_cuda_health *h, uint64_t planned_bytes)
+{
+    nvmlMemory_t memory = { 0 };
+    struct holders holders;
+    return h->memory(h->device, &memory) == NVML_SUCCESS && read_holders(h, &holders) && holders.is_self_listed &&
+           taken_bytes(&memory, &holders, planned_bytes) > 0;
+}
+
 static void look_at_memory(const struct weir_cuda_health *h, unsigned long long planned_bytes, struct weir_health *out)
 {
     nvmlMemory_t memory = { 0 };
@@ -209,10 +225,10 @@ static void look_at_memory(const struct weir_cuda_health *h, unsigned long long 
     FIGURE(out, "used_mib=%llu free_mib=%llu", mib(memory.used), mib(memory.free));
     if (!read_holders(h, &holders) || !holders.is_self_listed) return;
     FIGURE(out, "own_mib=%llu others_mib=%llu", mib(holders.own_bytes), mib(holders.other_bytes));
-    const unsigned long long within_reach = memory.free + holders.own_bytes;
+    const unsigned long long missing = taken_bytes(&memory, &holders, planned_bytes);
     char *taken = out->notices[WEIR_HEALTH_TAKEN];
-    if (within_reach >= planned_bytes || holders.other_bytes == 0) return;
-    SAY(taken, "%llu MiB of the memory that is planned with are others' (", mib(planned_bytes - within_reach));
+    if (missing == 0) return;
+    SAY(taken, "%llu MiB of the memory that is planned with are others' (", mib(missing));
     name_others(&holders, taken, WEIR_HEALTH_WORDS);
     SAY(taken, ")");
 }
@@ -346,6 +362,12 @@ void weir_cuda_health_others(struct weir_cuda_health *health, char *text, size_t
 {
     (void)health, (void)size;
     text[0] = '\0';
+}
+
+bool weir_cuda_health_is_crowded(struct weir_cuda_health *health, uint64_t planned_bytes)
+{
+    (void)health, (void)planned_bytes;
+    return false;
 }
 
 #endif

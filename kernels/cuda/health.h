@@ -5,7 +5,7 @@
  * waits for queued work, but the driver may take its time: the control thread of a worker is no place for it.
  *
  * Source   nvml.h of the toolkit; which XIDs want a reset: NVIDIA's catalogue of XIDs
- * Threads  look, open and close: one at a time; others: any, beside look too
+ * Threads  look, open and close: one at a time; others and is_crowded: any, beside look too
  */
 #ifndef WEIR_KERNELS_CUDA_HEALTH_H
 #define WEIR_KERNELS_CUDA_HEALTH_H
@@ -25,5 +25,7 @@ void weir_cuda_health_look(struct weir_cuda_health *health, uint64_t planned_byt
 /* What other processes hold, in words: "; others hold 140123 MiB (process 4711: 140000 MiB)", "" when they hold none or
  * it is not known. `text` has at least one byte. */
 void weir_cuda_health_others(struct weir_cuda_health *health, char *text, size_t size);
+/* Do others hold what this process planned with? False where it is not known. */
+bool weir_cuda_health_is_crowded(struct weir_cuda_health *health, uint64_t planned_bytes);
 
 #endif

@@ -198,11 +198,23 @@ static void memory_that_is_planned_with_and_others_have_is_told_with_their_numbe
     assert_silent_but(WEIR_HEALTH_TAKEN);
     assert_string_equal(now.notices[WEIR_HEALTH_TAKEN],
                         "10240 MiB of the memory that is planned with are others' (process 4711: 20480 MiB)");
+    assert_true(weir_cuda_health_is_crowded(health, 70 * GIB));
     weir_cuda_health_look(health, 60 * GIB, &now);
     assert_silent_but(-1);
+    assert_false(weir_cuda_health_is_crowded(health, 60 * GIB));
+    fake->process_count = 1; /* what is missing is nobody's */
+    look();
+    assert_silent_but(-1);
+    fake->process_count = 2;
+    fake->processes[0].pid++; /* as in a container that sees the host's numbers */
+    look();
+    assert_silent_but(-1);
+    assert_false(weir_cuda_health_is_crowded(health, 70 * GIB));
+    fake->processes[0].pid--;
     fake->processes_fault = NVML_ERROR_NO_PERMISSION;
     look();
     assert_silent_but(-1); /* nobody knows whose it is */
+    assert_false(weir_cuda_health_is_crowded(health, 70 * GIB));
 }
 
 static void who_holds_memory_is_named(void **state)
