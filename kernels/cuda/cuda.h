@@ -32,7 +32,9 @@ struct weir_cuda {
     pthread_mutex_t planning;                   /* held while libraries choose algorithms, and while weights travel */
     cudaStream_t uploads;                       /* of pack, while `planning` is held */
     struct weir_cuda_convolution *convolutions; /* that plans use, while `planning` is held */
-    struct weir_cuda_health *health;            /* NULL: there is nobody to ask, as unasked.words say */
+    pthread_mutex_t spares_lock;
+    struct weir_cuda_stream *spares; /* streams that nobody has now, under spares_lock */
+    struct weir_cuda_health *health; /* NULL: there is nobody to ask, as unasked.words say */
     struct weir_error unasked;
 };
 
@@ -40,6 +42,7 @@ struct weir_cuda_stream {
     struct weir_stream head;
     cudaStream_t stream;
     cudnnHandle_t dnn;
+    struct weir_cuda_stream *next; /* among the spares */
 };
 
 /* DEVICE or NO_MEMORY in words: "device cuda: WHAT failed: out of memory". OK when nothing failed. */

@@ -105,22 +105,50 @@ static enum weir_status copy(struct weir_stream *stream, void *to, const void *f
     return transfer(stream, to, from, bytes, cudaMemcpyDeviceToDevice);
 }
 
+static void stream_close(struct weir_cuda_stream *stream)
+{
+    if (current(stream->head.device) == WEIR_OK) {
+        if (stream->dnn) cudnnDestroy(stream->dnn);
+        if (stream->stream) cudaStreamDestroy(stream->stream);
+    }
+    free(stream);
+}
+
+/* Streams are asked for with every change of shape, and of what cuDNN 9.19 takes for a handle some 40 KiB of the host's
+ * memory do not come back. So both are kept for whoever asks next. */
 static void stream_destroy(struct weir_stream *head)
 {
     struct weir_cuda_stream *stream = (struct weir_cuda_stream *)head;
-    if (!stream || current(head->device) != WEIR_OK) return;
-    if (stream->dnn) cudnnDestroy(stream->dnn);
-    if (stream->stream) cudaStreamDestroy(stream->stream);
-    free(stream);
+    if (!stream) return;
+    struct weir_cuda *cuda = (struct weir_cuda *)head->device;
+    pthread_mutex_lock(&cuda->spares_lock);
+    stream->next = cuda->spares;
+    cuda->spares = stream;
+    pthread_mutex_unlock(&cuda->spares_lock);
+}
+
+static struct weir_cuda_stream *take_spare(struct weir_cuda *cuda)
+{
+    pthread_mutex_lock(&cuda->spares_lock);
+    struct weir_cuda_stream *stream = cuda->spares;
+    if (stream) cuda->spares = stream->next;
+    pthread_mutex_unlock(&cuda->spares_lock);
+    return stream;
 }
 
 static enum weir_status stream_create(struct weir_device *device, struct weir_stream **out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    struct weir_cuda_stream *stream = calloc(1, sizeof *stream);
+    struct weir_cuda *cuda = (struct weir_cuda *)device;
+    struct weir_cuda_stream *stream = take_spare(cuda);
+    if (stream) {
+        *out = &stream->head;
+        return WEIR_OK;
+    }
+    stream = calloc(1, sizeof *stream);
     if (!stream) return weir_fail(error, WEIR_NO_MEMORY, "device cuda: no memory for a stream");
     stream->head.device = device;
-    WEIR_TRY(weir_cuda_check(cudaSetDevice(((struct weir_cuda *)device)->index), "choosing the GPU", error));
+    WEIR_TRY(weir_cuda_check(cudaSetDevice(cuda->index), "choosing the GPU", error));
     WEIR_TRY(weir_cuda_check(cudaStreamCreateWithFlags(&stream->stream, cudaStreamNonBlocking), "a stream", error));
     if (cudnnCreate(&stream->dnn) != CUDNN_STATUS_SUCCESS ||
         cudnnSetStream(stream->dnn, stream->stream) != CUDNN_STATUS_SUCCESS) {
@@ -131,7 +159,7 @@ static enum weir_status stream_create(struct weir_device *device, struct weir_st
     stream = NULL;
 
 cleanup:
-    if (stream) stream_destroy(&stream->head);
+    if (stream) stream_close(stream);
     return status;
 }
 
@@ -248,6 +276,7 @@ static const struct weir_ops cuda_ops = {
 static void cuda_close(struct weir_device *device)
 {
     struct weir_cuda *cuda = (struct weir_cuda *)device;
+    for (struct weir_cuda_stream *spare; (spare = take_spare(cuda)) != NULL;) stream_close(spare);
     if (cudaSetDevice(cuda->index) == cudaSuccess) {
         if (cuda->dnn) cudnnDestroy(cuda->dnn);
         if (cuda->blas) cublasLtDestroy(cuda->blas);
@@ -255,6 +284,7 @@ static void cuda_close(struct weir_device *device)
     }
     weir_cuda_health_close(&cuda->health);
     pthread_mutex_destroy(&cuda->planning);
+    pthread_mutex_destroy(&cuda->spares_lock);
     free(cuda);
 }
 
@@ -370,6 +400,7 @@ enum weir_status weir_cuda_open(const char *which, struct weir_device **out, str
     cuda->head.ops = &cuda_ops;
     cuda->index = index;
     pthread_mutex_init(&cuda->planning, NULL);
+    pthread_mutex_init(&cuda->spares_lock, NULL);
     open_health(cuda);
     WEIR_TRY(weir_cuda_check(cudaSetDevice(index), "choosing the GPU", error));
     WEIR_TRY(weir_cuda_check(cudaGetDeviceProperties(&facts, index), "asking for the GPU's properties", error));
