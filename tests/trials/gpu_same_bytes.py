@@ -28,7 +28,7 @@ FILM = "a red circle moving right on a navy background"
 # longer than it takes to kill a worker, with a checkpoint every five of them.
 MODELS = {
     "shapes-sana": (PICTURE, ("--steps", 60, "--size", "256x256"), ("--steps", 400, "--size", "512x512")),
-    "shapes-sana-sprint": (PICTURE, ("--steps", 60, "--size", "256x256"), ("--steps", 400, "--size", "512x512")),
+    "shapes-sana-sprint": (PICTURE, ("--steps", 30, "--size", "256x256"), ("--steps", 100, "--size", "512x512")),
     "shapes-modelscope": (FILM, ("--steps", 30, "--frames", 16, "--format", "png"),
                           ("--steps", 150, "--frames", 16, "--format", "png")),
 }
