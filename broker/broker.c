@@ -482,6 +482,17 @@ static struct weir_worker_facts facts_of(const Weir__Pb__Hello *hello)
     return facts;
 }
 
+static struct weir_worker_credit credit_of(const Weir__Pb__Credit *said)
+{
+    struct weir_worker_credit credit = { .leases = said->leases };
+    for (size_t k = 0; k < said->n_lanes && k < WEIR_COUNT(credit.lanes); k++) {
+        credit.lanes[k].stages = said->lanes[k]->stages;
+        credit.lanes[k].leases = said->lanes[k]->leases;
+        credit.lane_count++;
+    }
+    return credit;
+}
+
 /* Takes the message's body: it is kept as what is known of the worker. */
 static void take_hello(struct weir_broker *broker, uint64_t now_ms, uint64_t wall_ms, struct peer *peer,
                        struct weir_message *message)
@@ -640,7 +651,7 @@ static void take_from_worker(struct weir_broker *broker, uint64_t now_ms, uint64
     }
     case WEIR_MESSAGE_CREDIT:
         event.type = WEIR_EVENT_CREDIT;
-        event.u.credit = message->body.credit->leases;
+        event.u.credit = credit_of(message->body.credit);
         handle(broker, now_ms, &event);
         break;
     case WEIR_MESSAGE_RENEW:

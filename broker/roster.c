@@ -85,7 +85,7 @@ struct weir_worker *weir_roster_hello(struct weir_roster *roster, const struct w
     worker->class_number = class_number;
     worker->connected = true;
     worker->draining = false;
-    worker->credit = 0;
+    worker->credit = (struct weir_worker_credit){ 0 };
     worker->heard_ms = worker->said_ms = now_ms;
     worker->lost_ms = 0;
     return worker;
@@ -135,9 +135,23 @@ bool weir_worker_fits(const struct weir_worker *worker, enum weir_stage stage, u
     return false;
 }
 
-bool weir_worker_has_room(const struct weir_worker *worker)
+bool weir_worker_has_room(const struct weir_worker *worker, enum weir_stage stage)
 {
-    return worker->credit > 0 && worker->held_count < worker->facts.slots + 1;
+    const struct weir_worker_credit *credit = &worker->credit;
+    uint32_t leases = credit->lane_count == 0 ? credit->leases : 0;
+    for (uint32_t k = 0; k < credit->lane_count; k++) {
+        if (credit->lanes[k].stages >> stage & 1u) leases = credit->lanes[k].leases;
+    }
+    return leases > 0 && worker->held_count < worker->facts.slots + 1;
+}
+
+void weir_worker_take_credit(struct weir_worker *worker, enum weir_stage stage)
+{
+    struct weir_worker_credit *credit = &worker->credit;
+    if (credit->leases > 0) credit->leases--;
+    for (uint32_t k = 0; k < credit->lane_count; k++) {
+        if (credit->lanes[k].stages >> stage & 1u && credit->lanes[k].leases > 0) credit->lanes[k].leases--;
+    }
 }
 
 static uint64_t pace_key(enum weir_stage stage, uint64_t shape)

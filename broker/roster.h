@@ -32,6 +32,15 @@ struct weir_worker_facts {
     uint8_t models[WEIR_WORKER_MODELS_MAX][WEIR_SHA256_BYTES];
 };
 
+/* Leases it will take now, as far as is known. Where there are lanes, so many of each lane's stages, and none of a
+ * stage that is in no lane; `leases` counts where there are none. */
+struct weir_worker_credit {
+    uint32_t leases, lane_count;
+    struct {
+        uint32_t stages, leases;
+    } lanes[WEIR_STAGE_COUNT];
+};
+
 struct weir_worker {
     bool used;
     bool connected; /* false: lost, and its leases wait for the grace to end */
@@ -40,7 +49,7 @@ struct weir_worker {
     struct weir_worker_facts facts;
     uint32_t model_numbers[WEIR_WORKER_MODELS_MAX];
     uint32_t class_number;
-    uint32_t credit;     /* leases it will take now, as far as is known */
+    struct weir_worker_credit credit;
     uint32_t held_count; /* leases it has */
     struct weir_sched_task *held;
     uint64_t heard_ms, said_ms, lost_ms;
@@ -70,8 +79,10 @@ const char *weir_roster_class_text(const struct weir_roster *roster, uint32_t nu
 
 /* Whether it runs such tasks at all; class NONE: not bound yet. */
 bool weir_worker_fits(const struct weir_worker *worker, enum weir_stage stage, uint32_t model, uint32_t class_number);
-/* Whether it can be given one more lease now. */
-bool weir_worker_has_room(const struct weir_worker *worker);
+/* Whether it can be given one more lease of that stage now. */
+bool weir_worker_has_room(const struct weir_worker *worker, enum weir_stage stage);
+/* It was given one. */
+void weir_worker_take_credit(struct weir_worker *worker, enum weir_stage stage);
 
 /* Measured seconds: a mean that forgets, kept for every (stage, shape). shape: any number that is equal for like
  * work. */

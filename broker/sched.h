@@ -147,7 +147,7 @@ struct weir_event {
             const struct weir_held_lease *held;
             size_t held_count;
         } hello;
-        uint32_t credit;
+        struct weir_worker_credit credit;
         struct {
             uint32_t step, steps;
             bool running;

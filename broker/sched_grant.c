@@ -18,7 +18,7 @@ static bool lane_has_taker(const struct weir_sched *sched, const struct lane *la
 {
     for (uint32_t slot = 0; slot < weir_roster_end(sched->roster); slot++) {
         const struct weir_worker *worker = weir_roster_at(sched->roster, slot);
-        if (worker != NULL && weir_worker_has_room(worker) &&
+        if (worker != NULL && weir_worker_has_room(worker, lane->stage) &&
             weir_worker_fits(worker, lane->stage, lane->model, lane->class_number)) {
             return true;
         }
@@ -62,7 +62,7 @@ static struct weir_worker *choose(const struct weir_sched *sched, const struct w
         }
         const bool avoid = task->avoids && is_worker(task->avoid, worker->facts.id);
         if (!avoid) other = true;
-        if (!weir_worker_has_room(worker)) continue;
+        if (!weir_worker_has_room(worker, (enum weir_stage)task->stage)) continue;
         if (avoid) {
             avoided = worker;
             continue;
@@ -100,7 +100,7 @@ static void lease(struct weir_sched *sched, uint64_t now_ms, struct weir_sched_t
     job->state = WEIR_JOB_RUNNING;
     job->leased++;
     sched->lease_count++;
-    worker->credit--;
+    weir_worker_take_credit(worker, (enum weir_stage)task->stage);
     weir_sched_place(sched, task, WEIR_TASK_LEASED, now_ms + sched->options.lease_ms);
     weir_sched_hold(sched, task, worker);
     if (job->class_number == WEIR_ROSTER_NONE) weir_sched_bind_class(sched, job, worker->class_number);

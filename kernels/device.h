@@ -46,11 +46,16 @@ struct weir_health {
 
 struct weir_device_table {
     const char *name; /* "ref", "cpu", "cuda" */
+    bool overlaps;    /* what several streams hold runs at the same time, each with what the others leave idle */
     void (*close)(struct weir_device *device);
     /* NO_MEMORY in words with the bytes wanted. Contents undefined. Aligned to WEIR_ALIGNMENT. Where other processes took
      * what was planned with, it waits for them for some seconds. */
     enum weir_status (*memory_alloc)(struct weir_device *device, size_t bytes, void **out, struct weir_error *error);
     void (*memory_free)(struct weir_device *device, void *memory);
+    /* Memory of the host that copies go to without a stop on their way (page-locked). NULL, both, where any is as good.
+     * Taking it is slow, so it is kept. NO_MEMORY in words with the bytes wanted. */
+    enum weir_status (*host_alloc)(struct weir_device *device, size_t bytes, void **out, struct weir_error *error);
+    void (*host_free)(struct weir_device *device, void *memory);
     /* See weir_device_set_precision; NULL: f32 alone. */
     enum weir_status (*set_precision)(struct weir_device *device, enum weir_dtype precision, struct weir_error *error);
     /* Queued on the stream; host memory must stay until stream_sync. */

@@ -1,7 +1,8 @@
 /* ops: the contract of every op, for all devices.
  *
  * An op is used in three calls:
- *   pack  once a layer: weights and biases go to the device, in the layout and precision it likes best
+ *   pack  once a layer: weights and biases go to the device, in the layout and precision it likes best. Where the device
+ *         has loads, a network's layers are packed together, from the file's own numbers
  *   plan  once a shape: picks the algorithm, says its workspace; may allocate
  *   run   every time: only enqueues. No allocation, no host read, no synchronisation; legal inside a captured graph
  * A packed layer may be shared by many plans, a plan by many streams; both outlive the runs queued with them.
@@ -29,9 +30,11 @@
 #define WEIR_KERNELS_OPS_H
 
 #include "kernels/device.h"
+#include "kernels/numbers.h"
 
 struct weir_packed; /* a layer's parameters on a device */
 struct weir_plan;   /* an op made ready for one shape */
+struct weir_load;   /* layers on their way to a device */
 
 enum weir_activation {
     WEIR_ACT_NONE,
@@ -465,6 +468,19 @@ struct weir_ops {
     enum weir_status (*pack)(struct weir_device *device, const struct weir_parameters *parameters,
                              struct weir_packed **out, struct weir_error *error);
     void (*packed_destroy)(struct weir_packed *packed);
+
+    /* Loads: NULL, all three, on a device whose pack() alone is as good. Layers packed by a load have the same bytes as
+     * those of pack(), but all travel at once: load_pack gives the layer before its numbers have been read, by threads
+     * of the load. Until load_end nothing may run with it, and the numbers (no bias: run_count 0) must stay; of
+     * parameters->weight and bias is only read that they are not NULL. load_end waits for all, says what failed on the
+     * way, and is called also after a failure, before any layer is destroyed. A load belongs to one thread; a device may
+     * have several. */
+    enum weir_status (*load_begin)(struct weir_device *device, struct weir_load **out, struct weir_error *error);
+    enum weir_status (*load_pack)(struct weir_load *load, const struct weir_parameters *parameters,
+                                  const struct weir_numbers *weight, const struct weir_numbers *bias,
+                                  struct weir_packed **out, struct weir_error *error);
+    enum weir_status (*load_end)(struct weir_load **load, struct weir_error *error);
+
     /* On the device. A plan may add to it: a shape can want the weights laid out in another way. */
     size_t (*packed_bytes)(const struct weir_packed *packed);
 

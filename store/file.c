@@ -5,7 +5,8 @@
  * its name only if nothing is there, and then its folder is fsynced, and those above it down from the first that was
  * missing when the call began. (One that another process made a moment ago, and has not fsynced yet, is older in the
  * journal than our link.) After a failed fsync the pages count as clean and a second fsync would lie, so the file is
- * thrown away.
+ * thrown away. What can be made again is written and linked likewise, and nothing is fsynced; one that is there under a
+ * durable put's name may be such, so it is fsynced then.
  *
  * Reading resolves beneath the root without following symlinks (openat2); writing walks folder by folder with
  * O_NOFOLLOW. Objects have mode 0600, folders 0700. */
@@ -160,6 +161,7 @@ struct source { /* bytes in memory, or a file when fd >= 0 */
     size_t count;
     int fd;
     const char *path;
+    bool is_remakeable;
 };
 
 static enum weir_status pour(const struct source *source, int fd, const char *key, struct weir_error *error)
@@ -195,6 +197,16 @@ cleanup:
     return status;
 }
 
+/* The file of that name, which is there. 0 or errno. */
+static int sync_named(int folder, const char *name)
+{
+    const int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return errno;
+    const int failed = fsync(fd) == 0 ? 0 : errno;
+    close(fd);
+    return failed;
+}
+
 /* True when a sweep has removed the open folder: what is then said of new files in it differs between kernels. */
 static bool gone(int folder)
 {
@@ -225,6 +237,12 @@ static enum weir_status put_once(struct weir_store *store, const char *key, cons
             status = weir_fail(error, WEIR_STORE, "store: %s is there and is no object", key);
             goto cleanup;
         }
+        failed = source->is_remakeable ? 0 : sync_named(folder, name);
+        if (failed) {
+            *again = failed == ENOENT;
+            status = fault(error, key, "fsync of", failed);
+            goto cleanup;
+        }
     } else {
         failed = draft_open(folder, &draft);
         if (failed) {
@@ -233,7 +251,7 @@ static enum weir_status put_once(struct weir_store *store, const char *key, cons
             goto cleanup;
         }
         WEIR_TRY(pour(source, draft.fd, key, error));
-        if (fsync(draft.fd) != 0) {
+        if (!source->is_remakeable && fsync(draft.fd) != 0) {
             status = fault(error, key, "fsync of", errno);
             goto cleanup;
         }
@@ -244,7 +262,7 @@ static enum weir_status put_once(struct weir_store *store, const char *key, cons
             goto cleanup;
         }
     }
-    failed = chain_sync(&chain);
+    failed = source->is_remakeable ? 0 : chain_sync(&chain);
     if (failed) status = fault(error, key, "fsync of the folders of", failed);
 cleanup:
     draft_drop(folder, &draft);
@@ -262,9 +280,10 @@ static enum weir_status put(struct weir_store *store, const char *key, const str
 }
 
 static enum weir_status file_put(struct weir_store *store, const char *key, const void *bytes, size_t count,
-                                 struct weir_error *error)
+                                 bool is_remakeable, struct weir_error *error)
 {
-    return put(store, key, &(struct source){ .bytes = bytes, .count = count, .fd = -1 }, error);
+    const struct source source = { .bytes = bytes, .count = count, .fd = -1, .is_remakeable = is_remakeable };
+    return put(store, key, &source, error);
 }
 
 static enum weir_status file_put_file(struct weir_store *store, const char *key, const char *path,

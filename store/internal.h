@@ -13,7 +13,7 @@ struct weir_store_table {
     const char *scheme; /* "file" */
     void (*close)(struct weir_store *store);
     enum weir_status (*put)(struct weir_store *store, const char *key, const void *bytes, size_t count,
-                            struct weir_error *error);
+                            bool is_remakeable, struct weir_error *error);
     enum weir_status (*put_file)(struct weir_store *store, const char *key, const char *path, struct weir_error *error);
     enum weir_status (*read)(struct weir_store *store, const char *key, uint64_t offset, void *buffer, size_t count,
                              size_t *got, struct weir_error *error);

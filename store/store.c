@@ -115,7 +115,14 @@ enum weir_status weir_store_put(struct weir_store *store, const char *key, const
                                 struct weir_error *error)
 {
     const enum weir_status status = check(key, false, error);
-    return status == WEIR_OK ? store->table->put(store, key, bytes, count, error) : status;
+    return status == WEIR_OK ? store->table->put(store, key, bytes, count, false, error) : status;
+}
+
+enum weir_status weir_store_put_remakeable(struct weir_store *store, const char *key, const void *bytes, size_t count,
+                                           struct weir_error *error)
+{
+    const enum weir_status status = check(key, false, error);
+    return status == WEIR_OK ? store->table->put(store, key, bytes, count, true, error) : status;
 }
 
 enum weir_status weir_store_put_file(struct weir_store *store, const char *key, const char *path,

@@ -5,6 +5,7 @@
  * Commit   put() returns OK only when the bytes would survive a crash of the machine: written under a temporary name,
  *          fsynced, renamed without replacing, directories fsynced. An object that is already there stays as it is and
  *          counts as success
+ *          put_remakeable() promises less, for what can be made again
  * Errors   STORE in words (errno and the key; a full disk says so), NOT_FOUND, BAD_ARGUMENT, NO_MEMORY
  * Threads  a store may be shared by threads
  * Blocks   as long as the medium takes
@@ -25,6 +26,10 @@ const char *weir_store_url(const struct weir_store *store);
 
 enum weir_status weir_store_put(struct weir_store *store, const char *key, const void *bytes, size_t count,
                                 struct weir_error *error);
+/* As put, but OK means only that whoever looks sees it: a crash of the machine may leave nothing under the key, or other
+ * bytes. For what can be made again, when its readers check a digest and remove what has another. */
+enum weir_status weir_store_put_remakeable(struct weir_store *store, const char *key, const void *bytes, size_t count,
+                                           struct weir_error *error);
 /* Takes the bytes of a file (copied or linked; the file stays the caller's). */
 enum weir_status weir_store_put_file(struct weir_store *store, const char *key, const char *path,
                                      struct weir_error *error);

@@ -1,9 +1,10 @@
-/* crew: the threads behind the control thread: one computes tasks, one answers quotes, so that neither waits for the
- * other nor the control thread for either.
+/* crew: the threads behind the control thread: a lane each (lanes.h) that computes tasks, some that finish what tasks
+ * left (stage.h: rest), one that answers quotes, so that none waits for another nor the control thread for any.
  *
  * What is handed over belongs to the crew until it comes back out of `done` (tasks) or `quoted`; both boxes' fds wake
- * the control thread, `done`'s also when a task made progress. A task that is handed over while another runs joins it at
- * its next step boundary: it must be one that can (weir_task_joins).
+ * the control thread, `done`'s also when a task made progress or left its lane. A task that is handed over while
+ * another runs in its lane joins it at its next step boundary, or begins when no batch runs there any more: it must be
+ * one that can join (weir_task_joins).
  *
  * Threads  all calls from the control thread
  */
@@ -16,8 +17,8 @@
 struct weir_crew;
 
 /* Both are borrowed. */
-enum weir_status weir_crew_start(struct weir_stages *stages, struct weir_quoter *quoter, struct weir_crew **out,
-                                 struct weir_error *error);
+enum weir_status weir_crew_start(struct weir_stages *stages, const struct weir_lanes *lanes, struct weir_quoter *quoter,
+                                 struct weir_crew **out, struct weir_error *error);
 /* Waits until what is in hand is finished. Letters in the boxes are the caller's: take them first, or after. */
 void weir_crew_stop(struct weir_crew **crew_p);
 

@@ -88,6 +88,7 @@ enum weir_status weir_file_hashes_init(struct weir_file_hashes *hashes, struct w
 {
     *hashes = (struct weir_file_hashes){ .rows = calloc(WEIR_FILE_HASHES_MAX, sizeof *hashes->rows) };
     if (!hashes->rows) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the cache of file hashes");
+    pthread_mutex_init(&hashes->mutex, NULL);
     hashes->path = cache_path();
     if (hashes->path) load(hashes);
     return WEIR_OK;
@@ -131,7 +132,9 @@ static void save(struct weir_file_hashes *hashes)
 
 void weir_file_hashes_deinit(struct weir_file_hashes *hashes)
 {
+    if (!hashes->rows) return;
     if (hashes->changed && hashes->path) save(hashes);
+    pthread_mutex_destroy(&hashes->mutex);
     free(hashes->rows);
     free(hashes->path);
     *hashes = (struct weir_file_hashes){ 0 };
@@ -160,6 +163,39 @@ static enum weir_status hash_bytes(int fd, const char *label, char out[WEIR_SHA2
     return status;
 }
 
+/* Its place among the rows, or their count. `mutex` is held. */
+static size_t place_of(const struct weir_file_hashes *hashes, const struct weir_file_hash_row *row)
+{
+    size_t index = 0;
+    while (index < hashes->count && !same_file(&hashes->rows[index], row)) index++;
+    return index;
+}
+
+static bool recall(struct weir_file_hashes *hashes, struct weir_file_hash_row *row)
+{
+    pthread_mutex_lock(&hashes->mutex);
+    const size_t index = place_of(hashes, row);
+    const bool found = index < hashes->count;
+    if (found) *row = hashes->rows[index];
+    pthread_mutex_unlock(&hashes->mutex);
+    return found;
+}
+
+static void remember(struct weir_file_hashes *hashes, const struct weir_file_hash_row *row)
+{
+    pthread_mutex_lock(&hashes->mutex);
+    const size_t index = place_of(hashes, row);
+    const bool found = index < hashes->count;
+    if (!found || strcmp(hashes->rows[index].hex, row->hex) != 0) {
+        if (found)
+            hashes->rows[index] = *row;
+        else
+            add_row(hashes, row);
+        hashes->changed = true;
+    }
+    pthread_mutex_unlock(&hashes->mutex);
+}
+
 enum weir_status weir_file_hash(struct weir_file_hashes *hashes, int fd, const char *label, bool fresh,
                                 char out[WEIR_SHA256_HEX_BYTES], struct weir_error *error)
 {
@@ -167,10 +203,8 @@ enum weir_status weir_file_hash(struct weir_file_hashes *hashes, int fd, const c
     struct timespec now;
     if (fstat(fd, &before) != 0) return weir_fail(error, WEIR_IO, "%s: %s", label, strerror(errno));
     struct weir_file_hash_row row = row_of(&before);
-    size_t index = 0;
-    while (index < hashes->count && !same_file(&hashes->rows[index], &row)) index++;
-    if (index < hashes->count && !fresh) {
-        memcpy(out, hashes->rows[index].hex, WEIR_SHA256_HEX_BYTES);
+    if (!fresh && recall(hashes, &row)) {
+        memcpy(out, row.hex, WEIR_SHA256_HEX_BYTES);
         return WEIR_OK;
     }
     const enum weir_status status = hash_bytes(fd, label, row.hex, error);
@@ -178,15 +212,7 @@ enum weir_status weir_file_hash(struct weir_file_hashes *hashes, int fd, const c
     const struct weir_file_hash_row then = fstat(fd, &after) == 0 ? row_of(&after) : (struct weir_file_hash_row){ 0 };
     if (!same_file(&row, &then)) return weir_fail(error, WEIR_BAD_FILE, "%s: it changed while it was read", label);
     memcpy(out, row.hex, WEIR_SHA256_HEX_BYTES);
-
     clock_gettime(CLOCK_REALTIME, &now);
-    if (now.tv_sec - before.st_mtim.tv_sec < SETTLED_SECONDS) return WEIR_OK;
-    if (index < hashes->count && strcmp(hashes->rows[index].hex, row.hex) == 0) return WEIR_OK;
-    if (index < hashes->count) {
-        hashes->rows[index] = row;
-    } else {
-        add_row(hashes, &row);
-    }
-    hashes->changed = true;
+    if (now.tv_sec - before.st_mtim.tv_sec >= SETTLED_SECONDS) remember(hashes, &row);
     return WEIR_OK;
 }

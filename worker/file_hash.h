@@ -7,19 +7,23 @@
  *
  * Memory   init and deinit pair; deinit writes the cache when something was added
  * Errors   IO; BAD_FILE (the file changed while it was read)
- * Threads  a cache belongs to one thread; of two processes that write, the later one wins
+ * Threads  files may be hashed from any at once; init and deinit belong to one. Of two processes that write, the later
+ *          one wins
  */
 #ifndef WEIR_WORKER_FILE_HASH_H
 #define WEIR_WORKER_FILE_HASH_H
 
 #include "proto/base/bytes.h"
 
+#include <pthread.h>
+
 #define WEIR_FILE_HASHES_MAX 4096 /* one more, and the oldest is forgotten */
 
 struct weir_file_hash_row;
 
 struct weir_file_hashes {
-    char *path; /* NULL: there is no place for a cache */
+    pthread_mutex_t mutex; /* of rows, count and changed */
+    char *path;            /* NULL: there is no place for a cache */
     struct weir_file_hash_row *rows;
     size_t count;
     bool changed;

@@ -5,12 +5,15 @@
 
 enum { TRUST_PERCENT = 70, DEFAULT_LEASE_MS = 30000, DEFAULT_RENEW_MS = 5000 };
 
-static_assert(WEIR_ROWS_MAX + 1 < WEIR_HELD_MAX, "a full batch, one that waits, and room for answers");
+static_assert(WEIR_ROWS_MAX + 1 + 2 * (WEIR_LANES_MAX - 1) + WEIR_RESTS_MAX < WEIR_HELD_MAX,
+              "a full batch, one of each other lane, one that waits in each, what left, and room for answers");
 
 void weir_held_init(struct weir_held_table *table)
 {
     memset(table, 0, sizeof *table);
     table->slots = 1;
+    table->lanes = (struct weir_lanes){ .count = 1, .rests = WEIR_RESTS_MAX };
+    table->stage_mask = WEIR_STAGES_ALL;
     table->lease_ms = DEFAULT_LEASE_MS;
     table->renew_ms = DEFAULT_RENEW_MS;
 }
@@ -27,13 +30,100 @@ size_t weir_held_count(const struct weir_held_table *table, enum weir_held_state
     return count;
 }
 
+void weir_held_set_lanes(struct weir_held_table *table, const struct weir_lanes *lanes, unsigned stage_mask)
+{
+    table->lanes = *lanes;
+    table->stage_mask = stage_mask;
+}
+
+/* ---- lanes ---- */
+
+static uint32_t lane_of(const struct weir_held_table *table, const struct weir_held *held)
+{
+    return table->lanes.of[held->task->id.stage];
+}
+
+static bool has_left(const struct weir_held *held)
+{
+    return held->state == WEIR_HELD_RUNNING && atomic_load(&held->task->left);
+}
+
+static uint32_t stages_of(const struct weir_held_table *table, uint32_t lane)
+{
+    uint32_t stages = 0;
+    for (uint32_t i = 0; i < WEIR_STAGE_COUNT; i++) {
+        if (table->lanes.of[i] == lane) stages |= 1u << i;
+    }
+    return stages & table->stage_mask;
+}
+
+static uint32_t slots_of(const struct weir_held_table *table, uint32_t lane)
+{
+    return lane == table->lanes.of[WEIR_STAGE_DENOISE] ? table->slots : 1;
+}
+
+/* In that state, and in the lane. */
+static uint32_t count_in(const struct weir_held_table *table, uint32_t lane, enum weir_held_state state)
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < WEIR_HELD_MAX; i++) {
+        const struct weir_held *held = &table->rows[i];
+        count += held->state == state && lane_of(table, held) == lane && !has_left(held);
+    }
+    return count;
+}
+
+static uint32_t count_left(const struct weir_held_table *table)
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < WEIR_HELD_MAX; i++) count += has_left(&table->rows[i]);
+    return count;
+}
+
+/* ---- credit ---- */
+
+static uint32_t held_in(const struct weir_held_table *table, uint32_t lane)
+{
+    return count_in(table, lane, WEIR_HELD_WAITING) + count_in(table, lane, WEIR_HELD_RUNNING);
+}
+
+uint32_t weir_held_slots_most(const struct weir_held_table *table, uint32_t most)
+{
+    uint32_t count = table->lanes.rests;
+    for (uint32_t lane = 0; lane < table->lanes.count; lane++) {
+        const uint32_t stages = stages_of(table, lane);
+        if (stages) count += 1 + (stages >> WEIR_STAGE_DENOISE & 1 ? most : 1);
+    }
+    return count - 1; /* one that waits is not counted */
+}
+
+uint32_t weir_held_credits(const struct weir_held_table *table, struct weir_held_credit out[WEIR_LANES_MAX])
+{
+    uint32_t count = 0, room = (uint32_t)weir_held_count(table, WEIR_HELD_FREE);
+    for (uint32_t lane = 0; lane < table->lanes.count; lane++) {
+        const uint32_t held = held_in(table, lane), most = slots_of(table, lane) + 1;
+        const uint32_t wanted = held < most ? most - held : 0;
+        const struct weir_held_credit credit = { stages_of(table, lane), wanted < room ? wanted : room };
+        if (!credit.stages) continue;
+        room -= credit.leases;
+        out[count++] = credit;
+    }
+    return count;
+}
+
 uint32_t weir_held_credit(const struct weir_held_table *table)
 {
-    const size_t held = weir_held_count(table, WEIR_HELD_WAITING) + weir_held_count(table, WEIR_HELD_RUNNING);
-    const size_t room = weir_held_count(table, WEIR_HELD_FREE);
-    const size_t wanted = held < table->slots + 1 ? table->slots + 1 - held : 0;
-    return (uint32_t)(wanted < room ? wanted : room);
+    struct weir_held_credit credits[WEIR_LANES_MAX];
+    uint32_t leases = 0, beyond = 0;
+    for (uint32_t i = weir_held_credits(table, credits); i > 0; i--) leases += credits[i - 1].leases;
+    for (uint32_t lane = 0; lane < table->lanes.count; lane++) {
+        const uint32_t held = held_in(table, lane), most = slots_of(table, lane) + 1;
+        if (held > most) beyond += held - most;
+    }
+    return leases > beyond ? leases - beyond : 0;
 }
+
+/* ---- leases ---- */
 
 struct weir_held *weir_held_add(struct weir_held_table *table, struct weir_message *message, uint64_t now_ms)
 {
@@ -84,12 +174,13 @@ bool weir_held_trusted(const struct weir_held_table *table, const struct weir_he
     return now_ms - held->confirmed_ms < (uint64_t)table->lease_ms * TRUST_PERCENT / 100;
 }
 
-static struct weir_held *oldest_waiting(struct weir_held_table *table, uint64_t now_ms)
+static struct weir_held *oldest_waiting(struct weir_held_table *table, uint32_t lane, uint64_t now_ms)
 {
     struct weir_held *found = NULL;
     for (size_t i = 0; i < WEIR_HELD_MAX; i++) {
         struct weir_held *held = &table->rows[i];
         if (held->state != WEIR_HELD_WAITING || !weir_held_trusted(table, held, now_ms)) continue;
+        if (lane_of(table, held) != lane) continue;
         if (!found || held->order < found->order) found = held;
     }
     return found;
@@ -103,26 +194,53 @@ struct weir_held *weir_held_batch(struct weir_held_table *table)
     return NULL;
 }
 
-/* The oldest that waits, when nothing runs or it could run beside what does. */
-static struct weir_held *could_begin(struct weir_held_table *table, uint64_t now_ms)
+/* Whether one that must have no mate forbids this one to begin: it runs, or came before it, or is this one, and others
+ * run. */
+static bool is_kept_out(const struct weir_held_table *table, const struct weir_held *held, uint64_t now_ms)
 {
-    struct weir_held *oldest = oldest_waiting(table, now_ms);
+    for (size_t i = 0; i < WEIR_HELD_MAX; i++) {
+        const struct weir_held *other = &table->rows[i];
+        if (other->state == WEIR_HELD_RUNNING && (other->task->alone || held->task->alone)) return true;
+        if (other->state == WEIR_HELD_WAITING && other->task->alone && other->order < held->order &&
+            weir_held_trusted(table, other, now_ms))
+            return true;
+    }
+    return false;
+}
+
+/* The oldest that waits in the lane, when nothing runs there or it could run beside what does. */
+static struct weir_held *could_begin(struct weir_held_table *table, uint32_t lane, uint64_t now_ms)
+{
+    struct weir_held *oldest = oldest_waiting(table, lane, now_ms);
     const struct weir_held *batch = weir_held_batch(table);
-    if (!oldest || weir_held_count(table, WEIR_HELD_RUNNING) == 0) return oldest;
+    if (!oldest || is_kept_out(table, oldest, now_ms)) return NULL;
+    if (count_in(table, lane, WEIR_HELD_RUNNING) == 0) return oldest;
     return batch && weir_task_joins(oldest->task, batch->task) ? oldest : NULL;
+}
+
+/* Whether a task of that stage leaves files to be written, which is for a finisher that is free. */
+static bool may_leave(enum weir_stage stage)
+{
+    return stage == WEIR_STAGE_DECODE || stage == WEIR_STAGE_ASSEMBLE;
 }
 
 struct weir_held *weir_held_next(struct weir_held_table *table, uint64_t now_ms)
 {
-    const size_t running = weir_held_count(table, WEIR_HELD_RUNNING);
-    return running == 0 || running < table->slots ? could_begin(table, now_ms) : NULL;
+    for (uint32_t lane = 0; lane < table->lanes.count; lane++) {
+        const uint32_t running = count_in(table, lane, WEIR_HELD_RUNNING);
+        if (running > 0 && running >= slots_of(table, lane)) continue;
+        struct weir_held *held = could_begin(table, lane, now_ms);
+        if (!held || (may_leave(held->task->id.stage) && count_left(table) >= table->lanes.rests)) continue;
+        return held;
+    }
+    return NULL;
 }
 
 void weir_held_pace(struct weir_held_table *table, uint32_t wanted, uint64_t now_ms)
 {
-    const uint32_t running = (uint32_t)weir_held_count(table, WEIR_HELD_RUNNING);
+    const uint32_t lane = table->lanes.of[WEIR_STAGE_DENOISE], running = count_in(table, lane, WEIR_HELD_RUNNING);
     uint32_t slots = running;
-    if (running > 0 && could_begin(table, now_ms)) slots = 2 * running;
+    if (running > 0 && could_begin(table, lane, now_ms)) slots = 2 * running;
     if (slots > wanted) slots = wanted;
     table->slots = slots > 1 ? slots : 1;
 }

@@ -1,7 +1,5 @@
 #include "worker/image_file.h"
 
-#include "worker/encoder_child.h"
-#include "worker/scratch.h"
 #include "worker/spec.h"
 
 #include <inttypes.h>
@@ -24,54 +22,62 @@ cleanup:
     return status;
 }
 
-static enum weir_status encode(const struct weir_stage_ground *ground, struct weir_task *task, const char *receipt,
-                               const char *path, const uint8_t *rgb, struct weir_error *error)
+static enum weir_status start(struct weir_image_file *file, const struct weir_stage_ground *ground,
+                              const struct weir_task *task, const char *receipt, struct weir_error *error)
 {
-    enum weir_status status = WEIR_OK;
-    struct weir_encoder_child *child = NULL;
-    const size_t bytes = weir_item_frame_bytes(&task->item);
-    const uint64_t mib = (bytes >> 20) + 1;
-    char width[WORD_BYTES], height[WORD_BYTES], cpu[WORD_BYTES], memory[WORD_BYTES], file[WORD_BYTES];
+    const uint64_t mib = (weir_item_frame_bytes(&task->item) >> 20) + 1;
+    char width[WORD_BYTES], height[WORD_BYTES], cpu[WORD_BYTES], memory[WORD_BYTES], limit[WORD_BYTES];
     snprintf(width, sizeof width, "%" PRIu32, task->item.width);
     snprintf(height, sizeof height, "%" PRIu32, task->item.height);
     snprintf(cpu, sizeof cpu, "%" PRIu64, CPU_SECONDS_BASE + 4 * mib);
     snprintf(memory, sizeof memory, "%" PRIu64, MEMORY_MIB_BASE + 65 * mib);
-    snprintf(file, sizeof file, "%" PRIu64, FILE_MIB_BASE + 2 * mib);
+    snprintf(limit, sizeof limit, "%" PRIu64, FILE_MIB_BASE + 2 * mib);
     const char *words[20] = {
         "image",      "--width", width,           "--height", height,       "--format", task->lease->spec->format,
-        "--metadata", receipt,   "--cpu-seconds", cpu,        "--file-mib", file,       "-o",
-        path
+        "--metadata", receipt,   "--cpu-seconds", cpu,        "--file-mib", limit,      "--scratch",
+        "-o",         file->path
     };
     if (WEIR_ENCODER_LIMITS_MEMORY) {
-        words[15] = "--memory-mib";
-        words[16] = memory;
+        words[16] = "--memory-mib";
+        words[17] = memory;
     }
-    WEIR_TRY(weir_encoder_child_start(weir_encoders_program(ground->encoders), words, &task->cancel, &child, error));
-    WEIR_TRY(weir_encoder_child_write(child, rgb, bytes, error));
-    WEIR_TRY(weir_encoder_child_finish(&child, NULL, error));
+    return weir_encoder_child_start(weir_encoders_program(ground->encoders), words, &task->cancel, &file->child, error);
+}
+
+enum weir_status weir_image_file_begin(struct weir_image_file *file, const struct weir_stage_ground *ground,
+                                       struct weir_task *task, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    char receipt[WEIR_SCRATCH_PATH_BYTES];
+    *file = (struct weir_image_file){ .format = weir_image_format(task->lease->spec->format) };
+    if (!file->format)
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "no format \"%s\" of images", task->lease->spec->format);
+    WEIR_TRY(weir_scratch_open(&file->scratch, ground->run_dir, error));
+    weir_scratch_name(&file->scratch, "out", file->path);
+    weir_scratch_name(&file->scratch, "receipt.json", receipt);
+    WEIR_TRY(write_receipt(ground, task, receipt, error));
+    WEIR_TRY(start(file, ground, task, receipt, error));
 cleanup:
-    weir_encoder_child_stop(&child);
+    if (status != WEIR_OK) weir_image_file_close(file);
     return status;
 }
 
-enum weir_status weir_image_file_put(const struct weir_stage_ground *ground, struct weir_task *task, const uint8_t *rgb,
-                                     struct weir_error *error)
+enum weir_status weir_image_file_put(struct weir_image_file *file, const struct weir_stage_ground *ground,
+                                     struct weir_task *task, const uint8_t *rgb, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    const struct weir_image_format *format = weir_image_format(task->lease->spec->format);
-    struct weir_scratch scratch = { .path = "" };
-    char path[WEIR_SCRATCH_PATH_BYTES], receipt[WEIR_SCRATCH_PATH_BYTES];
     struct weir_output *output;
-    if (!format) return weir_fail(error, WEIR_BAD_ARGUMENT, "no format \"%s\" of images", task->lease->spec->format);
-    WEIR_TRY(weir_scratch_open(&scratch, ground->run_dir, error));
-    weir_scratch_name(&scratch, "out", path);
-    weir_scratch_name(&scratch, "receipt.json", receipt);
-    WEIR_TRY(write_receipt(ground, task, receipt, error));
-    WEIR_TRY(encode(ground, task, receipt, path, rgb, error));
+    WEIR_TRY(weir_encoder_child_write(file->child, rgb, weir_item_frame_bytes(&task->item), error));
+    WEIR_TRY(weir_encoder_child_finish(&file->child, NULL, error));
     WEIR_TRY(weir_task_output(task, &output, error));
-    WEIR_TRY(weir_link_put_file(ground->link, task->lease->tenant, &task->id, format->file, format->media_type, path,
-                                output, error));
+    WEIR_TRY(weir_link_put_file(ground->link, task->lease->tenant, &task->id, file->format->file,
+                                file->format->media_type, file->path, output, error));
 cleanup:
-    weir_scratch_close(&scratch);
     return status;
+}
+
+void weir_image_file_close(struct weir_image_file *file)
+{
+    weir_encoder_child_stop(&file->child);
+    weir_scratch_close(&file->scratch);
 }

@@ -42,7 +42,9 @@ struct loop {
     uint32_t heartbeat_ms;
     uint64_t heard_ms, said_ms, hello_at_ms, lost_ms, idle_ms; /* lost, idle: since when; 0: not */
     uint32_t hello_ms;
-    int64_t credit_told;         /* -1: nothing yet */
+    struct weir_held_credit credit_told[WEIR_LANES_MAX];
+    uint32_t credits_told;       /* lanes of it; 0: nothing yet */
+    uint32_t leases_told;        /* their sum */
     unsigned boundaries;         /* of the crew, seen */
     uint64_t quotes[QUOTES_MAX]; /* the numbers of those that the clerk has */
     uint32_t quote_count;
@@ -125,25 +127,53 @@ static void say_hello(struct loop *loop)
     body.device = text_of(o->device->table->name);
     body.numerics_class = o->device->numerics_class;
     body.stages = o->stage_mask;
-    body.slots = o->stage_mask >> WEIR_STAGE_DENOISE & 1 ? weir_rows_most(o->rows) : 1;
+    body.slots = weir_held_slots_most(&loop->held, weir_rows_most(o->rows));
     body.memory_bytes = o->device->memory_bytes;
     body.tensor_endpoint = text_of(o->tensor_endpoint);
     body.n_models = o->models->count;
     body.models = model_list;
     body.held = lease_list;
-    (void)say(loop, WEIR_MESSAGE_HELLO, &body.base);
+    if (!say(loop, WEIR_MESSAGE_HELLO, &body.base)) return; /* not connected yet: it stays due */
     loop->hello_at_ms = loop->now_ms + loop->hello_ms;
     loop->hello_ms = loop->hello_ms * 2 < HELLO_MS_MAX ? loop->hello_ms * 2 : HELLO_MS_MAX;
 }
 
+/* With one lane its stages are all that the worker has, and go without saying. */
 static void say_credit(struct loop *loop)
 {
-    const uint32_t credit = loop->is_draining ? 0 : weir_held_credit(&loop->held);
-    if (loop->credit_told == credit) return;
+    struct weir_held_credit credits[WEIR_LANES_MAX];
+    Weir__Pb__LaneCredit lanes[WEIR_LANES_MAX], *list[WEIR_LANES_MAX];
     Weir__Pb__Credit body = WEIR__PB__CREDIT__INIT;
+    const uint32_t count = weir_held_credits(&loop->held, credits);
+    body.leases = loop->is_draining ? 0 : weir_held_credit(&loop->held);
+    for (uint32_t i = 0; i < count; i++) {
+        if (loop->is_draining) credits[i].leases = 0;
+        weir__pb__lane_credit__init(&lanes[i]);
+        lanes[i].has_stages = lanes[i].has_leases = 1;
+        lanes[i].stages = credits[i].stages;
+        lanes[i].leases = credits[i].leases;
+        list[i] = &lanes[i];
+    }
+    if (loop->credits_told == count && loop->leases_told == body.leases &&
+        memcmp(credits, loop->credit_told, count * sizeof credits[0]) == 0)
+        return;
     body.has_leases = 1;
-    body.leases = credit;
-    if (say(loop, WEIR_MESSAGE_CREDIT, &body.base)) loop->credit_told = credit;
+    body.n_lanes = count > 1 ? count : 0;
+    body.lanes = list;
+    if (!say(loop, WEIR_MESSAGE_CREDIT, &body.base)) return;
+    memcpy(loop->credit_told, credits, count * sizeof credits[0]);
+    loop->credits_told = count;
+    loop->leases_told = body.leases;
+}
+
+/* The broker counts so, too. */
+static void count_lease(struct loop *loop, enum weir_stage stage)
+{
+    if (loop->leases_told > 0) loop->leases_told--;
+    for (uint32_t i = 0; i < loop->credits_told; i++) {
+        struct weir_held_credit *told = &loop->credit_told[i];
+        if (told->stages >> stage & 1 && told->leases > 0) told->leases--;
+    }
 }
 
 static void say_renew(struct loop *loop, struct weir_held *held)
@@ -278,7 +308,7 @@ static void on_welcome(struct loop *loop, const Weir__Pb__Welcome *body)
     loop->heartbeat_ms = body->heartbeat_ms;
     loop->held.lease_ms = body->lease_ms;
     loop->held.renew_ms = body->renew_ms;
-    loop->credit_told = -1;
+    loop->credits_told = 0;
     loop->hello_ms = HELLO_MS;
     for (size_t i = 0; i < WEIR_HELD_MAX; i++) {
         struct weir_held *held = &loop->held.rows[i];
@@ -321,8 +351,8 @@ static void on_lease(struct loop *loop, struct weir_message *message)
     if (weir_held_find(&loop->held, lease->task, &lease->token)) return; /* said twice */
     const bool wanted = !loop->is_draining && weir_held_credit(&loop->held) > 0;
     struct weir_held *held = weir_held_add(&loop->held, message, loop->now_ms);
-    if (!held) return;                              /* no row: it was never granted, and will expire */
-    if (loop->credit_told > 0) loop->credit_told--; /* the broker counts so too */
+    if (!held) return; /* no row: it was never granted, and will expire */
+    count_lease(loop, (enum weir_stage)lease->task->stage);
     if (accept(loop, held, &error) != WEIR_OK) {
         answer_fail(loop, held, &error);
     } else if (!wanted) {
@@ -510,6 +540,7 @@ static void begin(struct loop *loop)
 {
     for (struct weir_held *held; !loop->is_draining && (held = weir_held_next(&loop->held, loop->now_ms)) != NULL;) {
         held->state = WEIR_HELD_RUNNING;
+        held->begun_ms = loop->now_ms;
         weir_crew_compute(loop->crew, held->task);
     }
 }
@@ -526,11 +557,11 @@ static void lose_device(struct loop *loop, const struct weir_error *why)
 
 static void finish(struct loop *loop, struct weir_task *task)
 {
-    char words[64];
+    char words[96];
     struct weir_held *held = weir_held_of(&loop->held, task);
     assert(held && held->state == WEIR_HELD_RUNNING);
-    snprintf(words, sizeof words, "status=%s ms=%llu", weir_status_name(task->status),
-             (unsigned long long)task->milliseconds);
+    snprintf(words, sizeof words, "status=%s ms=%llu wall_ms=%llu", weir_status_name(task->status),
+             (unsigned long long)task->milliseconds, (unsigned long long)(loop->now_ms - held->begun_ms));
     log_task(loop, "task ended", held->lease->task, words);
     if (task->status == WEIR_OK) weir_quoter_learn(loop->o->quoter, task);
     if (task->status == WEIR_DEVICE) lose_device(loop, &task->error);
@@ -639,6 +670,7 @@ static void turn(struct loop *loop)
         { .fd = loop->signal_fd, .events = ZMQ_POLLIN },
         { .fd = weir_watch_fd(loop->watch), .events = ZMQ_POLLIN },
     };
+    if (loop->send_refused) items[0].events |= ZMQ_POLLOUT;
     struct weir_error unwell;
     zmq_poll(items, (int)WEIR_COUNT(items), (long)wait_ms(loop));
     loop->now_ms = weir_clock_now_ms();
@@ -680,10 +712,10 @@ enum weir_status weir_loop_run(const struct weir_loop_options *options, struct w
                          .signal_fd = -1,
                          .heartbeat_ms = HEARTBEAT_MS,
                          .hello_ms = HELLO_MS,
-                         .credit_told = -1,
                          .error = error,
                          .now_ms = weir_clock_now_ms() };
     weir_held_init(&loop.held);
+    weir_held_set_lanes(&loop.held, &options->lanes, options->stage_mask);
     weir_random_bytes(loop.worker, sizeof loop.worker);
     loop.heard_ms = loop.now_ms;
 
@@ -691,7 +723,7 @@ enum weir_status weir_loop_run(const struct weir_loop_options *options, struct w
     WEIR_TRY(weir_wire_connect(options->zmq, options->broker, WEIR_SOCKET_CONTROL, options->insecure_dev, &loop.socket,
                                error));
     WEIR_TRY(weir_watch_start(options->device, options->log, &loop.watch, error));
-    WEIR_TRY(weir_crew_start(options->stages, options->quoter, &loop.crew, error));
+    WEIR_TRY(weir_crew_start(options->stages, &options->lanes, options->quoter, &loop.crew, error));
     while (loop.fault == WEIR_OK && !is_drained(&loop)) turn(&loop);
     status = loop.fault;
     if (status == WEIR_OK) {

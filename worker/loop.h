@@ -1,7 +1,7 @@
 /* loop: the control thread of a worker: what it says to the broker and to peers, and when.
  *
  * It owns the sockets, never computes and never waits but in poll: leases are renewed, quotes handed to the clerk,
- * cancels passed on by a flag, results repeated until the broker has them, whatever the compute thread is doing. When
+ * cancels passed on by a flag, results repeated until the broker has them, whatever the lanes are doing. When
  * the broker is silent for three heartbeats, HELLO is said again and again with all leases that are still held, and the
  * task in hand goes on.
  *
@@ -25,7 +25,8 @@ struct weir_loop_options {
     const struct weir_log *log;
     const struct weir_models *models;
     struct weir_device *device;
-    struct weir_stages *stages; /* for the compute thread */
+    struct weir_stages *stages; /* for the lanes' threads */
+    struct weir_lanes lanes;
     struct weir_rows *rows;     /* how large batches should be */
     struct weir_quoter *quoter; /* for the clerk */
     struct weir_server *server; /* the tensor socket, bound */

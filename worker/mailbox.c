@@ -46,7 +46,7 @@ void weir_mailbox_close(struct weir_mailbox *box)
 {
     pthread_mutex_lock(&box->lock);
     box->is_closed = true;
-    pthread_cond_signal(&box->filled);
+    pthread_cond_broadcast(&box->filled);
     pthread_mutex_unlock(&box->lock);
 }
 

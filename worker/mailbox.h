@@ -3,7 +3,7 @@
  *
  * The reader either sleeps in wait() or polls `fd`, which is readable while there may be something.
  *
- * Threads  put, close and wake from any; take and wait from one
+ * Threads  put, close and wake from any; take from one, wait from one or several
  */
 #ifndef WEIR_WORKER_MAILBOX_H
 #define WEIR_WORKER_MAILBOX_H

@@ -4,6 +4,7 @@
  *
  * Exit codes: 0 drained; 64 usage; 69 no broker, or one of another protocol; 70 internal; 71 device or memory; 74
  * model; 75 store or files. What ends it is one line on standard error. */
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "proto/base/options.h"
 #include "worker/catalogue.h"
@@ -33,7 +34,7 @@ enum {
 
 struct values {
     const char *broker, *model, *stages, *device, *precision, *store, *run_dir, *log_level;
-    int64_t threads, memory_mib, memory_share, batch, lost_seconds;
+    int64_t threads, memory_mib, memory_share, batch, lanes, lost_seconds;
     bool supervised, insecure_dev, list_models, verify, help, version;
 };
 
@@ -49,9 +50,8 @@ static const struct weir_option rows[] = {
     { "device", 0, WEIR_OPTION_TEXT, AT(device), .value = "auto|cpu|ref|cuda[:GPU]",
       .help = "what it computes on (default: auto)" },
     { "precision", 0, WEIR_OPTION_CHOICE, AT(precision), .value = "f32|bf16",
-      .help =
-          "f32, or bf16: on cuda for all values of the networks, on cpu for what their products read, where the "
-          "processor has AMX or AVX512-BF16 (default: f32)" },
+      .help = "f32, or bf16: on cuda for all values of the networks, on cpu for what their products read, where the "
+              "processor has AMX or AVX512-BF16 (default: f32)" },
     { "threads", 0, WEIR_OPTION_INT, AT(threads), 0, WEIR_DEVICE_THREADS_MAX, "N",
       "threads of the device's own pool (default: 0, one a core)" },
     { "memory-mib", 0, WEIR_OPTION_INT, AT(memory_mib), 1, 1 << 26, "N",
@@ -60,6 +60,9 @@ static const struct weir_option rows[] = {
       "plan with at most one Nth of what the device has: as many workers share it (default: 1)" },
     { "batch", 0, WEIR_OPTION_INT, AT(batch), 0, WEIR_ROWS_MAX, "N",
       "denoise up to N items at once (default: 0, as many as steps measured to pay)" },
+    { "lanes", 0, WEIR_OPTION_INT, AT(lanes), 0, WEIR_LANES_MAX, "N",
+      "1: stages take turns; 2: denoise runs beside the others; 3: text, too (default: WEIR_LANES, "
+      "else 3 on a GPU, else 1)" },
     { "store", 0, WEIR_OPTION_TEXT, AT(store), .value = "URL", .help = "where results live: file:///DIR or a path" },
     { "run-dir", 0, WEIR_OPTION_TEXT, AT(run_dir), .value = "DIR",
       .help = "for its socket and scratch files; made with mode 0700 when missing" },
@@ -81,6 +84,7 @@ struct program {
     const char *models_asked[WEIR_MODELS_MAX];
     size_t model_count;
     unsigned stage_mask;
+    struct weir_lanes lanes;
     struct weir_log log;
     char run_dir[PATH_MAX], encoder[PATH_BYTES], endpoint[WEIR_ENDPOINT_BYTES];
     struct weir_device *device;
@@ -207,15 +211,22 @@ static enum weir_status find_encoder(struct program *p, struct weir_error *error
     return weir_encoders_create(p->encoder, &p->encoders, error);
 }
 
+static unsigned long long since(uint64_t begin_ms)
+{
+    return (unsigned long long)(weir_clock_now_ms() - begin_ms);
+}
+
+/* Of a model whose files were never seen before nearly all the time is their hashing. */
 static enum weir_status open_models(struct program *p, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    for (size_t i = 0; i < p->model_count; i++) WEIR_TRY(weir_models_add(&p->models, p->models_asked[i], error));
-    for (size_t i = 0; i < p->models.count; i++) {
+    for (size_t i = 0; i < p->model_count; i++) {
+        const uint64_t begin_ms = weir_clock_now_ms();
+        WEIR_TRY(weir_models_add(&p->models, p->models_asked[i], error));
         char hex[WEIR_SHA256_HEX_BYTES];
         weir_hex_write(p->models.items[i].digest, WEIR_SHA256_BYTES, hex);
-        weir_log(&p->log, WEIR_LOG_INFO, "model name=%s path=%s digest=%s", p->models.items[i].name,
-                 weir_model_dir_path(p->models.items[i].dir), hex);
+        weir_log(&p->log, WEIR_LOG_INFO, "model name=%s path=%s digest=%s ms=%llu", p->models.items[i].name,
+                 weir_model_dir_path(p->models.items[i].dir), hex, since(begin_ms));
     }
 cleanup:
     return status;
@@ -223,6 +234,7 @@ cleanup:
 
 static enum weir_status open_device(struct program *p, struct weir_error *error)
 {
+    const uint64_t begin_ms = weir_clock_now_ms();
     enum weir_dtype precision = WEIR_F32;
     (void)weir_precision_parse(p->values.precision, &precision); /* one of the two: the options' parser saw to it */
     enum weir_status status = weir_device_open(p->values.device, (int)p->values.threads, &p->device, error);
@@ -232,8 +244,24 @@ static enum weir_status open_device(struct program *p, struct weir_error *error)
     const uint64_t share = p->device->memory_all / (uint64_t)p->values.memory_share;
     if (share < p->device->memory_bytes) p->device->memory_bytes = share;
     if (most && most < p->device->memory_bytes) p->device->memory_bytes = most;
-    weir_log(&p->log, WEIR_LOG_INFO, "device name=%s numerics=%s memory_bytes=%llu", p->device->table->name,
-             p->device->numerics_class, (unsigned long long)p->device->memory_bytes);
+    weir_log(&p->log, WEIR_LOG_INFO, "device name=%s numerics=%s memory_bytes=%llu ms=%llu", p->device->table->name,
+             p->device->numerics_class, (unsigned long long)p->device->memory_bytes, since(begin_ms));
+    return WEIR_OK;
+}
+
+/* --lanes, else WEIR_LANES: so that all workers of a cluster that is tried out can be told at once. */
+static enum weir_status choose_lanes(struct program *p, struct weir_error *error)
+{
+    const char *text = getenv("WEIR_LANES");
+    uint32_t wish = (uint32_t)p->values.lanes;
+    if (!wish && text && text[0]) {
+        if (text[0] < '0' || text[0] > '0' + WEIR_LANES_MAX || text[1])
+            return weir_fail(error, WEIR_BAD_ARGUMENT, "WEIR_LANES=%.20s: a number from 0 to %d is needed", text,
+                             WEIR_LANES_MAX);
+        wish = (uint32_t)(text[0] - '0');
+    }
+    p->lanes = weir_lanes_choose(wish, p->device);
+    weir_log(&p->log, WEIR_LOG_INFO, "lanes count=%u", p->lanes.count);
     return WEIR_OK;
 }
 
@@ -261,6 +289,7 @@ static enum weir_status open_all(struct program *p, struct weir_error *error)
     WEIR_TRY(weir_store_open(p->values.store, &p->store, error));
     WEIR_TRY(weir_shelf_create(&limits, p->store, &p->shelf, error));
     WEIR_TRY(open_device(p, error));
+    WEIR_TRY(choose_lanes(p, error));
     WEIR_TRY(open_models(p, error));
     WEIR_TRY(open_sockets(p, error));
     p->link = (struct weir_link){ .zmq = p->zmq,
@@ -280,6 +309,7 @@ static enum weir_status open_all(struct program *p, struct weir_error *error)
                     .run_dir = p->run_dir,
                     .log = &p->log },
         .rows = p->rows,
+        .lanes = p->lanes,
         .stage_mask = p->stage_mask,
     };
     WEIR_TRY(weir_stages_create(&options, &p->stages, error));
@@ -317,6 +347,7 @@ static enum weir_status work(struct program *p, struct weir_error *error)
         .models = &p->models,
         .device = p->device,
         .stages = p->stages,
+        .lanes = p->lanes,
         .rows = p->rows,
         .quoter = &p->quoter,
         .server = &p->server,

@@ -5,12 +5,14 @@
 #include "worker/model_places.h"
 
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define DIGEST_FILES_MAX 4096
+#define HASH_THREADS_MAX 7 /* beside the one that asks */
 
 /* What a component may have beside its weights, and what this project reads of it. */
 static const char *const read_files[] = { "config.json",       "scheduler_config.json",  "vocab.json",
@@ -208,7 +210,7 @@ void weir_model_dir_list(void (*each)(void *context, const char *name, const cha
     weir_model_places_list(each, context);
 }
 
-/* The digest: paths are gathered, sorted, and hashed one after another. */
+/* The digest: paths are gathered, sorted, and hashed by several threads, each a file at a time. */
 
 struct file_list {
     char *paths[DIGEST_FILES_MAX];
@@ -331,25 +333,94 @@ static int by_bytes(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* Each path once. */
+static void sort_paths(struct file_list *files)
+{
+    size_t kept = 0;
+    qsort(files->paths, files->count, sizeof *files->paths, by_bytes);
+    for (size_t i = 0; i < files->count; i++) {
+        if (kept && strcmp(files->paths[i], files->paths[kept - 1]) == 0)
+            free(files->paths[i]);
+        else
+            files->paths[kept++] = files->paths[i];
+    }
+    files->count = kept;
+}
+
+/* Files are taken in order, so that of several that cannot be read the first is told. */
+struct hashing {
+    const struct weir_model_dir *model;
+    const struct file_list *files;
+    bool verify;
+    struct weir_file_hashes hashes;
+    char (*hex)[WEIR_SHA256_HEX_BYTES]; /* of each file */
+    pthread_mutex_t mutex;              /* of all below */
+    size_t next, failed;                /* failed: the first, files->count: none */
+    struct weir_error error;
+};
+
+static bool take_file(struct hashing *hashing, size_t *index)
+{
+    pthread_mutex_lock(&hashing->mutex);
+    *index = hashing->next;
+    const bool more = hashing->failed == hashing->files->count && *index < hashing->files->count;
+    if (more) hashing->next++;
+    pthread_mutex_unlock(&hashing->mutex);
+    return more;
+}
+
+static void *hash_files(void *context)
+{
+    struct hashing *hashing = context;
+    struct weir_error error;
+    for (size_t i; take_file(hashing, &i);) {
+        if (hash_file(hashing->model, &hashing->hashes, hashing->files->paths[i], hashing->verify, hashing->hex[i],
+                      &error) == WEIR_OK)
+            continue;
+        pthread_mutex_lock(&hashing->mutex);
+        if (i < hashing->failed) hashing->failed = i, hashing->error = error;
+        pthread_mutex_unlock(&hashing->mutex);
+    }
+    return NULL;
+}
+
+/* By this thread and as many more as there are processors and files for, and as can be started. */
+static enum weir_status hash_all(struct hashing *hashing, struct weir_error *error)
+{
+    pthread_t threads[HASH_THREADS_MAX];
+    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    size_t started = 0;
+    hashing->failed = hashing->files->count;
+    while (started < HASH_THREADS_MAX && started + 1 < hashing->files->count && (long)started + 1 < processors &&
+           pthread_create(&threads[started], NULL, hash_files, hashing) == 0)
+        started++;
+    hash_files(hashing);
+    for (size_t i = 0; i < started; i++) pthread_join(threads[i], NULL);
+    if (hashing->failed == hashing->files->count) return WEIR_OK;
+    if (error) *error = hashing->error;
+    return hashing->error.code;
+}
+
 enum weir_status weir_model_dir_digest(const struct weir_model_dir *model, const char *const *components, size_t count,
                                        bool verify, char out[WEIR_SHA256_HEX_BYTES], struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    char hex[WEIR_SHA256_HEX_BYTES];
     uint8_t digest[WEIR_SHA256_BYTES];
-    struct weir_file_hashes hashes = { 0 };
     struct weir_sha256 sha;
     struct file_list *files = calloc(1, sizeof *files);
+    struct hashing hashing = { .model = model, .files = files, .verify = verify };
     if (!files) return weir_fail(error, WEIR_NO_MEMORY, "no memory for the model's digest");
 
+    pthread_mutex_init(&hashing.mutex, NULL);
     weir_sha256_init(&sha);
     WEIR_TRY(gather(model, components, count, files, error));
-    qsort(files->paths, files->count, sizeof *files->paths, by_bytes);
-    WEIR_TRY(weir_file_hashes_init(&hashes, error));
+    sort_paths(files);
+    hashing.hex = calloc(files->count, sizeof *hashing.hex);
+    if (!hashing.hex) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for the model's digest"));
+    WEIR_TRY(weir_file_hashes_init(&hashing.hashes, error));
+    WEIR_TRY(hash_all(&hashing, error));
     for (size_t i = 0; i < files->count; i++) {
-        if (i && strcmp(files->paths[i], files->paths[i - 1]) == 0) continue;
-        WEIR_TRY(hash_file(model, &hashes, files->paths[i], verify, hex, error));
-        weir_sha256_update(&sha, hex, sizeof hex - 1);
+        weir_sha256_update(&sha, hashing.hex[i], sizeof hashing.hex[i] - 1);
         weir_sha256_update(&sha, "  ", 2);
         weir_sha256_update(&sha, files->paths[i], strlen(files->paths[i]));
         weir_sha256_update(&sha, "\n", 1);
@@ -358,7 +429,9 @@ enum weir_status weir_model_dir_digest(const struct weir_model_dir *model, const
 cleanup:
     weir_sha256_final(&sha, digest);
     if (status == WEIR_OK) weir_hex_write(digest, sizeof digest, out);
-    weir_file_hashes_deinit(&hashes);
+    weir_file_hashes_deinit(&hashing.hashes);
+    pthread_mutex_destroy(&hashing.mutex);
+    free(hashing.hex);
     for (size_t i = 0; i < files->count; i++) free(files->paths[i]);
     free(files);
     return status;

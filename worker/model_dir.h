@@ -59,7 +59,7 @@ bool weir_model_dir_has(const struct weir_model_dir *model, const char *path);
  * two spaces, path within the model, newline. The files are model_index.json, weir.json, and of every component in
  * `components` (NULL: all that are there) its configs, tokenizer files and chosen weights; a worker with one stage and
  * a worker with all of them thus agree when they give the same list.
- * A file's hash is remembered under ${XDG_CACHE_HOME:-~/.cache}/weir by (device, inode, size, mtime); a hub blob named
+ * Files are hashed side by side. A file's hash is remembered under ${XDG_CACHE_HOME:-~/.cache}/weir by (device, inode, size, mtime); a hub blob named
  * by 64 hex digits is taken at its word. `verify` reads every byte again, and BAD_FILE names a blob that lies. */
 enum weir_status weir_model_dir_digest(const struct weir_model_dir *model, const char *const *components, size_t count,
                                        bool verify, char out[WEIR_SHA256_HEX_BYTES], struct weir_error *error);

@@ -5,7 +5,8 @@
  *
  * Memory   everything lives as long as the models
  * Errors   those of model_dir.h and pipeline.h; CONFLICT for two of one name
- * Threads  read-only once open, but for `pipeline` (the compute thread's) and `quotes` (the clerk's)
+ * Threads  read-only once open, but for `pipeline`: each stage of it is its lane's. `quotes` loads nothing, so any
+ *          thread may plan with it
  */
 #ifndef WEIR_WORKER_MODELS_H
 #define WEIR_WORKER_MODELS_H

@@ -5,7 +5,7 @@
  * than memory has room for. So a shape that nothing is known of has 1, and one number more is tried at a time. What did
  * not pay is tried again after 2,000 steps.
  *
- * Threads  any: the compute thread teaches, the control thread asks
+ * Threads  any: the denoise lane teaches, the control thread asks
  */
 #ifndef WEIR_WORKER_ROWS_H
 #define WEIR_WORKER_ROWS_H

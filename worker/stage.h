@@ -4,7 +4,8 @@
  *   open          brings the networks to the device; they stay between tasks
  *   fits          whether the open stage can run the item without planning anew
  *   recall        before open: does a task without the networks, from what the store kept, if it can; NULL: never
- *   run           one task: inputs through the link, outputs put in the store and added to the task
+ *   run           one task: inputs through the link, outputs put in the store and added to the task; or all but the
+ *                 files that remain to be written, as task->rest
  *   run_batch     instead of run, in a stage that runs several tasks at once: a first one, and whoever waits at the door
  *   close         gives everything back
  *
@@ -17,7 +18,7 @@
  *
  * Errors   what the broker is told: BAD_ARGUMENT and BAD_MODEL are for ever; NO_MEMORY, DEVICE, INTERNAL elsewhere;
  *          STORE, IO, INPUT_LOST later. Whatever fails, no file is left behind
- * Threads  one
+ * Threads  one a stage: that of its lane; a rest runs on any, beside its stage's next task
  */
 #ifndef WEIR_WORKER_STAGE_H
 #define WEIR_WORKER_STAGE_H
@@ -39,6 +40,14 @@ struct weir_stage_ground {
 };
 
 struct weir_stage_kind;
+
+/* The head of what is left of a task when its networks have done their part: encoding, and putting what came out of it
+ * in the store. finish is called once, and frees it; `ground` has a link of its own. It uses nothing of the open stage,
+ * which may be at its next task, or closed. */
+struct weir_rest {
+    enum weir_status (*finish)(struct weir_rest *rest, const struct weir_stage_ground *ground, struct weir_task *task,
+                               struct weir_error *error);
+};
 
 /* What a batch asks of whoever runs it. */
 struct weir_stage_door {
@@ -64,6 +73,7 @@ struct weir_open_stage {
 
 struct weir_stage_kind {
     enum weir_stage stage;
+    bool in_turn; /* its rests run one after the other: memory is planned for one of them */
     /* seats: how many tasks at once; 1 in stages without run_batch */
     enum weir_status (*plan_memory)(struct weir_pipeline *pipeline, struct weir_device *device,
                                     const struct weir_item *item, uint32_t seats, struct weir_pipeline_memory *out,

@@ -3,14 +3,23 @@
 #include "proto/base/clock.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
+#include <time.h>
+
+enum { LOOK_UP_MS = 100 }; /* so often does one that waits for memory look whether it is still wanted */
 
 struct entry {
     size_t model;
+    struct weir_link link; /* its lane's */
     struct weir_stage_ground ground;
+    pthread_mutex_t finishing; /* held by the one rest of a stage where they take turns */
+    uint32_t seats;            /* planned */
+    /* Under the lock: written by its lane, and while it has no users by others, who close it. */
     struct weir_open_stage *stage; /* NULL: closed */
     uint64_t bytes;                /* planned */
-    uint32_t seats;                /* planned */
+    uint32_t users;                /* tasks that need what it holds */
     uint64_t used;                 /* when, as a number that only grows */
 };
 
@@ -19,6 +28,9 @@ struct weir_stages {
     const struct weir_models *models;
     struct weir_device *device;
     const struct weir_log *log;
+    pthread_mutex_t lock;
+    pthread_cond_t ended; /* somebody needs what he held no more */
+    uint32_t waiting;     /* for memory */
     uint64_t uses;
     struct entry entries[WEIR_MODELS_MAX][WEIR_STAGE_COUNT];
 };
@@ -41,11 +53,16 @@ enum weir_status weir_stages_create(const struct weir_stages_options *options, s
     stages->models = models;
     stages->device = options->common.device;
     stages->log = options->common.log;
+    pthread_mutex_init(&stages->lock, NULL);
+    pthread_cond_init(&stages->ended, NULL);
     for (size_t i = 0; i < models->count; i++) {
         for (size_t j = 0; j < WEIR_STAGE_COUNT; j++) {
             struct weir_stage_ground *ground = &stages->entries[i][j].ground;
             stages->entries[i][j].model = i;
+            pthread_mutex_init(&stages->entries[i][j].finishing, NULL);
             *ground = options->common;
+            stages->entries[i][j].link = *options->common.link;
+            ground->link = &stages->entries[i][j].link;
             ground->pipeline = models->items[i].pipeline;
             for (size_t k = 0; k < sizeof ground->model_digest; k++)
                 ground->model_digest[k] = models->items[i].digest[k];
@@ -66,8 +83,13 @@ void weir_stages_destroy(struct weir_stages **stages_p)
     struct weir_stages *stages = *stages_p;
     if (!stages) return;
     for (size_t i = 0; i < WEIR_MODELS_MAX; i++) {
-        for (size_t j = 0; j < WEIR_STAGE_COUNT; j++) close_entry(&stages->entries[i][j]);
+        for (size_t j = 0; j < WEIR_STAGE_COUNT; j++) {
+            close_entry(&stages->entries[i][j]);
+            if (i < stages->models->count) pthread_mutex_destroy(&stages->entries[i][j].finishing);
+        }
     }
+    pthread_cond_destroy(&stages->ended);
+    pthread_mutex_destroy(&stages->lock);
     free(stages);
     *stages_p = NULL;
 }
@@ -75,6 +97,11 @@ void weir_stages_destroy(struct weir_stages **stages_p)
 static uint64_t sum(const struct weir_pipeline_memory *plan)
 {
     return plan->weights + plan->arena + plan->host;
+}
+
+static const char *model_of(const struct weir_stages *stages, const struct entry *entry)
+{
+    return stages->models->items[entry->model].name;
 }
 
 static uint64_t open_bytes(const struct weir_stages *stages)
@@ -86,14 +113,16 @@ static uint64_t open_bytes(const struct weir_stages *stages)
     return bytes;
 }
 
-/* The open entry that was not used for the longest time, other than `but`; NULL when there is none. */
+/* Of the open entries that nobody needs the one that was not used for the longest time, other than `but`; NULL when
+ * there is none. */
 static struct entry *oldest(struct weir_stages *stages, const struct entry *but)
 {
     struct entry *found = NULL;
     for (size_t i = 0; i < stages->models->count; i++) {
         for (size_t j = 0; j < WEIR_STAGE_COUNT; j++) {
             struct entry *entry = &stages->entries[i][j];
-            if (entry != but && entry->stage && (!found || entry->used < found->used)) found = entry;
+            if (entry == but || !entry->stage || entry->users > 0) continue;
+            if (!found || entry->used < found->used) found = entry;
         }
     }
     return found;
@@ -108,21 +137,34 @@ static enum weir_status too_large(const struct weir_device *device, const char *
                      what, (double)bytes / 1048576.0, device->table->name, (double)device->memory_bytes / 1048576.0);
 }
 
-/* What seats may not take: the memory of the other stages that are open, and of the largest of the model's. */
-static uint64_t kept_for_others(const struct weir_stages *stages, const struct entry *own, const struct weir_item *item)
+/* What seats may not take: the memory of the other stages that are open, */
+struct kept {
+    uint64_t least; /* and of the largest of the model's, */
+    uint64_t all;   /* or of all of the model's at once */
+};
+
+static uint64_t larger(uint64_t a, uint64_t b)
 {
-    uint64_t most = open_bytes(stages) - own->bytes;
+    return a > b ? a : b;
+}
+
+static struct kept kept_for_others(struct weir_stages *stages, const struct entry *own, const struct weir_item *item)
+{
+    uint64_t bytes[WEIR_STAGE_COUNT], largest = 0, whole = 0;
+    pthread_mutex_lock(&stages->lock);
+    const uint64_t open = open_bytes(stages) - own->bytes;
+    for (size_t i = 0; i < WEIR_STAGE_COUNT; i++) bytes[i] = stages->entries[own->model][i].bytes;
+    pthread_mutex_unlock(&stages->lock);
     for (size_t i = 0; i < WEIR_STAGE_COUNT; i++) {
-        const struct entry *entry = &stages->entries[own->model][i];
         struct weir_pipeline_memory plan;
-        if (entry == own || !(stages->o.stage_mask >> i & 1)) continue;
-        uint64_t bytes = entry->bytes;
-        if (!entry->stage &&
-            kinds[i]->plan_memory(entry->ground.pipeline, stages->device, item, 1, &plan, NULL) == WEIR_OK)
-            bytes = sum(&plan);
-        if (bytes > most) most = bytes;
+        if (&stages->entries[own->model][i] == own || !(stages->o.stage_mask >> i & 1)) continue;
+        struct weir_pipeline *shapes = stages->models->items[own->model].quotes; /* its own lane's may be loading */
+        if (bytes[i] == 0 && kinds[i]->plan_memory(shapes, stages->device, item, 1, &plan, NULL) == WEIR_OK)
+            bytes[i] = sum(&plan);
+        largest = larger(largest, bytes[i]);
+        whole += bytes[i];
     }
-    return most;
+    return (struct kept){ larger(open, largest), larger(open, whole) };
 }
 
 /* Whether so many seats fit beside others. */
@@ -136,13 +178,16 @@ static bool seats_fit(const struct weir_stages *stages, const struct entry *own,
 }
 
 /* The largest number of seats, from `wish` on halved down to `least`, that fits; `least` is not asked for. */
-static uint32_t seats_that_fit(const struct weir_stages *stages, const struct entry *own, const struct weir_item *item,
+static uint32_t seats_that_fit(struct weir_stages *stages, const struct entry *own, const struct weir_item *item,
                                uint32_t wish, uint32_t least, struct weir_pipeline_memory *plan)
 {
     if (wish <= least) return least;
-    const uint64_t others = kept_for_others(stages, own, item);
+    const struct kept kept = kept_for_others(stages, own, item);
+    for (uint32_t seats = wish; stages->o.lanes.count > 1 && seats > least; seats /= 2) {
+        if (seats_fit(stages, own, item, seats, kept.all, plan)) return seats;
+    }
     for (uint32_t seats = wish; seats > least; seats /= 2) {
-        if (seats_fit(stages, own, item, seats, others, plan)) return seats;
+        if (seats_fit(stages, own, item, seats, kept.least, plan)) return seats;
     }
     return least;
 }
@@ -158,8 +203,63 @@ static void say_plan(const struct weir_stages *stages, const struct weir_stage_k
         (unsigned long long)stages->device->memory_bytes);
 }
 
+/* CANCELLED, INTERRUPTED: it need not begin. */
+static enum weir_status check_wanted(const struct weir_task *task, struct weir_error *error)
+{
+    const enum weir_status status = weir_task_check(task, error);
+    if (status == WEIR_OK && atomic_load(&task->yield))
+        return weir_fail(error, WEIR_INTERRUPTED, "stopped before it began");
+    return status;
+}
+
+/* Waits for a moment, under the lock. */
+static enum weir_status wait_for_others(struct weir_stages *stages, const struct weir_task *task,
+                                        struct weir_error *error)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += LOOK_UP_MS * 1000000L;
+    if (until.tv_nsec >= 1000000000L) until = (struct timespec){ until.tv_sec + 1, until.tv_nsec - 1000000000L };
+    pthread_cond_timedwait(&stages->ended, &stages->lock, &until);
+    return check_wanted(task, error);
+}
+
+/* Closes what nobody needs until `wanted` bytes are free for the entry, under the lock. holds: what it has open itself
+ * must stay so. */
+static enum weir_status free_bytes(struct weir_stages *stages, struct entry *entry, uint64_t wanted, bool holds,
+                                   const struct weir_task *task, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const uint64_t room = stages->device->memory_bytes;
+    bool waits = false;
+    while (status == WEIR_OK && open_bytes(stages) - entry->bytes > room - wanted) {
+        struct entry *old = oldest(stages, entry);
+        if (old) {
+            weir_log(stages->log, WEIR_LOG_INFO, "stage closed stage=%s model=%s to make room",
+                     weir_stage_name(old->stage->kind->stage), model_of(stages, old));
+            close_entry(old);
+            continue;
+        }
+        if (!waits) {
+            weir_log(stages->log, WEIR_LOG_INFO, "stage waits stage=%s for memory that others use",
+                     weir_stage_name(task->id.stage));
+            stages->waiting++;
+            if (!holds) entry->users--;
+            pthread_cond_broadcast(&stages->ended);
+        }
+        waits = true;
+        status = wait_for_others(stages, task, error);
+    }
+    if (!waits) return status;
+    stages->waiting--;
+    if (!holds) entry->users++;
+    pthread_cond_broadcast(&stages->ended);
+    return status;
+}
+
+/* holds: a batch runs in the entry's stage. */
 static enum weir_status make_room(struct weir_stages *stages, struct entry *entry, const struct weir_stage_kind *kind,
-                                  const struct weir_task *task, struct weir_error *error)
+                                  bool holds, const struct weir_task *task, struct weir_error *error)
 {
     struct weir_pipeline_memory plan;
     const char *name = weir_stage_name(kind->stage);
@@ -175,15 +275,14 @@ static enum weir_status make_room(struct weir_stages *stages, struct entry *entr
     if (status != WEIR_OK) return status;
     const uint64_t wanted = sum(&plan);
     if (wanted > room) return too_large(stages->device, name, wanted, error);
-    entry->bytes = 0;
-    for (struct entry *old; open_bytes(stages) > room - wanted && (old = oldest(stages, entry)) != NULL;) {
-        weir_log(stages->log, WEIR_LOG_INFO, "stage closed stage=%s to make room",
-                 weir_stage_name(old->stage->kind->stage));
-        close_entry(old);
+    pthread_mutex_lock(&stages->lock);
+    const enum weir_status freed = free_bytes(stages, entry, wanted, holds, task, error);
+    if (freed == WEIR_OK) {
+        entry->bytes = wanted;
+        say_plan(stages, kind, entry->seats, &plan);
     }
-    entry->bytes = wanted;
-    say_plan(stages, kind, entry->seats, &plan);
-    return WEIR_OK;
+    pthread_mutex_unlock(&stages->lock);
+    return freed;
 }
 
 /* ---- running ---- */
@@ -194,8 +293,19 @@ static enum weir_status get_ready(struct weir_stages *stages, struct entry *entr
 {
     enum weir_status status = WEIR_OK;
     const struct weir_stage_kind *kind = kinds[task->id.stage];
-    if (!entry->stage || !kind->fits(entry->stage, &task->item)) WEIR_TRY(make_room(stages, entry, kind, task, error));
-    if (!entry->stage) WEIR_TRY(kind->open(&entry->ground, &entry->stage, error));
+    const uint64_t begin_ms = weir_clock_now_ms();
+    struct weir_open_stage *stage = NULL;
+    if (!entry->stage || !kind->fits(entry->stage, &task->item))
+        WEIR_TRY(make_room(stages, entry, kind, false, task, error));
+    if (entry->stage) return WEIR_OK;
+    const uint64_t planned_ms = weir_clock_now_ms();
+    WEIR_TRY(kind->open(&entry->ground, &stage, error));
+    pthread_mutex_lock(&stages->lock);
+    entry->stage = stage;
+    pthread_mutex_unlock(&stages->lock);
+    weir_log(stages->log, WEIR_LOG_INFO, "stage opened stage=%s model=%s planned_ms=%llu loaded_ms=%llu",
+             weir_stage_name(kind->stage), model_of(stages, entry), (unsigned long long)(planned_ms - begin_ms),
+             (unsigned long long)(weir_clock_now_ms() - planned_ms));
 cleanup:
     return status;
 }
@@ -227,7 +337,10 @@ struct door {
 static struct weir_task *door_next(void *context)
 {
     const struct door *door = context;
-    struct weir_task *task = door->flow->next(door->flow->context);
+    pthread_mutex_lock(&door->stages->lock);
+    const bool one_waits = door->stages->waiting > 0;
+    pthread_mutex_unlock(&door->stages->lock);
+    struct weir_task *task = one_waits ? NULL : door->flow->next(door->flow->context);
     assert(!task || (task->joins && weir_shape_same(&task->shape, &door->shape)));
     return task;
 }
@@ -243,7 +356,8 @@ static enum weir_status door_room(void *context, struct weir_task *task, uint32_
 {
     struct door *door = context;
     enum weir_status status = WEIR_OK;
-    if (!door->is_planned) status = make_room(door->stages, door->entry, kinds[WEIR_STAGE_DENOISE], task, &task->error);
+    if (!door->is_planned)
+        status = make_room(door->stages, door->entry, kinds[WEIR_STAGE_DENOISE], true, task, &task->error);
     door->is_planned = false;
     door->item = task->item;
     *seats = door->entry->seats;
@@ -261,12 +375,18 @@ static uint32_t door_seats(void *context, uint32_t seats, const struct weir_item
     const uint32_t found = seats_that_fit(stages, entry, item, wish, seats, &plan);
     if (found < wish) weir_rows_allow(stages->o.rows, &door->shape, found);
     if (found == seats && !is_heavier) return seats;
-    if (found == seats && !seats_fit(stages, entry, item, seats, kept_for_others(stages, entry, item), &plan)) return 0;
-    entry->seats = found;
-    entry->bytes = sum(&plan);
-    door->item = *item;
-    say_plan(stages, kinds[WEIR_STAGE_DENOISE], found, &plan);
-    return found;
+    if (found == seats && !seats_fit(stages, entry, item, seats, kept_for_others(stages, entry, item).least, &plan))
+        return 0;
+    pthread_mutex_lock(&stages->lock); /* another lane may have taken what was free when it was looked */
+    const bool is_free = open_bytes(stages) - entry->bytes <= stages->device->memory_bytes - sum(&plan);
+    if (is_free) {
+        entry->seats = found;
+        entry->bytes = sum(&plan);
+        door->item = *item;
+        say_plan(stages, kinds[WEIR_STAGE_DENOISE], found, &plan);
+    }
+    pthread_mutex_unlock(&stages->lock);
+    return is_free ? found : is_heavier ? 0 : seats;
 }
 
 static void door_stepped(void *context, uint32_t items, uint64_t nanoseconds)
@@ -289,10 +409,31 @@ static enum weir_status run_batch(struct weir_stages *stages, struct entry *entr
     return status;
 }
 
+/* The entry is needed by one more, unless nobody may begin, and the task need not. */
+static enum weir_status enter(struct weir_stages *stages, struct entry *entry, struct weir_task *task)
+{
+    enum weir_status status = WEIR_OK;
+    pthread_mutex_lock(&stages->lock);
+    while (status == WEIR_OK && stages->waiting > 0) status = wait_for_others(stages, task, &task->error);
+    entry->used = ++stages->uses;
+    entry->users++;
+    pthread_mutex_unlock(&stages->lock);
+    return status;
+}
+
+static void leave(struct weir_stages *stages, struct entry *entry, bool is_lost)
+{
+    pthread_mutex_lock(&stages->lock);
+    entry->users--;
+    if (is_lost) close_entry(entry);
+    pthread_cond_broadcast(&stages->ended);
+    pthread_mutex_unlock(&stages->lock);
+}
+
 /* What the broker asked for, looked at before anything is opened. */
 static enum weir_status check(const struct entry *entry, struct weir_task *task)
 {
-    const enum weir_status status = weir_task_check(task, &task->error);
+    const enum weir_status status = check_wanted(task, &task->error);
     if (status != WEIR_OK) return status;
     return weir_item_check(weir_pipeline_facts(entry->ground.pipeline), &task->item, &task->error);
 }
@@ -301,20 +442,43 @@ void weir_stages_run(struct weir_stages *stages, struct weir_task *task, const s
 {
     const uint64_t begin_ms = weir_clock_now_ms();
     struct entry *entry = &stages->entries[task->model_index][task->id.stage];
-    struct weir_link *link = entry->ground.link;
-    entry->used = ++stages->uses;
+    bool is_left = false;
     task->error = (struct weir_error){ .code = WEIR_OK };
-    enum weir_status status = task->status = check(entry, task);
+    enum weir_status status = enter(stages, entry, task);
+    if (status == WEIR_OK) status = check(entry, task);
+    task->status = status;
     if (status == WEIR_OK && kinds[task->id.stage]->run_batch) {
         status = run_batch(stages, entry, task, flow);
     } else {
-        link->cancel = &task->cancel;
+        entry->link.cancel = &task->cancel;
         if (status == WEIR_OK) status = task->status = run_one(stages, entry, task);
-        link->cancel = NULL;
+        entry->link.cancel = NULL;
         task->milliseconds = weir_clock_now_ms() - begin_ms;
-        flow->ended(flow->context, task);
+        is_left = task->rest != NULL;
+        if (!is_left) flow->ended(flow->context, task);
     }
-    if (status == WEIR_DEVICE || status == WEIR_NO_MEMORY || !entry->stage) close_entry(entry);
+    if (is_left)
+        flow->left(flow->context, task); /* and the entry is needed until that is done */
+    else
+        leave(stages, entry, status == WEIR_DEVICE || status == WEIR_NO_MEMORY || !entry->stage);
+}
+
+void weir_stages_finish(struct weir_stages *stages, struct weir_task *task)
+{
+    const uint64_t begin_ms = weir_clock_now_ms();
+    struct entry *entry = &stages->entries[task->model_index][task->id.stage];
+    struct weir_link link = *stages->o.common.link;
+    struct weir_stage_ground ground = entry->ground;
+    struct weir_rest *rest = task->rest;
+    ground.link = &link;
+    link.cancel = &task->cancel;
+    const bool in_turn = kinds[task->id.stage]->in_turn;
+    task->rest = NULL;
+    if (in_turn) pthread_mutex_lock(&entry->finishing);
+    task->status = rest->finish(rest, &ground, task, &task->error);
+    if (in_turn) pthread_mutex_unlock(&entry->finishing);
+    if (task->milliseconds == 0) task->milliseconds = weir_clock_now_ms() - begin_ms; /* nothing was the device's */
+    leave(stages, entry, false);
 }
 
 enum weir_status weir_stages_plan(struct weir_pipeline *pipeline, struct weir_device *device,

@@ -1,8 +1,8 @@
 /* task: one leased stage task on its way through a worker: what the broker asked for, the flags by which the control
  * thread speaks to the stage while it runs, and what came of it.
  *
- * Threads  one at a time: the control thread makes it, the compute thread runs it, the control thread answers with it.
- *          Only the atomics are touched by both at once
+ * Threads  one at a time: the control thread makes it, its lane runs it, a finisher writes what is left, the control
+ *          thread answers with it. Only the atomics are touched by two at once
  */
 #ifndef WEIR_WORKER_TASK_H
 #define WEIR_WORKER_TASK_H
@@ -38,8 +38,10 @@ struct weir_task {
     atomic_bool cancel; /* stop at the next step; nothing is wanted any more */
     atomic_bool yield;  /* stop where nothing is lost: denoise writes a checkpoint and ends INTERRUPTED */
     atomic_uint step, steps;
-    void (*progressed)(void *context); /* after step changed */
+    atomic_bool left;                  /* its lane can take the next: what remains is files */
+    void (*progressed)(void *context); /* after step or left changed */
     void *progress_context;
+    struct weir_rest *rest; /* stage.h; NULL: nothing remains */
 
     /* what came of it */
     enum weir_status status;

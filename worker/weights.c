@@ -3,7 +3,7 @@
 #include "worker/weights.h"
 
 #include "worker/folder.h"
-#include "worker/half.h"
+#include "proto/base/half.h"
 #include "worker/mapping.h"
 #include "worker/model_index.h"
 
@@ -370,8 +370,9 @@ static bool is_plain_float(enum weir_weight_dtype dtype)
     return dtype == WEIR_WEIGHT_F32 || dtype == WEIR_WEIGHT_F16 || dtype == WEIR_WEIGHT_BF16;
 }
 
-static enum weir_status fail_dtype(const struct weir_weight *weight, struct weir_error *error)
+enum weir_status weir_weight_check_float(const struct weir_weight *weight, struct weir_error *error)
 {
+    if (is_plain_float(weight->dtype)) return WEIR_OK;
     return weir_fail(error, WEIR_BAD_MODEL, "%s: tensor %.*s is %s, wanted F32, F16 or BF16", weight->file,
                      NAME_SHOWN_BYTES, weight->name, weir_weight_dtype_name(weight->dtype));
 }
@@ -391,9 +392,9 @@ enum weir_status weir_weights_require(const struct weir_weights *weights, const 
         return weir_fail(error, WEIR_BAD_MODEL, "%s: tensor %.*s is %s, wanted %s", weight.file, NAME_SHOWN_BYTES, name,
                          found, wanted);
     }
-    if (!is_plain_float(weight.dtype)) return fail_dtype(&weight, error);
-    *out = weight;
-    return WEIR_OK;
+    const enum weir_status status = weir_weight_check_float(&weight, error);
+    if (status == WEIR_OK) *out = weight;
+    return status;
 }
 
 enum weir_status weir_weight_read_f32(const struct weir_weight *weight, float *out, struct weir_error *error)
@@ -409,7 +410,7 @@ enum weir_status weir_weight_read_f32(const struct weir_weight *weight, float *o
         weir_bf16_to_f32(weight->data, weight->elements, out);
         return WEIR_OK;
     default:
-        return fail_dtype(weight, error);
+        return weir_weight_check_float(weight, error);
     }
 }
 

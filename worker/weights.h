@@ -45,6 +45,8 @@ bool weir_weights_find(const struct weir_weights *weights, const char *name, str
 enum weir_status weir_weights_require(const struct weir_weights *weights, const char *name, size_t rank,
                                       const uint64_t *shape, struct weir_weight *out, struct weir_error *error);
 
+/* BAD_MODEL unless it is F32, F16 or BF16. */
+enum weir_status weir_weight_check_float(const struct weir_weight *weight, struct weir_error *error);
 /* Converts to f32, exactly: F32, F16 and BF16. `out` holds weight->elements floats. BAD_MODEL for other dtypes. */
 enum weir_status weir_weight_read_f32(const struct weir_weight *weight, float *out, struct weir_error *error);
 

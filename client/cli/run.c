@@ -8,6 +8,8 @@
 #include "client/cli/progress.h"
 #include "client/cli/request.h"
 #include "client/cli/result.h"
+#include "proto/base/clock.h"
+#include "proto/base/log.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -20,8 +22,17 @@ struct run_options {
     struct weir_cli_request request;
     const char *device, *workers;
     int64_t threads;
-    bool json, quiet, help;
+    bool json, quiet, verbose, help;
+    uint64_t begin_ms;
 };
+
+/* Where the time to the first picture goes, beside what the worker says of it; ms since the command began. */
+static void say(const struct run_options *options, const char *what)
+{
+    static const struct weir_log log = { "weir", WEIR_LOG_INFO, 2 };
+    if (!options->verbose) return;
+    weir_log(&log, WEIR_LOG_INFO, "%s ms=%llu", what, (unsigned long long)(weir_clock_now_ms() - options->begin_ms));
+}
 
 static void fill_rows(struct weir_option *rows, size_t *count)
 {
@@ -37,6 +48,8 @@ static void fill_rows(struct weir_option *rows, size_t *count)
           "2: two that do all; text=1,denoise=2,decode=1: some for each stage (default: 1)" },
         { "json", 0, WEIR_OPTION_FLAG, AT(json), 0, 0, NULL, "print one JSON object a film or image on stdout" },
         { "quiet", 'q', WEIR_OPTION_FLAG, AT(quiet), 0, 0, NULL, "no progress" },
+        { "verbose", 'v', WEIR_OPTION_FLAG, AT(verbose), 0, 0, NULL,
+          "print what the broker and the workers log: what they do, when, and how long each phase took" },
         { "help", 'h', WEIR_OPTION_FLAG, AT(help), 0, 0, NULL, "this" },
     };
 #undef AT
@@ -84,7 +97,9 @@ static enum weir_status finish_job(struct weir_client *client, const struct run_
             fprintf(stderr, "%sseed %llu, %.1f s\n", label, (unsigned long long)report->seed,
                     (double)(report->finished_ms - report->created_ms) / 1000);
         }
+        say(options, "job ended");
         status = take_films(client, options, report, prompt_index, prompt_count, error);
+        say(options, "on disk");
     }
     weir_report_destroy(&report);
     return status;
@@ -100,6 +115,7 @@ static enum weir_status make_films(const struct weir_cli_private *own, const str
         struct weir_request request;
         WEIR_TRY(weir_cli_request_read(&options->request, prompts[i], &request, error));
         WEIR_TRY(weir_cli_private_submit(own, &request, jobs[i], error));
+        say(options, "job submitted");
     }
     for (size_t i = 0; i < prompt_count; i++) {
         status = finish_job(own->client, options, jobs[i], i, prompt_count, error);
@@ -217,20 +233,23 @@ static enum weir_status run(const struct run_options *options, char **prompts, s
         .precision = options->request.precision,
         .workers = options->workers,
         .threads = options->threads,
+        .forward_log = options->verbose,
     };
     struct weir_cli_private own;
     enum weir_status status = weir_cli_private_start(&cluster_options, &own, error);
+    say(options, "cluster started");
     if (status == WEIR_OK) {
         status = options->request.prompts ? run_file(&own, options, exit_code, error)
                                           : make_films(&own, options, prompts, prompt_count, error);
     }
     weir_cli_private_stop(&own);
+    say(options, "cluster stopped");
     return status;
 }
 
 int weir_cli_run(int argc, char **argv)
 {
-    struct run_options options = { .request = WEIR_CLI_REQUEST_INIT, .device = "auto" };
+    struct run_options options = { .request = WEIR_CLI_REQUEST_INIT, .device = "auto", .begin_ms = weir_clock_now_ms() };
     struct weir_option rows[WEIR_OPTIONS_MAX];
     size_t count;
     uint64_t given;

@@ -73,10 +73,38 @@ struct weir_cuda_packed {
     size_t bytes;
 };
 uint32_t weir_cuda_conv_rows(uint32_t out, enum weir_dtype dtype);
+
+/* That memory as it is to be: rows of the weight, in the order of the file (within a row the order changes), and behind
+ * them a tail: rows of zeros, bias, bias in bf16, each aligned. So any piece of it can be made by itself. */
+struct weir_cuda_image {
+    struct weir_parameters q; /* the shape alone */
+    enum weir_dtype dtype;    /* of the weight */
+    uint64_t rows, row_numbers;
+    size_t row_bytes;
+    size_t tail, bias, bias_bf16, end; /* where they begin; without bias_bf16 that is end */
+};
+struct weir_cuda_image weir_cuda_image_of(const struct weir_parameters *parameters);
+/* Rows from `first` on, and the tail: to host memory aligned as their place in the image is. `scratch` has room for so
+ * many floats. */
+size_t weir_cuda_image_scratch(const struct weir_cuda_image *image);
+void weir_cuda_image_rows(const struct weir_cuda_image *image, const struct weir_numbers *weight, uint64_t first,
+                          uint64_t count, float *scratch, void *to);
+void weir_cuda_image_tail(const struct weir_cuda_image *image, const struct weir_numbers *bias, void *to);
+
+/* With memory, unless parameters->shape_only; nothing is in it yet. */
+enum weir_status weir_cuda_packed_create(struct weir_device *device, const struct weir_parameters *parameters,
+                                         const struct weir_cuda_image *image, struct weir_cuda_packed **out,
+                                         struct weir_error *error);
 enum weir_status weir_cuda_pack(struct weir_device *device, const struct weir_parameters *parameters,
                                 struct weir_packed **out, struct weir_error *error);
 void weir_cuda_packed_destroy(struct weir_packed *packed);
 size_t weir_cuda_packed_bytes(const struct weir_packed *packed);
+
+enum weir_status weir_cuda_load_begin(struct weir_device *device, struct weir_load **out, struct weir_error *error);
+enum weir_status weir_cuda_load_pack(struct weir_load *load, const struct weir_parameters *parameters,
+                                     const struct weir_numbers *weight, const struct weir_numbers *bias,
+                                     struct weir_packed **out, struct weir_error *error);
+enum weir_status weir_cuda_load_end(struct weir_load **load, struct weir_error *error);
 
 /* --- plans -------------------------------------------------------------------------------------------------------- */
 

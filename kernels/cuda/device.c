@@ -81,6 +81,22 @@ static void memory_free(struct weir_device *device, void *memory)
     if (current(device) == WEIR_OK) cudaFree(memory);
 }
 
+static enum weir_status host_alloc(struct weir_device *device, size_t bytes, void **out, struct weir_error *error)
+{
+    char what[64];
+    *out = NULL;
+    cudaError_t fault = cudaSetDevice(((struct weir_cuda *)device)->index);
+    if (fault == cudaSuccess) fault = cudaHostAlloc(out, bytes > 0 ? bytes : 1, cudaHostAllocDefault);
+    if (fault == cudaErrorMemoryAllocation) (void)cudaGetLastError(); /* it is reported here, and nowhere else */
+    snprintf(what, sizeof what, "page-locking %zu bytes", bytes);
+    return weir_cuda_check(fault, what, error);
+}
+
+static void host_free(struct weir_device *device, void *memory)
+{
+    if (current(device) == WEIR_OK) cudaFreeHost(memory);
+}
+
 static enum weir_status transfer(struct weir_stream *head, void *to, const void *from, size_t bytes,
                                  enum cudaMemcpyKind way)
 {
@@ -261,6 +277,9 @@ static enum weir_status run(const struct weir_plan *head, struct weir_stream *st
 static const struct weir_ops cuda_ops = {
     .pack = weir_cuda_pack,
     .packed_destroy = weir_cuda_packed_destroy,
+    .load_begin = weir_cuda_load_begin,
+    .load_pack = weir_cuda_load_pack,
+    .load_end = weir_cuda_load_end,
     .packed_bytes = weir_cuda_packed_bytes,
     .plan = {
 #define X(op, OP) [WEIR_OP_##OP] = plan_##op,
@@ -293,10 +312,13 @@ static void health(struct weir_device *device, struct weir_health *out);
 
 static const struct weir_device_table cuda_table = {
     .name = "cuda",
+    .overlaps = true,
     .close = cuda_close,
     .set_precision = set_precision,
     .memory_alloc = memory_alloc,
     .memory_free = memory_free,
+    .host_alloc = host_alloc,
+    .host_free = host_free,
     .upload = upload,
     .download = download,
     .copy = copy,

@@ -1,6 +1,8 @@
 /* Packing of layers: to the layouts and precisions that the kernels read. */
 #include "kernels/cuda/cuda.h"
 
+#include "proto/base/half.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,79 +28,122 @@ static uint64_t weight_room(const struct weir_parameters *q)
     return q->op == WEIR_OP_CONV2D ? count / q->out * weir_cuda_conv_rows(q->out, q->dtype) : count;
 }
 
-/* f32 to the upper half of its bits, rounded to nearest even; a NaN stays one. */
-static uint16_t bf16_of(float value)
+/* Numbers of a row: what keeps its order is a row a number. */
+static uint64_t row_numbers(const struct weir_parameters *q)
 {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    const uint32_t nan = bits >> 16 | 0x40, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+    switch (q->op) {
+    case WEIR_OP_CONV2D:
+        return (uint64_t)q->in * q->kernel * q->kernel;
+    case WEIR_OP_CONV_TEMPORAL:
+        return (uint64_t)q->in * 3;
+    case WEIR_OP_DEPTHWISE_CONV:
+        return weir_weight_count(q);
+    default:
+        return 1;
+    }
 }
 
-static void to_bf16(const float *from, uint64_t count, char *to)
+struct weir_cuda_image weir_cuda_image_of(const struct weir_parameters *q)
 {
-    uint16_t *values = (uint16_t *)(void *)to;
-    for (uint64_t i = 0; i < count; i++) values[i] = bf16_of(from[i]);
+    struct weir_cuda_image image = { .q = *q, .row_numbers = row_numbers(q) };
+    const bool has_bf16 = q->op == WEIR_OP_LINEAR && q->dtype == WEIR_BF16 && q->bias;
+    image.q.name = NULL;
+    image.dtype = weight_dtype(q);
+    image.rows = weir_weight_count(q) / image.row_numbers;
+    image.row_bytes = image.row_numbers * weir_dtype_bytes(image.dtype);
+    image.tail = image.rows * image.row_bytes;
+    image.bias = weir_cuda_aligned(weight_room(q) * weir_dtype_bytes(image.dtype));
+    image.bias_bf16 = image.bias + weir_cuda_aligned(weir_bias_count(q) * sizeof(float));
+    image.end = image.bias_bf16 + (has_bf16 ? weir_cuda_aligned(weir_bias_count(q) * sizeof(uint16_t)) : 0);
+    return image;
 }
 
-/* Where the parts of a layer lie in its memory. */
-struct places {
-    size_t bias, bias_bf16, end;
-    bool has_bf16;
-};
-
-static struct places places_of(const struct weir_parameters *q)
+size_t weir_cuda_image_scratch(const struct weir_cuda_image *image)
 {
-    struct places at = { .has_bf16 = q->op == WEIR_OP_LINEAR && q->dtype == WEIR_BF16 && q->bias };
-    at.bias = weir_cuda_aligned(weight_room(q) * weir_dtype_bytes(weight_dtype(q)));
-    at.bias_bf16 = at.bias + weir_cuda_aligned(weir_bias_count(q) * sizeof(float));
-    at.end = at.bias_bf16 + (at.has_bf16 ? weir_cuda_aligned(weir_bias_count(q) * sizeof(uint16_t)) : 0);
-    return at;
+    return image->row_numbers > 1 ? 2 * image->row_numbers : 0;
 }
 
-/* The weight in the order that kernels read: [out, in, taps] -> [out, taps, in], or [C, taps] -> [taps, C]. */
-static void reorder(const struct weir_parameters *q, float *to)
+/* [in, taps] of one output -> [taps, in]; [C, taps] -> [taps, C]. */
+static void reorder(const struct weir_parameters *q, uint64_t numbers, const float *from, float *to)
 {
-    if (q->op == WEIR_OP_DEPTHWISE_CONV) {
-        const uint64_t taps = (uint64_t)q->kernel * q->kernel;
-        for (uint64_t c = 0; c < q->out; c++) {
-            for (uint64_t k = 0; k < taps; k++) to[k * q->out + c] = q->weight[c * taps + k];
-        }
+    const uint64_t channels = q->op == WEIR_OP_DEPTHWISE_CONV ? q->out : q->in, taps = numbers / channels;
+    for (uint64_t k = 0; k < taps; k++) {
+        for (uint64_t c = 0; c < channels; c++) *to++ = from[c * taps + k];
+    }
+}
+
+void weir_cuda_image_rows(const struct weir_cuda_image *image, const struct weir_numbers *weight, uint64_t first,
+                          uint64_t count, float *scratch, void *to)
+{
+    const uint64_t numbers = image->row_numbers;
+    char *at = to;
+    if (numbers == 1) {
+        if (image->dtype == WEIR_BF16)
+            weir_numbers_bf16(weight, first, count, to);
+        else
+            weir_numbers_f32(weight, first, count, to);
         return;
     }
-    const uint64_t taps = q->op == WEIR_OP_CONV2D ? (uint64_t)q->kernel * q->kernel : 3;
-    for (uint64_t o = 0; o < q->out; o++) {
-        const float *from = q->weight + o * q->in * taps;
-        for (uint64_t k = 0; k < taps; k++) {
-            for (uint64_t i = 0; i < q->in; i++) *to++ = from[i * taps + k];
-        }
+    for (uint64_t row = first; row < first + count; row++, at += image->row_bytes) {
+        float *ordered = image->dtype == WEIR_BF16 ? scratch + numbers : (float *)(void *)at;
+        weir_numbers_f32(weight, row * numbers, numbers, scratch);
+        reorder(&image->q, numbers, scratch, ordered);
+        if (image->dtype == WEIR_BF16) weir_f32_to_bf16(ordered, numbers, at);
     }
+}
+
+void weir_cuda_image_tail(const struct weir_cuda_image *image, const struct weir_numbers *bias, void *to)
+{
+    const uint64_t count = weir_bias_count(&image->q);
+    char *at = to;
+    memset(at, 0, image->end - image->tail);
+    if (count == 0) return;
+    weir_numbers_f32(bias, 0, count, (float *)(void *)(at + (image->bias - image->tail)));
+    if (image->bias_bf16 < image->end) weir_numbers_bf16(bias, 0, count, at + (image->bias_bf16 - image->tail));
 }
 
 /* A layer in host memory as it will lie on the device; NULL when there is no memory. */
-static char *arrange(const struct weir_parameters *q, const struct places *at)
+static char *arrange(const struct weir_parameters *q, const struct weir_cuda_image *image)
 {
-    const uint64_t weight_count = weir_weight_count(q);
-    const bool reordered = q->op == WEIR_OP_DEPTHWISE_CONV || q->op == WEIR_OP_CONV2D || q->op == WEIR_OP_CONV_TEMPORAL;
-    float *ordered = reordered ? malloc(weight_count * sizeof *ordered) : NULL;
-    char *image = malloc(at->end);
-    if (!image || (reordered && !ordered)) {
-        free(ordered);
-        free(image);
-        return NULL;
-    }
-    if (reordered) reorder(q, ordered);
-    const float *weight = reordered ? ordered : q->weight;
-    if (weight_dtype(q) == WEIR_BF16) {
-        to_bf16(weight, weight_count, image);
-        memset(image + weight_count * sizeof(uint16_t), 0, (weight_room(q) - weight_count) * sizeof(uint16_t));
+    const uint64_t weight_count = weir_weight_count(q), bias_count = weir_bias_count(q);
+    const struct weir_numbers weight = { .run = { { q->weight, WEIR_F32 } },
+                                         .run_count = 1,
+                                         .run_length = weight_count };
+    const struct weir_numbers bias = { .run = { { q->bias, WEIR_F32 } }, .run_count = 1, .run_length = bias_count };
+    float *scratch = malloc((weir_cuda_image_scratch(image) + 1) * sizeof *scratch);
+    char *bytes = aligned_alloc(WEIR_ALIGNMENT, image->end);
+    if (scratch && bytes) {
+        weir_cuda_image_rows(image, &weight, 0, image->rows, scratch, bytes);
+        weir_cuda_image_tail(image, &bias, bytes + image->tail);
     } else {
-        memcpy(image, weight, weight_count * sizeof *weight);
+        free(bytes);
+        bytes = NULL;
     }
-    if (q->bias) memcpy(image + at->bias, q->bias, weir_bias_count(q) * sizeof(float));
-    if (at->has_bf16) to_bf16(q->bias, weir_bias_count(q), image + at->bias_bf16);
-    free(ordered);
-    return image;
+    free(scratch);
+    return bytes;
+}
+
+enum weir_status weir_cuda_packed_create(struct weir_device *device, const struct weir_parameters *q,
+                                         const struct weir_cuda_image *image, struct weir_cuda_packed **out,
+                                         struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_cuda_packed *packed = calloc(1, sizeof *packed);
+    if (!packed) return weir_fail(error, WEIR_NO_MEMORY, "device cuda: no memory for a layer");
+    weir_packed_head(&packed->head, device, q);
+    packed->bytes = image->end;
+    if (!q->shape_only) {
+        WEIR_TRY(device->table->memory_alloc(device, image->end, &packed->memory, error));
+        packed->weight = packed->memory;
+        if (q->bias) packed->bias = (float *)(void *)((char *)packed->memory + image->bias);
+        if (image->bias_bf16 < image->end) packed->bias_bf16 = (char *)packed->memory + image->bias_bf16;
+    }
+    *out = packed;
+    packed = NULL;
+
+cleanup:
+    free(packed);
+    return status;
 }
 
 enum weir_status weir_cuda_pack(struct weir_device *device, const struct weir_parameters *q, struct weir_packed **out,
@@ -107,29 +152,20 @@ enum weir_status weir_cuda_pack(struct weir_device *device, const struct weir_pa
     enum weir_status status = WEIR_OK;
     struct weir_cuda *cuda = (struct weir_cuda *)device;
     struct weir_cuda_packed *packed = NULL;
-    char *image = NULL;
+    char *bytes = NULL;
 
     WEIR_TRY(weir_check_parameters(q, error));
-    const struct places at = places_of(q);
-    packed = calloc(1, sizeof *packed);
-    if (!packed) {
-        status = weir_fail(error, WEIR_NO_MEMORY, "device cuda: no memory for a layer");
-        goto cleanup;
-    }
-    weir_packed_head(&packed->head, device, q);
-    packed->bytes = at.end;
+    const struct weir_cuda_image image = weir_cuda_image_of(q);
+    WEIR_TRY(weir_cuda_packed_create(device, q, &image, &packed, error));
     if (!q->shape_only) {
-        image = arrange(q, &at);
-        if (!image) {
-            status = weir_fail(error, WEIR_NO_MEMORY, "device cuda: no host memory for %zu bytes of weights", at.end);
+        bytes = arrange(q, &image);
+        if (!bytes) {
+            status =
+                weir_fail(error, WEIR_NO_MEMORY, "device cuda: no host memory for %zu bytes of weights", image.end);
             goto cleanup;
         }
-        WEIR_TRY(device->table->memory_alloc(device, at.end, &packed->memory, error));
-        packed->weight = packed->memory;
-        if (q->bias) packed->bias = (float *)(void *)((char *)packed->memory + at.bias);
-        if (at.has_bf16) packed->bias_bf16 = (char *)packed->memory + at.bias_bf16;
         pthread_mutex_lock(&cuda->planning);
-        cudaError_t fault = cudaMemcpyAsync(packed->memory, image, at.end, cudaMemcpyHostToDevice, cuda->uploads);
+        cudaError_t fault = cudaMemcpyAsync(packed->memory, bytes, image.end, cudaMemcpyHostToDevice, cuda->uploads);
         if (fault == cudaSuccess) fault = cudaStreamSynchronize(cuda->uploads);
         pthread_mutex_unlock(&cuda->planning);
         WEIR_TRY(weir_cuda_check(fault, "copying weights to the GPU", error));
@@ -138,7 +174,7 @@ enum weir_status weir_cuda_pack(struct weir_device *device, const struct weir_pa
     packed = NULL;
 
 cleanup:
-    free(image);
+    free(bytes);
     if (packed) weir_cuda_packed_destroy(&packed->head);
     return status;
 }

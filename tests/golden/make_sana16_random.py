@@ -1,6 +1,9 @@
 """Makes a folder with the whole configuration of Sana 1.6B for pictures of 1024x1024, and random weights.
 
     python3 tests/golden/make_sana16_random.py FOLDER [--check]
+    python3 tests/golden/make_sana16_random.py FOLDER --sprint BASE
+
+The second makes a folder of Sana-Sprint 1.6B: a transformer of its own, and links into BASE, which the first made.
 
 1.60 G parameters of SanaTransformer2DModel in fp16, 2.61 G of Gemma-2-2B in bf16 and two shards, 312 M of AutoencoderDC
 (f32c32) in fp16: 9.1 GB on disk. Needs nothing but Python; it shows that the real architecture runs, in what memory;
@@ -10,6 +13,7 @@ ours to ship, and the instruction has as many tokens, 208, as the one of SanaPip
 """
 import json
 import math
+import os
 import shutil
 import struct
 import sys
@@ -33,12 +37,14 @@ def glumb(t, name, c, wide):
     t.layer(name + ".conv_point", c, wide, 1, 1, bias=False)
 
 
-def transformer():
+def transformer(sprint=False):
     t, c = Tensors(), CHANNELS
     t.shapes["scale_shift_table"] = (2, c)
     t.layer("patch_embed.proj", c, LATENTS, 1, 1)
-    t.layer("time_embed.emb.timestep_embedder.linear_1", c, 256)
-    t.layer("time_embed.emb.timestep_embedder.linear_2", c, c)
+    embedders = ["timestep_embedder", "guidance_embedder"] if sprint else ["emb.timestep_embedder"]
+    for name in embedders:
+        t.layer(f"time_embed.{name}.linear_1", c, 256)
+        t.layer(f"time_embed.{name}.linear_2", c, c)
     t.layer("time_embed.linear", 6 * c, c)
     t.layer("caption_projection.linear_1", c, CAPTION)
     t.layer("caption_projection.linear_2", c, c)
@@ -49,6 +55,8 @@ def transformer():
         for attention, bias in (("attn1", False), ("attn2", True)):
             for name in ("to_q", "to_k", "to_v"):
                 t.layer(f"{block}.{attention}.{name}", c, c, bias=bias)
+            for name in ("norm_q", "norm_k") if sprint else ():
+                t.norm(f"{block}.{attention}.{name}", c, bias=False)
             t.layer(f"{block}.{attention}.to_out.0", c, c)
         glumb(t, block + ".ff", c, 5 * c // 2)
     t.layer("proj_out", LATENTS, c)
@@ -163,26 +171,47 @@ def check(out):
               f"{type(module).__name__}")
 
 
+def index(pipeline, scheduler):
+    return {"_class_name": pipeline, "_diffusers_version": "0.32.0", "scheduler": ["diffusers", scheduler],
+            "text_encoder": ["transformers", "Gemma2Model"], "tokenizer": ["transformers", "GemmaTokenizerFast"],
+            "transformer": ["diffusers", "SanaTransformer2DModel"], "vae": ["diffusers", "AutoencoderDC"]}
+
+
+def transformer_config(**more):
+    return {"_class_name": "SanaTransformer2DModel", "in_channels": LATENTS, "out_channels": LATENTS, "sample_size": 32,
+            "num_layers": BLOCKS, "num_attention_heads": 70, "attention_head_dim": 32, "num_cross_attention_heads": 20,
+            "cross_attention_head_dim": 112, "cross_attention_dim": CHANNELS, "caption_channels": CAPTION,
+            "mlp_ratio": 2.5, "patch_size": 1, "attention_bias": False, "norm_elementwise_affine": False,
+            "norm_eps": 1e-6, "interpolation_scale": None, "dropout": 0.0, **more}
+
+
+def make_sprint(base):
+    out, say = start_folder()
+    say("model_index.json", index("SanaSprintPipeline", "SCMScheduler"))
+    say("weir.json", {"instruction": INSTRUCTION, "steps": 2, "width": 1024, "height": 1024})
+    say("scheduler/scheduler_config.json", {"_class_name": "SCMScheduler", "num_train_timesteps": 1000,
+                                            "prediction_type": "trigflow", "sigma_data": 0.5})
+    say("transformer/config.json", transformer_config(
+        guidance_embeds=True, guidance_embeds_scale=0.1, qk_norm="rms_norm_across_heads", timestep_scale=1.0))
+    write(out / "transformer" / "diffusion_pytorch_model.safetensors", transformer(sprint=True).shapes,
+          spread_of=spread_of)
+    for part in ("text_encoder", "tokenizer", "vae"):
+        (out / part).symlink_to(os.path.relpath(base / part, out))
+
+
 def main():
+    if len(sys.argv) == 4 and sys.argv[2] == "--sprint":
+        return make_sprint(Path(sys.argv[3]))
     if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], ["--check"]):
         sys.exit(__doc__)
     out, say = start_folder()
-    say("model_index.json", {
-        "_class_name": "SanaPipeline", "_diffusers_version": "0.32.0",
-        "scheduler": ["diffusers", "DPMSolverMultistepScheduler"], "text_encoder": ["transformers", "Gemma2Model"],
-        "tokenizer": ["transformers", "GemmaTokenizerFast"], "transformer": ["diffusers", "SanaTransformer2DModel"],
-        "vae": ["diffusers", "AutoencoderDC"]})
+    say("model_index.json", index("SanaPipeline", "DPMSolverMultistepScheduler"))
     say("weir.json", {"instruction": INSTRUCTION})
     say("scheduler/scheduler_config.json", {
         "_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver++", "flow_shift": 3.0,
         "num_train_timesteps": 1000, "prediction_type": "flow_prediction", "solver_order": 2,
         "solver_type": "midpoint", "use_flow_sigmas": True})
-    say("transformer/config.json", {
-        "_class_name": "SanaTransformer2DModel", "in_channels": LATENTS, "out_channels": LATENTS, "sample_size": 32,
-        "num_layers": BLOCKS, "num_attention_heads": 70, "attention_head_dim": 32, "num_cross_attention_heads": 20,
-        "cross_attention_head_dim": 112, "cross_attention_dim": CHANNELS, "caption_channels": CAPTION,
-        "mlp_ratio": 2.5, "patch_size": 1, "attention_bias": False, "norm_elementwise_affine": False,
-        "norm_eps": 1e-6, "interpolation_scale": None, "dropout": 0.0})
+    say("transformer/config.json", transformer_config())
     say("text_encoder/config.json", {
         "architectures": ["Gemma2Model"], "model_type": "gemma2", **TEXT, "attention_bias": False,
         "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "hidden_activation": "gelu_pytorch_tanh",

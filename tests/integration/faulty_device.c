@@ -4,6 +4,7 @@
  * (removed, too) all runs succeed, but who asks for the device's health hears that it failed. */
 #include "kernels/program.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,7 @@ enum weir_status __real_weir_program_run(const struct weir_program *p, struct we
 enum weir_status __wrap_weir_program_run(const struct weir_program *p, struct weir_stream *stream, void *arena,
                                          const struct weir_binding *bindings, size_t binding_count);
 
-static bool is_lost; /* tasks run on one thread */
+static atomic_bool is_lost; /* lanes have a thread each */
 
 enum weir_status __real_weir_device_open(const char *name, int threads, struct weir_device **out,
                                          struct weir_error *error);
@@ -55,6 +56,6 @@ enum weir_status __wrap_weir_device_open(const char *name, int threads, struct w
 enum weir_status __wrap_weir_program_run(const struct weir_program *p, struct weir_stream *stream, void *arena,
                                          const struct weir_binding *bindings, size_t binding_count)
 {
-    is_lost = is_lost || is_asked("always", "once");
-    return is_lost ? WEIR_DEVICE : __real_weir_program_run(p, stream, arena, bindings, binding_count);
+    if (!atomic_load(&is_lost) && is_asked("always", "once")) atomic_store(&is_lost, true);
+    return atomic_load(&is_lost) ? WEIR_DEVICE : __real_weir_program_run(p, stream, arena, bindings, binding_count);
 }

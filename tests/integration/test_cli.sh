@@ -132,6 +132,11 @@ cmp -s "$work/out/a.mp4" "$work/out/b-000-000.mp4" || fail "item 0 of two is ano
 made -o "$work/out/c.mp4" --json --workers text=1,denoise=1,decode=1 --threads 1
 cmp -s "$work/out/a.mp4" "$work/out/c.mp4" || fail "split stages and one thread made another film"
 grep -q '"receipt":{' "$work/stdout" || fail "--json shows no receipt"
+made -o "$work/out/d.gif" --verbose
+for phase in 'cluster started' 'device name=.* ms=' 'model name=.* ms=' 'opened stage=text .*loaded_ms=' \
+    'opened stage=denoise' 'opened stage=decode' 'job ended ms=' 'on disk ms='; do
+    grep -q -e "$phase" "$work/words" || fail "--verbose does not say $phase"
+done
 "$encode" probe "$work/out/a.mp4" | grep -q 'model_digest' || fail "the film carries no receipt"
 rm -r "$work/out"/*
 

@@ -43,7 +43,7 @@ static void a_worker_says_what_it_is_and_takes_one_lease_more_than_it_runs(void 
     const Weir__Pb__Hello *hello = m.body.hello;
     assert_int_equal(hello->pid, b->pid);
     assert_int_equal(hello->stages, 1u << WEIR_STAGE_DENOISE | 1u << WEIR_STAGE_DECODE);
-    assert_int_equal(hello->slots, 16); /* what its largest batch may have */
+    assert_int_equal(hello->slots, 16 + 2); /* what its largest batch may have, and what may be left to be written */
     assert_string_equal(hello->device, "cpu");
     assert_int_equal(hello->n_models, 1);
     assert_string_equal(hello->models[0]->name, "tiny-a");

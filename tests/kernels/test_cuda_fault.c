@@ -4,6 +4,22 @@
 
 static struct weir_device *cuda;
 
+/* Neither here nor in a thread of the load is anything waited for. */
+static void see_load_fail(const struct weir_parameters *q)
+{
+    const uint64_t count = (uint64_t)q->out * q->in;
+    const struct weir_numbers weight = { .run = { { q->weight, WEIR_F32 } }, .run_count = 1, .run_length = count };
+    const struct weir_numbers bias = { .run_count = 0 };
+    struct weir_load *load = NULL;
+    struct weir_packed *layer = NULL;
+    struct weir_error error = { 0 };
+    assert_int_equal(cuda->ops->load_begin(cuda, &load, &error), WEIR_OK);
+    assert_int_equal(cuda->ops->load_pack(load, q, &weight, &bias, &layer, &error), WEIR_DEVICE);
+    assert_null(layer);
+    assert_int_equal(cuda->ops->load_end(&load, &error), WEIR_DEVICE);
+    assert_null(load);
+}
+
 static void an_illegal_access_fails_every_later_call(void **state)
 {
     (void)state;
@@ -33,6 +49,7 @@ static void an_illegal_access_fails_every_later_call(void **state)
     assert_int_equal(table_of->stream_sync(stream, &error), WEIR_DEVICE);
     assert_int_equal(table_of->memory_alloc(cuda, 4096, &more, &error), WEIR_DEVICE);
     assert_int_equal(cuda->ops->run(plan, stream, operands, NULL), WEIR_DEVICE);
+    see_load_fail(&q);
 
     table_of->memory_free(cuda, operands[WEIR_EMBED_IDS]);
     table_of->memory_free(cuda, operands[WEIR_EMBED_Y]);

@@ -221,10 +221,13 @@ static struct weir_program *build(const struct vectors *v, const struct block *b
     return p;
 }
 
-static void check_block(const struct vectors *v, const struct block *block, struct weir_device *device,
-                        struct weir_params *params)
+/* With params of its own, which are sealed before anything runs. */
+static void check_block(const struct vectors *v, const struct block *block, struct weir_device *device)
 {
+    struct weir_params *params = NULL;
+    OK(weir_params_create(device, v->table, WEIR_F32, &params, &error));
     struct weir_program *p = build(v, block, device, params);
+    OK(weir_params_seal(params, &error));
     struct io inputs[INPUTS_MAX];
     size_t count = 0;
     for (; count < INPUTS_MAX && block->inputs[count]; count++) {
@@ -246,18 +249,16 @@ static void check_block(const struct vectors *v, const struct block *block, stru
     free(wanted);
     free(y);
     weir_program_destroy(&p);
+    weir_params_destroy(&params);
 }
 
 static void blocks_give_what_diffusers_and_transformers_give(void **state)
 {
     (void)state;
     struct weir_device *device = NULL;
-    struct weir_params *params = NULL;
     struct vectors v = vectors_open("ops");
     OK(weir_device_open(DEVICE, 2, &device, &error));
-    OK(weir_params_create(device, v.table, WEIR_F32, &params, &error));
-    for (size_t i = 0; i < WEIR_COUNT(blocks); i++) check_block(&v, &blocks[i], device, params);
-    weir_params_destroy(&params);
+    for (size_t i = 0; i < WEIR_COUNT(blocks); i++) check_block(&v, &blocks[i], device);
     weir_device_close(&device);
     vectors_close(&v);
 }

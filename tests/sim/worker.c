@@ -113,15 +113,29 @@ static uint32_t held_count(const struct sim_worker *worker)
     return count;
 }
 
+/* Every second worker says which stages its leases are for: denoise, and all others. */
 static void credit(struct sim *sim, uint32_t number)
 {
     const struct sim_worker *worker = &sim->workers[number];
-    Weir__Pb__Credit *body = sim_memory(sim, sizeof *body);
-    weir__pb__credit__init(body);
-    body->has_leases = true;
+    struct body {
+        Weir__Pb__Credit credit;
+        Weir__Pb__LaneCredit lanes[2];
+        Weir__Pb__LaneCredit *list[2];
+    } *body = sim_memory(sim, sizeof *body);
+    weir__pb__credit__init(&body->credit);
+    body->credit.has_leases = true;
     const uint32_t held = held_count(worker);
-    body->leases = held < worker->slots + 1 ? worker->slots + 1 - held : 0;
-    say(sim, number, WEIR_MESSAGE_CREDIT, &body->base);
+    body->credit.leases = held < worker->slots + 1 ? worker->slots + 1 - held : 0;
+    for (uint32_t k = 0; k < 2; k++) {
+        weir__pb__lane_credit__init(&body->lanes[k]);
+        body->lanes[k].has_stages = body->lanes[k].has_leases = true;
+        body->lanes[k].stages = k == 0 ? 1u << WEIR_STAGE_DENOISE : WEIR_STAGES_ALL & ~(1u << WEIR_STAGE_DENOISE);
+        body->lanes[k].leases = k == 0 ? body->credit.leases / 2 : body->credit.leases - body->credit.leases / 2;
+        body->list[k] = &body->lanes[k];
+    }
+    body->credit.n_lanes = number % 2 == 1 ? 2 : 0;
+    body->credit.lanes = body->list;
+    say(sim, number, WEIR_MESSAGE_CREDIT, &body->credit.base);
 }
 
 static void renew(struct sim *sim, uint32_t number, struct held_lease *held)

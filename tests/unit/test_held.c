@@ -205,6 +205,124 @@ static void what_a_worker_crashed_over_has_no_mates(void **state)
     assert_ptr_equal(weir_held_next(&w->table, BEGIN), last);
 }
 
+/* A lane each for denoise, text, and decode with assemble. */
+static void use_lanes(struct world *w)
+{
+    static const struct weir_lanes lanes = { 3, WEIR_RESTS_MAX, { [WEIR_STAGE_DENOISE] = 1, [WEIR_STAGE_TEXT] = 2 } };
+    weir_held_set_lanes(&w->table, &lanes, WEIR_STAGES_ALL);
+}
+
+static struct weir_held *take_stage(struct world *w, enum weir_stage stage)
+{
+    struct weir_held *held = take(w, w->tokens, BEGIN);
+    held->task->id.stage = stage;
+    return held;
+}
+
+/* That of a stage's lane; how many have to be there in all. */
+static uint32_t credit_of(const struct world *w, enum weir_stage stage, uint32_t lanes)
+{
+    struct weir_held_credit credits[WEIR_LANES_MAX];
+    uint32_t found = UINT32_MAX;
+    assert_int_equal(weir_held_credits(&w->table, credits), lanes);
+    for (uint32_t i = 0; i < lanes; i++) {
+        if (!(credits[i].stages >> stage & 1)) continue;
+        assert_int_equal(found, UINT32_MAX); /* no stage is in two */
+        found = credits[i].leases;
+    }
+    return found;
+}
+
+static void a_full_batch_keeps_no_other_lane_from_its_credit(void **state)
+{
+    struct world *w = *state;
+    use_lanes(w);
+    assert_int_equal(weir_held_credit(&w->table), 6);
+    assert_int_equal(weir_held_slots_most(&w->table, 16), 17 + 2 + 2 - 1 + WEIR_RESTS_MAX);
+    for (uint32_t i = 0; i < 4; i++) run(take_of(w, i, 32));
+    take_of(w, 4, 32);
+    weir_held_pace(&w->table, 4, BEGIN);
+    assert_int_equal(credit_of(w, WEIR_STAGE_DENOISE, 3), 0);
+    assert_int_equal(credit_of(w, WEIR_STAGE_TEXT, 3), 2);
+    assert_int_equal(credit_of(w, WEIR_STAGE_DECODE, 3), 2);
+    take_stage(w, WEIR_STAGE_ASSEMBLE);
+    assert_int_equal(credit_of(w, WEIR_STAGE_DECODE, 3), 1);
+    assert_int_equal(credit_of(w, WEIR_STAGE_ASSEMBLE, 3), 1);
+    assert_int_equal(credit_of(w, WEIR_STAGE_TEXT, 3), 2);
+    struct weir_lanes two = w->table.lanes;
+    weir_held_set_lanes(&w->table, &two, 1u << WEIR_STAGE_DENOISE | 1u << WEIR_STAGE_DECODE);
+    assert_int_equal(credit_of(w, WEIR_STAGE_DECODE, 2), 1);
+    assert_int_equal(credit_of(w, WEIR_STAGE_TEXT, 2), UINT32_MAX); /* a stage that is not run has no lane */
+    weir_held_set_lanes(&w->table, &two, WEIR_STAGES_ALL);
+    assert_int_equal(weir_held_credit(&w->table), 0 + 1 + 2);
+    for (uint32_t i = 0; i < 3; i++) take_stage(w, WEIR_STAGE_DECODE); /* from a broker that goes by the sum */
+    assert_int_equal(credit_of(w, WEIR_STAGE_TEXT, 3), 2);
+    assert_int_equal(weir_held_credit(&w->table), 0);
+}
+
+static void lanes_begin_beside_each_other_each_in_its_own_order(void **state)
+{
+    struct world *w = *state;
+    use_lanes(w);
+    struct weir_held *batch = take_of(w, 0, 32), *other = take_of(w, 1, 64);
+    struct weir_held *text = take_stage(w, WEIR_STAGE_TEXT), *later = take_stage(w, WEIR_STAGE_TEXT);
+    struct weir_held *decode = take_stage(w, WEIR_STAGE_DECODE);
+    assert_int_equal(begin_all(w), 3);
+    assert_int_equal(batch->state, WEIR_HELD_RUNNING);
+    assert_int_equal(text->state, WEIR_HELD_RUNNING);
+    assert_int_equal(decode->state, WEIR_HELD_RUNNING);
+    weir_held_pace(&w->table, 8, BEGIN);
+    assert_int_equal(w->table.slots, 1); /* who waits in the batch's lane is of another shape */
+    weir_held_drop(&w->table, text);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), later);
+    run(later);
+    assert_null(weir_held_next(&w->table, BEGIN));
+    weir_held_drop(&w->table, batch);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), other);
+}
+
+static void what_is_files_to_be_written_keeps_no_lane_but_there_are_not_many(void **state)
+{
+    struct world *w = *state;
+    struct weir_held *left[WEIR_RESTS_MAX];
+    for (uint32_t i = 0; i < WEIR_RESTS_MAX; i++) {
+        left[i] = take_stage(w, WEIR_STAGE_DECODE);
+        assert_ptr_equal(weir_held_next(&w->table, BEGIN), left[i]);
+        run(left[i]);
+        assert_int_equal(weir_held_credit(&w->table), 1);
+        atomic_store(&left[i]->task->left, true);
+        assert_int_equal(weir_held_credit(&w->table), 2);
+    }
+    struct weir_held *decode = take_stage(w, WEIR_STAGE_DECODE);
+    assert_null(weir_held_next(&w->table, BEGIN));
+    weir_held_drop(&w->table, left[2]);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), decode);
+    run(decode);
+    struct weir_held *denoise = take_of(w, 90, 32);
+    assert_null(weir_held_next(&w->table, BEGIN)); /* one lane for all, and the decode is in it */
+    atomic_store(&decode->task->left, true);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), denoise); /* which leaves nothing */
+}
+
+static void what_a_worker_crashed_over_has_no_mates_in_any_lane(void **state)
+{
+    struct world *w = *state;
+    use_lanes(w);
+    struct weir_held *decode = take_stage(w, WEIR_STAGE_DECODE), *suspect = take_of(w, 1, 32);
+    struct weir_held *text = take_stage(w, WEIR_STAGE_TEXT);
+    suspect->task->alone = true;
+    assert_int_equal(begin_all(w), 1);
+    assert_int_equal(decode->state, WEIR_HELD_RUNNING); /* it came before */
+    atomic_store(&decode->task->left, true);
+    assert_null(weir_held_next(&w->table, BEGIN));
+    weir_held_drop(&w->table, decode);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), suspect);
+    run(suspect);
+    assert_null(weir_held_next(&w->table, BEGIN));
+    weir_held_drop(&w->table, suspect);
+    assert_ptr_equal(weir_held_next(&w->table, BEGIN), text);
+}
+
 static void a_batch_that_shrinks_takes_nobody_until_it_has(void **state)
 {
     struct world *w = *state;
@@ -309,6 +427,10 @@ int main(void)
         CASE(another_shape_or_stage_waits_and_lets_nobody_past),
         CASE(a_batch_that_shrinks_takes_nobody_until_it_has),
         CASE(what_a_worker_crashed_over_has_no_mates),
+        CASE(a_full_batch_keeps_no_other_lane_from_its_credit),
+        CASE(lanes_begin_beside_each_other_each_in_its_own_order),
+        CASE(what_is_files_to_be_written_keeps_no_lane_but_there_are_not_many),
+        CASE(what_a_worker_crashed_over_has_no_mates_in_any_lane),
         CASE(a_lease_is_found_by_task_and_token_together),
         CASE(the_oldest_begins_when_a_slot_is_free_and_the_lease_is_trusted),
         CASE(an_acknowledgement_counts_from_when_the_renewal_was_sent),

@@ -1,4 +1,4 @@
-#include "worker/half.h"
+#include "proto/base/half.h"
 #include "worker/safetensors.h"
 #include "proto/base/bytes.h"
 #include "scratch.h"
@@ -303,6 +303,36 @@ static void all_65536_half_floats_convert_exactly(void **state)
     free(values);
 }
 
+/* For every bf16 but NaNs: itself, what lies a quarter, half and three quarters of the way to the next one, and a NaN of
+ * each sign; in a long run, and each alone (the long run takes the wide road). */
+static void every_f32_between_two_bf16_goes_to_the_nearest_or_the_even_one(void **state)
+{
+    enum { EACH = 4, COUNT = 65536 * EACH };
+    (void)state;
+    float *values = malloc(COUNT * sizeof *values);
+    uint16_t *halves = malloc(COUNT * sizeof *halves);
+    assert_non_null(values);
+    assert_non_null(halves);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        const uint32_t bits = i / EACH << 16 | i % EACH * 0x4000;
+        memcpy(&values[i], &bits, sizeof bits);
+    }
+    weir_f32_to_bf16(values, COUNT, halves);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        const uint16_t half = (uint16_t)(i / EACH);
+        const uint32_t part = i % EACH;
+        uint16_t alone;
+        weir_f32_to_bf16(&values[i], 1, &alone);
+        assert_int_equal(alone, halves[i]);
+        if (isnan(values[i]))
+            assert_true((halves[i] & 0x7f80) == 0x7f80 && (halves[i] & 0x7f) != 0 && halves[i] >> 15 == half >> 15);
+        else
+            assert_int_equal(halves[i], half + (part == 3 || (part == 2 && half % 2 == 1)));
+    }
+    free(values);
+    free(halves);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -313,6 +343,7 @@ int main(void)
         cmocka_unit_test(names_have_up_to_512_bytes),
         cmocka_unit_test(a_file_has_up_to_65536_tensors),
         cmocka_unit_test(all_65536_half_floats_convert_exactly),
+        cmocka_unit_test(every_f32_between_two_bf16_goes_to_the_nearest_or_the_even_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -122,7 +122,7 @@ static uint32_t join_as(struct world *w, uint8_t name, uint32_t slots, uint32_t 
     const struct weir_event hello = { .type = WEIR_EVENT_HELLO, .u.hello = { &facts, true, NULL, 0 } };
     const uint32_t slot = weir_sched_handle(w->sched, w->now_ms, &hello, &w->actions);
     assert_true(slot != WEIR_ROSTER_NONE);
-    event(w, (struct weir_event){ .type = WEIR_EVENT_CREDIT, .worker = slot, .u.credit = slots + 1 });
+    event(w, (struct weir_event){ .type = WEIR_EVENT_CREDIT, .worker = slot, .u.credit.leases = slots + 1 });
     return slot;
 }
 
@@ -133,7 +133,7 @@ static uint32_t join(struct world *w, uint8_t name)
 
 static void credit(struct world *w, uint32_t worker, uint32_t leases)
 {
-    event(w, (struct weir_event){ .type = WEIR_EVENT_CREDIT, .worker = worker, .u.credit = leases });
+    event(w, (struct weir_event){ .type = WEIR_EVENT_CREDIT, .worker = worker, .u.credit.leases = leases });
 }
 
 struct grant {
@@ -305,6 +305,37 @@ static void later_stages_go_before_new_films_and_priority_before_both(void **sta
     const struct weir_job_id urgent = submit(w, (struct job_wish){ 1, 16, 5, 0 });
     grant = tick_grant(w);
     assert_true(weir_job_id_equal(&grant.task.job, &urgent));
+    end(w);
+}
+
+/* A worker with room for decodes alone gets no text, whatever waits; and no more than each lane has room for. */
+static void a_stage_gets_no_more_than_its_lane_has_credit_for(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    const uint32_t worker = join_as(w, 1, 8, WEIR_STAGES_ALL, "c");
+    const uint32_t rest = WEIR_STAGES_ALL & ~(1u << WEIR_STAGE_TEXT);
+    struct weir_worker_credit lanes = { 4, 2, { { 1u << WEIR_STAGE_TEXT, 0 }, { rest, 4 } } };
+    event(w, (struct weir_event){ .type = WEIR_EVENT_CREDIT, .worker = worker, .u.credit = lanes });
+    for (int k = 0; k < 4; k++) submit(w, (struct job_wish){ 1, 16, 0, 0 });
+    advance(w, 0);
+    assert_int_equal(count_of(w, WEIR_SEND_LEASE), 0);
+    lanes.lanes[0].leases = 2;
+    lanes.leases = 6;
+    event(w, (struct weir_event){ .type = WEIR_EVENT_CREDIT, .worker = worker, .u.credit = lanes });
+    advance(w, 0);
+    assert_int_equal(count_of(w, WEIR_SEND_LEASE), 2);
+    lanes.lane_count = 1; /* the other stages are of no lane */
+    lanes.lanes[0].leases = 1;
+    event(w, (struct weir_event){ .type = WEIR_EVENT_CREDIT, .worker = worker, .u.credit = lanes });
+    const struct grant text = tick_grant(w);
+    assert_int_equal(text.task.stage, WEIR_STAGE_TEXT);
+    done(w, &text);
+    advance(w, 0);
+    assert_int_equal(count_of(w, WEIR_SEND_LEASE), 0); /* neither its denoise nor the fourth text */
+    credit(w, worker, 2);                              /* without lanes any stage may have all */
+    advance(w, 0);
+    assert_int_equal(count_of(w, WEIR_SEND_LEASE), 2);
     end(w);
 }
 
@@ -989,6 +1020,7 @@ int main(void)
         cmocka_unit_test(an_expired_lease_moves_the_task_and_refuses_the_late_answer),
         cmocka_unit_test(a_renewal_gives_a_full_period_again),
         cmocka_unit_test(later_stages_go_before_new_films_and_priority_before_both),
+        cmocka_unit_test(a_stage_gets_no_more_than_its_lane_has_credit_for),
         cmocka_unit_test(a_task_goes_where_its_input_was_made_unless_only_a_waiting_place_is_free_there),
         cmocka_unit_test(an_image_job_ends_with_its_last_picture_and_assembles_nothing),
         cmocka_unit_test(nobody_gets_more_than_its_slots_and_one_waiting),

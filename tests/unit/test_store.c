@@ -16,10 +16,19 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+
+/* In place of the C library's, for all of this program. */
+static int syncs;
+int fsync(int fd)
+{
+    syncs++;
+    return (int)syscall(SYS_fsync, fd);
+}
 
 struct world {
     char dir[64];
@@ -96,6 +105,25 @@ static void an_object_that_is_there_stays_as_it_is(void **state)
     put_text(w, "k", "first");
     put_text(w, "k", "second");
     see_text(w, "k", "first");
+}
+
+static void what_can_be_made_again_waits_for_no_disk(void **state)
+{
+    struct world *w = *state;
+    put_text(w, "job/first", "of its folder");
+    syncs = 0;
+    assert_int_equal(weir_store_put_remakeable(w->store, "job/latents", "hello", 5, &w->error), WEIR_OK);
+    assert_int_equal(weir_store_put_remakeable(w->store, "job/deep/er", "hello", 5, &w->error), WEIR_OK);
+    assert_int_equal(syncs, 0);
+    see_text(w, "job/latents", "hello");
+    assert_int_equal(weir_store_put_remakeable(w->store, "job/latents", "other", 5, &w->error), WEIR_OK);
+    assert_int_equal(weir_store_put_remakeable(w->store, "not a key", "x", 1, &w->error), WEIR_BAD_ARGUMENT);
+    assert_int_equal(syncs, 0);
+    put_text(w, "job/latents", "hello"); /* it is there, and lasts from now on: itself and its name */
+    assert_int_equal(syncs, 2);
+    put_text(w, "job/new", "hello");
+    assert_int_equal(syncs, 4);
+    see_text(w, "job/latents", "hello");
 }
 
 static void a_missing_object_is_not_found_and_one_over_the_limit_too_large(void **state)
@@ -400,6 +428,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_was_put_is_read_whole_and_in_parts, begin, end),
         cmocka_unit_test_setup_teardown(an_object_that_is_there_stays_as_it_is, begin, end),
+        cmocka_unit_test_setup_teardown(what_can_be_made_again_waits_for_no_disk, begin, end),
         cmocka_unit_test_setup_teardown(a_missing_object_is_not_found_and_one_over_the_limit_too_large, begin, end),
         cmocka_unit_test_setup_teardown(keys_keep_to_their_alphabet_and_lengths, begin, end),
         cmocka_unit_test_setup_teardown(a_symlink_inside_leads_nowhere, begin, end),

@@ -68,7 +68,7 @@ static bool fits(const struct weir_open_stage *stage, const struct weir_item *it
 }
 
 /* Input after input under the task's own keys, with the names that the decoder gave. */
-static enum weir_status take_over(struct weir_open_stage *stage, struct weir_task *task,
+static enum weir_status take_over(const struct weir_stage_ground *ground, struct weir_task *task,
                                   const struct weir_film_format *format, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
@@ -77,11 +77,10 @@ static enum weir_status take_over(struct weir_open_stage *stage, struct weir_tas
         size_t count;
         struct weir_output *output;
         WEIR_TRY(weir_task_check(task, error));
-        WEIR_TRY(weir_task_input(task, stage->ground->link, i, &bytes, &count, error));
+        WEIR_TRY(weir_task_input(task, ground->link, i, &bytes, &count, error));
         WEIR_TRY(weir_task_output(task, &output, error));
-        WEIR_TRY(weir_link_put(stage->ground->link, task->lease->tenant, &task->id,
-                               task->lease->inputs[i]->artefact->name, format->media_type, bytes, count, output,
-                               error));
+        WEIR_TRY(weir_link_put(ground->link, task->lease->tenant, &task->id, task->lease->inputs[i]->artefact->name,
+                               format->media_type, bytes, count, output, error));
         free(bytes);
         bytes = NULL;
     }
@@ -98,8 +97,8 @@ struct join {
     uint64_t bytes;
 };
 
-static enum weir_status fetch_segments(struct weir_open_stage *stage, struct weir_task *task, struct join *join,
-                                       struct weir_error *error)
+static enum weir_status fetch_segments(const struct weir_stage_ground *ground, struct weir_task *task,
+                                       struct join *join, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     void *bytes = NULL;
@@ -109,7 +108,7 @@ static enum weir_status fetch_segments(struct weir_open_stage *stage, struct wei
         char name[WORD_BYTES];
         size_t count;
         WEIR_TRY(weir_task_check(task, error));
-        WEIR_TRY(weir_task_input(task, stage->ground->link, join->count, &bytes, &count, error));
+        WEIR_TRY(weir_task_input(task, ground->link, join->count, &bytes, &count, error));
         snprintf(name, sizeof name, "segment-%zu", join->count);
         weir_scratch_name(&join->scratch, name, join->segments[join->count]);
         WEIR_TRY(weir_scratch_write(join->segments[join->count], bytes, count, error));
@@ -122,7 +121,7 @@ cleanup:
     return status;
 }
 
-static enum weir_status make_film(struct weir_open_stage *stage, struct weir_task *task, struct join *join,
+static enum weir_status make_film(const struct weir_stage_ground *ground, struct weir_task *task, struct join *join,
                                   const struct weir_film_format *format, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
@@ -134,7 +133,7 @@ static enum weir_status make_film(struct weir_open_stage *stage, struct weir_tas
     snprintf(memory, sizeof memory, "%d", MEMORY_MIB);
     snprintf(file, sizeof file, "%" PRIu64, FILE_MIB_BASE + (join->bytes >> 19));
     const char *const head[] = { "join", "--format",   format->name, "--metadata", join->receipt, "--cpu-seconds",
-                                 cpu,    "--file-mib", file,         "-o",         join->film };
+                                 cpu,    "--file-mib", file,         "--scratch",  "-o",          join->film };
     memcpy(words, head, sizeof head);
     size_t at = WEIR_COUNT(head);
     if (WEIR_ENCODER_LIMITS_MEMORY) {
@@ -142,8 +141,7 @@ static enum weir_status make_film(struct weir_open_stage *stage, struct weir_tas
         words[at++] = memory;
     }
     for (size_t i = 0; i < join->count; i++) words[at + i] = join->segments[i];
-    WEIR_TRY(
-        weir_encoder_child_start(weir_encoders_program(stage->ground->encoders), words, &task->cancel, &child, error));
+    WEIR_TRY(weir_encoder_child_start(weir_encoders_program(ground->encoders), words, &task->cancel, &child, error));
     WEIR_TRY(weir_encoder_child_finish(&child, NULL, error));
 cleanup:
     weir_encoder_child_stop(&child);
@@ -151,22 +149,22 @@ cleanup:
     return status;
 }
 
-static enum weir_status make_receipt(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
+static enum weir_status make_receipt(const struct weir_stage_ground *ground, struct weir_task *task,
+                                     struct weir_error *error)
 {
     const Weir__Pb__JobSpec *spec = task->lease->spec;
     char build[WEIR_ENCODER_BUILD_BYTES];
     const enum weir_status status =
-        weir_encoders_build(stage->ground->encoders, spec->format, spec->codec ? spec->codec : "", build, error);
+        weir_encoders_build(ground->encoders, spec->format, spec->codec ? spec->codec : "", build, error);
     if (status != WEIR_OK) return status;
-    task->note = weir_spec_receipt(spec, stage->ground->device->numerics_class, build);
+    task->note = weir_spec_receipt(spec, ground->device->numerics_class, build);
     return task->note ? WEIR_OK : weir_fail(error, WEIR_NO_MEMORY, "no memory for the receipt");
 }
 
-static enum weir_status join_segments(struct weir_open_stage *stage, struct weir_task *task,
+static enum weir_status join_segments(const struct weir_stage_ground *ground, struct weir_task *task,
                                       const struct weir_film_format *format, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    const struct weir_stage_ground *ground = stage->ground;
     struct join join = { .count = 0 };
     char name[WORD_BYTES];
     struct weir_output *output;
@@ -175,8 +173,8 @@ static enum weir_status join_segments(struct weir_open_stage *stage, struct weir
     weir_scratch_name(&join.scratch, "receipt.json", join.receipt);
     weir_scratch_name(&join.scratch, "film", join.film);
     WEIR_TRY(weir_scratch_write(join.receipt, task->note, strlen(task->note), error));
-    WEIR_TRY(fetch_segments(stage, task, &join, error));
-    WEIR_TRY(make_film(stage, task, &join, format, error));
+    WEIR_TRY(fetch_segments(ground, task, &join, error));
+    WEIR_TRY(make_film(ground, task, &join, format, error));
     snprintf(name, sizeof name, "film.%s", format->name);
     WEIR_TRY(weir_task_output(task, &output, error));
     WEIR_TRY(weir_link_put_file(ground->link, task->lease->tenant, &task->id, name, format->media_type, join.film,
@@ -212,7 +210,7 @@ cleanup:
     return status;
 }
 
-static enum weir_status fetch_bands(struct weir_open_stage *stage, struct weir_task *task, float *made,
+static enum weir_status fetch_bands(const struct weir_stage_ground *ground, struct weir_task *task, float *made,
                                     struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
@@ -222,8 +220,8 @@ static enum weir_status fetch_bands(struct weir_open_stage *stage, struct weir_t
         struct weir_artefact_tensor tensor;
         size_t count;
         WEIR_TRY(weir_task_check(task, error));
-        WEIR_TRY(weir_pipeline_band_rows(stage->ground->pipeline, &task->item, band, &rows, error));
-        WEIR_TRY(weir_task_input(task, stage->ground->link, band, &bytes, &count, error));
+        WEIR_TRY(weir_pipeline_band_rows(ground->pipeline, &task->item, band, &rows, error));
+        WEIR_TRY(weir_task_input(task, ground->link, band, &bytes, &count, error));
         WEIR_TRY(weir_artefact_parse(bytes, count, &tensor, error));
         const uint32_t dims[4] = { 1, rows.count, rows.width, rows.channels };
         WEIR_TRY(weir_artefact_expect(&tensor, "a band", 4, dims, error));
@@ -236,30 +234,33 @@ cleanup:
     return status;
 }
 
-static enum weir_status lay_together(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
+static enum weir_status lay_together(const struct weir_stage_ground *ground, struct weir_task *task,
+                                     struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    const struct weir_stage_ground *ground = stage->ground;
     const size_t rgb_bytes = weir_item_frame_bytes(&task->item);
     float *made = NULL;
+    struct weir_image_file image = { 0 };
     uint8_t *rgb = malloc(rgb_bytes);
-    ((struct assembler *)stage)->shared = task->item;
     if (!rgb) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for a picture of %zu bytes", rgb_bytes));
     if (task->lease->n_inputs != task->item.bands) {
         WEIR_TRY(weir_fail(error, WEIR_PROTOCOL, "a lease of assemble with %zu inputs, of a picture in %u bands",
                            task->lease->n_inputs, task->item.bands));
     }
     WEIR_TRY(make_room(ground->pipeline, &task->item, &made, error));
-    WEIR_TRY(fetch_bands(stage, task, made, error));
+    WEIR_TRY(fetch_bands(ground, task, made, error));
     WEIR_TRY(weir_pipeline_finish_picture(ground->pipeline, &task->item, made, rgb, error));
-    WEIR_TRY(weir_image_file_put(ground, task, rgb, error));
+    WEIR_TRY(weir_image_file_begin(&image, ground, task, error));
+    WEIR_TRY(weir_image_file_put(&image, ground, task, rgb, error));
 cleanup:
+    weir_image_file_close(&image);
     free(made);
     free(rgb);
     return status;
 }
 
-static enum weir_status run_film(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
+static enum weir_status run_film(const struct weir_stage_ground *ground, struct weir_task *task,
+                                 struct weir_error *error)
 {
     const struct weir_film_format *format = weir_film_format(task->lease->spec->format);
     if (!format) return weir_fail(error, WEIR_BAD_ARGUMENT, "no format \"%s\"", task->lease->spec->format);
@@ -268,27 +269,40 @@ static enum weir_status run_film(struct weir_open_stage *stage, struct weir_task
                          task->lease->n_inputs, SEGMENTS_MAX);
     }
     enum weir_status status = WEIR_OK;
-    WEIR_TRY(make_receipt(stage, task, error));
-    WEIR_TRY(format->is_joined ? join_segments(stage, task, format, error) : take_over(stage, task, format, error));
+    WEIR_TRY(make_receipt(ground, task, error));
+    WEIR_TRY(format->is_joined ? join_segments(ground, task, format, error) : take_over(ground, task, format, error));
 cleanup:
     return status;
 }
 
-static enum weir_status run(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
+static enum weir_status finish(struct weir_rest *rest, const struct weir_stage_ground *ground, struct weir_task *task,
+                               struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    const bool is_image = weir_spec_is_image(task->lease->spec);
-    if (is_image && task->item.bands <= 1)
-        return weir_fail(error, WEIR_PROTOCOL, "a lease of assemble, of an image that is one decode task's");
-    weir_task_progress(task, 0, 1);
-    WEIR_TRY(is_image ? lay_together(stage, task, error) : run_film(stage, task, error));
+    free(rest);
+    WEIR_TRY(weir_spec_is_image(task->lease->spec) ? lay_together(ground, task, error) : run_film(ground, task, error));
     weir_task_progress(task, 1, 1);
 cleanup:
     return status;
 }
 
+/* Nothing here is for the device: all of it is left. */
+static enum weir_status run(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
+{
+    if (weir_spec_is_image(task->lease->spec) && task->item.bands <= 1)
+        return weir_fail(error, WEIR_PROTOCOL, "a lease of assemble, of an image that is one decode task's");
+    struct weir_rest *rest = calloc(1, sizeof *rest);
+    if (!rest) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a task's rest");
+    rest->finish = finish;
+    ((struct assembler *)stage)->shared = task->item;
+    weir_task_progress(task, 0, 1);
+    task->rest = rest;
+    return WEIR_OK;
+}
+
 const struct weir_stage_kind weir_stage_assembler = {
     .stage = WEIR_STAGE_ASSEMBLE,
+    .in_turn = true,
     .plan_memory = plan_memory,
     .open = stage_open,
     .fits = fits,

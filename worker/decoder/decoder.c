@@ -6,6 +6,7 @@
  * tensor, which the assembler makes an image of. */
 #include "worker/encoder_child.h"
 #include "worker/image_file.h"
+#include "worker/lanes.h"
 #include "worker/link/artefact.h"
 #include "worker/scratch.h"
 #include "worker/spec.h"
@@ -56,8 +57,11 @@ static enum weir_status plan_memory(struct weir_pipeline *pipeline, struct weir_
     (void)seats;
     WEIR_TRY(weir_pipeline_plan_memory(pipeline, device, WEIR_PIPELINE_DECODE, item, out, error));
     WEIR_TRY(plan_band(pipeline, item, &band_bytes, error));
+    /* latents, and frames: of the task that is decoded, and of those before it that are encoded */
     out->host += sizeof(float) * weir_item_latent_count(weir_pipeline_facts(pipeline), item) +
-                 (band_bytes ? band_bytes : chunk_frames(item, item->frames) * weir_item_frame_bytes(item));
+                 (band_bytes ? band_bytes
+                             : (1 + weir_lanes_rests(device)) * chunk_frames(item, item->frames) *
+                                   (uint64_t)weir_item_frame_bytes(item));
 cleanup:
     return status;
 }
@@ -93,9 +97,10 @@ static bool fits(const struct weir_open_stage *stage, const struct weir_item *it
 
 /* ---- a film, or a folder of frames ---- */
 
-/* One task: its frames, and the encoder that takes them. */
+/* One task: its frames, and the encoder that takes them. What was decoded last is the encoder's when the decoder has
+ * begun with the next task. */
 struct passage {
-    struct decoder *decoder;
+    struct weir_rest rest;
     struct weir_task *task;
     const struct weir_stage_ground *ground;
     const struct weir_film_format *format;
@@ -103,7 +108,17 @@ struct passage {
     struct weir_scratch scratch;
     char path[WEIR_SCRATCH_PATH_BYTES]; /* of what weir-encode makes */
     struct weir_encoder_child *child;
+    uint8_t *rgb; /* a chunk of frames, */
+    size_t bytes; /* so many, that the encoder has not been given yet */
 };
+
+static void passage_free(struct passage *p)
+{
+    weir_encoder_child_stop(&p->child);
+    weir_scratch_close(&p->scratch);
+    free(p->rgb);
+    free(p);
+}
 
 static enum weir_status write_receipt(struct passage *p, char path[WEIR_SCRATCH_PATH_BYTES], struct weir_error *error)
 {
@@ -153,30 +168,32 @@ static enum weir_status start_encoder(struct passage *p, struct weir_error *erro
         words[at++] = "--metadata";
         words[at++] = receipt;
     }
+    words[at++] = "--scratch";
     words[at++] = "-o";
     words[at++] = p->path;
     return weir_encoder_child_start(weir_encoders_program(p->ground->encoders), words, &p->task->cancel, &p->child,
                                     error);
 }
 
-static enum weir_status feed(struct passage *p, const float *latents, struct weir_error *error)
+/* The encoder is given all frames but those of the last chunk, which stay in p->rgb. */
+static enum weir_status feed(struct passage *p, struct weir_decoder *run, const float *latents,
+                             struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     const struct weir_item *item = &p->task->item;
     const uint32_t chunk = chunk_frames(item, p->count);
-    uint8_t *rgb = malloc(chunk * weir_item_frame_bytes(item));
-    if (!rgb) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %u frames", chunk));
+    p->rgb = malloc(chunk * weir_item_frame_bytes(item));
+    if (!p->rgb) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %u frames", chunk));
     for (uint32_t done = 0; done < p->count;) {
         const uint32_t now = p->count - done < chunk ? p->count - done : chunk;
         WEIR_TRY(weir_task_check(p->task, error));
-        WEIR_TRY(weir_decoder_run(p->decoder->run, item, latents, p->first + done, now, rgb, error));
-        WEIR_TRY(weir_encoder_child_write(p->child, rgb, now * weir_item_frame_bytes(item), error));
+        if (p->bytes > 0) WEIR_TRY(weir_encoder_child_write(p->child, p->rgb, p->bytes, error));
+        WEIR_TRY(weir_decoder_run(run, item, latents, p->first + done, now, p->rgb, error));
+        p->bytes = now * weir_item_frame_bytes(item);
         done += now;
         weir_task_progress(p->task, done, p->count);
     }
-    WEIR_TRY(weir_encoder_child_finish(&p->child, NULL, error));
 cleanup:
-    free(rgb);
     return status;
 }
 
@@ -216,41 +233,87 @@ static enum weir_status range_of(struct passage *p, struct weir_error *error)
                      (unsigned long long)p->first + p->count - 1, p->task->item.frames);
 }
 
+static enum weir_status finish_film(struct weir_rest *rest, const struct weir_stage_ground *ground,
+                                    struct weir_task *task, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct passage *p = (struct passage *)rest;
+    (void)task;
+    p->ground = ground;
+    WEIR_TRY(weir_encoder_child_write(p->child, p->rgb, p->bytes, error));
+    WEIR_TRY(weir_encoder_child_finish(&p->child, NULL, error));
+    WEIR_TRY(publish(p, error));
+cleanup:
+    passage_free(p);
+    return status;
+}
+
 static enum weir_status run_film(struct decoder *decoder, struct weir_task *task, const float *latents,
                                  struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     const struct weir_stage_ground *ground = decoder->stage.ground;
-    struct passage p = {
-        .decoder = decoder, .task = task, .ground = ground, .format = weir_film_format(task->lease->spec->format)
-    };
-    if (!p.format) WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "no format \"%s\"", task->lease->spec->format));
-    WEIR_TRY(range_of(&p, error));
-    WEIR_TRY(weir_scratch_open(&p.scratch, ground->run_dir, error));
-    weir_scratch_name(&p.scratch, "out", p.path);
-    WEIR_TRY(start_encoder(&p, error));
-    WEIR_TRY(feed(&p, latents, error));
-    WEIR_TRY(publish(&p, error));
+    const struct weir_film_format *format = weir_film_format(task->lease->spec->format);
+    struct passage *p = calloc(1, sizeof *p);
+    if (!p) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a film's way");
+    *p = (struct passage){ .rest = { finish_film }, .task = task, .ground = ground, .format = format };
+    if (!format) WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "no format \"%s\"", task->lease->spec->format));
+    WEIR_TRY(range_of(p, error));
+    WEIR_TRY(weir_scratch_open(&p->scratch, ground->run_dir, error));
+    weir_scratch_name(&p->scratch, "out", p->path);
+    WEIR_TRY(start_encoder(p, error));
+    WEIR_TRY(feed(p, decoder->run, latents, error));
+    task->rest = &p->rest;
+    p = NULL;
 cleanup:
-    weir_encoder_child_stop(&p.child);
-    weir_scratch_close(&p.scratch);
+    if (p) passage_free(p);
     return status;
 }
 
 /* ---- an image, or a band of one ---- */
+
+struct picture {
+    struct weir_rest rest;
+    struct weir_image_file file;
+    uint8_t *rgb;
+};
+
+static void picture_free(struct picture *picture)
+{
+    weir_image_file_close(&picture->file);
+    free(picture->rgb);
+    free(picture);
+}
+
+static enum weir_status finish_image(struct weir_rest *rest, const struct weir_stage_ground *ground,
+                                     struct weir_task *task, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct picture *picture = (struct picture *)rest;
+    WEIR_TRY(weir_task_check(task, error));
+    WEIR_TRY(weir_image_file_put(&picture->file, ground, task, picture->rgb, error));
+    weir_task_progress(task, 1, 1);
+cleanup:
+    picture_free(picture);
+    return status;
+}
 
 static enum weir_status run_image(struct decoder *decoder, struct weir_task *task, const float *latents,
                                   struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     const size_t bytes = weir_item_frame_bytes(&task->item);
-    uint8_t *rgb = malloc(bytes);
-    if (!rgb) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for a picture of %zu bytes", bytes));
-    WEIR_TRY(weir_decoder_run(decoder->run, &task->item, latents, 0, 1, rgb, error));
-    WEIR_TRY(weir_task_check(task, error));
-    WEIR_TRY(weir_image_file_put(decoder->stage.ground, task, rgb, error));
+    struct picture *picture = calloc(1, sizeof *picture);
+    if (!picture) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a picture's way");
+    picture->rest.finish = finish_image;
+    picture->rgb = malloc(bytes);
+    if (!picture->rgb) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for a picture of %zu bytes", bytes));
+    WEIR_TRY(weir_image_file_begin(&picture->file, decoder->stage.ground, task, error));
+    WEIR_TRY(weir_decoder_run(decoder->run, &task->item, latents, 0, 1, picture->rgb, error));
+    task->rest = &picture->rest;
+    picture = NULL;
 cleanup:
-    free(rgb);
+    if (picture) picture_free(picture);
     return status;
 }
 
@@ -271,8 +334,9 @@ static enum weir_status run_band(struct decoder *decoder, struct weir_task *task
     WEIR_TRY(weir_decoder_run_band(decoder->run, &task->item, latents, band, values, error));
     WEIR_TRY(weir_task_check(task, error));
     WEIR_TRY(weir_task_output(task, &output, error));
-    WEIR_TRY(weir_link_put(ground->link, task->lease->tenant, &task->id, "band", WEIR_ARTEFACT_MEDIA_TYPE, bytes,
-                           byte_count, output, error));
+    WEIR_TRY(weir_link_put_remakeable(ground->link, task->lease->tenant, &task->id, "band", WEIR_ARTEFACT_MEDIA_TYPE,
+                                      bytes, byte_count, output, error));
+    weir_task_progress(task, 1, 1);
 cleanup:
     free(bytes);
     return status;
@@ -323,7 +387,6 @@ static enum weir_status run(struct weir_open_stage *stage, struct weir_task *tas
         weir_task_progress(task, 0, 1);
         WEIR_TRY(item->bands > 1 ? run_band(decoder, task, latents.values, error)
                                  : run_image(decoder, task, latents.values, error));
-        weir_task_progress(task, 1, 1);
     }
 cleanup:
     free(bytes);

@@ -430,8 +430,8 @@ static enum weir_status publish(struct denoiser *d, struct rider *r, struct weir
     WEIR_TRY(weir_artefact_create(4, dims, &bytes, &byte_count, &values, &count, error));
     memcpy(values, r->latents, count * sizeof *values);
     WEIR_TRY(weir_task_output(task, &output, error));
-    WEIR_TRY(weir_link_put(ground_of(d)->link, task->lease->tenant, &task->id, "latents", WEIR_ARTEFACT_MEDIA_TYPE,
-                           bytes, byte_count, output, error));
+    WEIR_TRY(weir_link_put_remakeable(ground_of(d)->link, task->lease->tenant, &task->id, "latents",
+                                      WEIR_ARTEFACT_MEDIA_TYPE, bytes, byte_count, output, error));
 cleanup:
     free(bytes);
     return status;

@@ -51,6 +51,7 @@ static enum weir_status from_store(struct weir_link *link, const char *key, cons
     if (is_whole(artefact, *out, count)) return WEIR_OK;
     free(*out);
     *out = NULL;
+    (void)weir_store_remove(link->store, key, NULL); /* so that it can be put there when it is made again */
     return weir_fail(error, WEIR_BAD_FILE, "%s in the store has other bytes than its name says", key);
 }
 
@@ -129,18 +130,35 @@ static void describe(struct weir_output *out, const char *tenant, const struct w
     weir_key_artefact(tenant, task, out->digest, out->key);
 }
 
-enum weir_status weir_link_put(struct weir_link *link, const char *tenant, const struct weir_task_id *task,
-                               const char *name, const char *media_type, const void *bytes, size_t count,
-                               struct weir_output *out, struct weir_error *error)
+typedef enum weir_status put_how(struct weir_store *store, const char *key, const void *bytes, size_t count,
+                                 struct weir_error *error);
+
+static enum weir_status put(struct weir_link *link, put_how *how, const char *tenant, const struct weir_task_id *task,
+                            const char *name, const char *media_type, const void *bytes, size_t count,
+                            struct weir_output *out, struct weir_error *error)
 {
     *out = (struct weir_output){ 0 };
     weir_sha256_of(bytes, count, out->digest);
     describe(out, tenant, task, name, media_type, count);
-    const enum weir_status status = weir_store_put(link->store, out->key, bytes, count, error);
+    const enum weir_status status = how(link->store, out->key, bytes, count, error);
     if (status == WEIR_OK) {
         out->is_offered = weir_shelf_offer(link->shelf, out->digest, out->key, bytes, count, out->ticket);
     }
     return status;
+}
+
+enum weir_status weir_link_put(struct weir_link *link, const char *tenant, const struct weir_task_id *task,
+                               const char *name, const char *media_type, const void *bytes, size_t count,
+                               struct weir_output *out, struct weir_error *error)
+{
+    return put(link, weir_store_put, tenant, task, name, media_type, bytes, count, out, error);
+}
+
+enum weir_status weir_link_put_remakeable(struct weir_link *link, const char *tenant, const struct weir_task_id *task,
+                                          const char *name, const char *media_type, const void *bytes, size_t count,
+                                          struct weir_output *out, struct weir_error *error)
+{
+    return put(link, weir_store_put_remakeable, tenant, task, name, media_type, bytes, count, out, error);
 }
 
 enum weir_status weir_link_put_file(struct weir_link *link, const char *tenant, const struct weir_task_id *task,

@@ -1,8 +1,8 @@
 /* link: how a worker gets what other tasks made, and gives what it made itself.
  *
  * An input is looked for at hand (shelf.h), then asked from the worker that made it over its tensor socket, then read
- * from the store; whatever the road, its digest is checked before anyone sees it. An output is put in the store first,
- * and only then offered on this worker's tensor socket.
+ * from the store; whatever the road, its digest is checked before anyone sees it, and what lies in the store with another
+ * is removed. An output is put in the store first, and only then offered on this worker's tensor socket.
  *
  * Memory   the link borrows zmq, store and shelf, which outlive it
  * Errors   INPUT_LOST when no road has the bytes (each road's words in the log at debug); TOO_LARGE; STORE; NO_MEMORY;
@@ -54,10 +54,14 @@ enum weir_status weir_link_get(struct weir_link *link, const char *tenant, const
 enum weir_status weir_link_get_file(struct weir_link *link, const char *tenant, const Weir__Pb__FileRef *file,
                                     size_t bytes_max, void **out, size_t *out_bytes, struct weir_error *error);
 
-/* name: at most 64 bytes */
+/* Durable when this returns; name: at most 64 bytes. */
 enum weir_status weir_link_put(struct weir_link *link, const char *tenant, const struct weir_task_id *task,
                                const char *name, const char *media_type, const void *bytes, size_t count,
                                struct weir_output *out, struct weir_error *error);
+/* What other tasks take, and nobody else: after a crash of the machine it may be gone, and is made again (INPUT_LOST). */
+enum weir_status weir_link_put_remakeable(struct weir_link *link, const char *tenant, const struct weir_task_id *task,
+                                          const char *name, const char *media_type, const void *bytes, size_t count,
+                                          struct weir_output *out, struct weir_error *error);
 enum weir_status weir_link_put_file(struct weir_link *link, const char *tenant, const struct weir_task_id *task,
                                     const char *name, const char *media_type, const char *path, struct weir_output *out,
                                     struct weir_error *error);

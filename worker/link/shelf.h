@@ -5,7 +5,7 @@
  * pushed out looks to a peer like one that never was, and the peer reads the store.
  *
  * Memory   bytes are copied in and out
- * Threads  any: the compute thread puts, the control thread serves
+ * Threads  any: lanes and finishers put, the control thread serves
  * Blocks   for a memory copy; read() on a row without bytes as long as the store takes
  */
 #ifndef WEIR_WORKER_LINK_SHELF_H

@@ -581,8 +581,7 @@ static enum weir_status load(struct weir_autoencoder_dc *net, struct weir_error 
     struct weir_program *p = NULL;
     WEIR_TRY(weir_params_program(net->params, &p, error));
     weir_autoencoder_dc_build_steps(net, p, none, 0, net->config.stages + 1);
-    WEIR_TRY(weir_params_status(net->params, error));
-    weir_params_seal(net->params);
+    WEIR_TRY(weir_params_seal(net->params, error));
 cleanup:
     weir_program_destroy(&p);
     return status;

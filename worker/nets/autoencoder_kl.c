@@ -176,8 +176,7 @@ static enum weir_status load(struct weir_autoencoder_kl *net, struct weir_error 
     net->old_names = weir_params_has(net->params, "decoder.mid_block.attentions.0.query.weight");
     WEIR_TRY(weir_params_program(net->params, &p, error));
     weir_autoencoder_kl_build_decode(net, p, (struct weir_value){ 0 });
-    WEIR_TRY(weir_params_status(net->params, error));
-    weir_params_seal(net->params);
+    WEIR_TRY(weir_params_seal(net->params, error));
 cleanup:
     weir_program_destroy(&p);
     return status;

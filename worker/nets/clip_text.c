@@ -128,8 +128,7 @@ static enum weir_status load(struct weir_clip_text *net, struct weir_error *erro
     net->root = weir_params_has(net->params, "text_model.final_layer_norm.weight") ? "text_model." : "";
     WEIR_TRY(weir_params_program(net->params, &p, error));
     weir_clip_text_build(net, p, (struct weir_value){ 0 });
-    WEIR_TRY(weir_params_status(net->params, error));
-    weir_params_seal(net->params);
+    WEIR_TRY(weir_params_seal(net->params, error));
 cleanup:
     weir_program_destroy(&p);
     return status;

@@ -224,8 +224,7 @@ static enum weir_status load(struct weir_gemma2 *net, struct weir_error *error)
     net->root = weir_params_has(net->params, "model.norm.weight") ? "model." : "";
     WEIR_TRY(weir_params_program(net->params, &p, error));
     weir_gemma2_build(net, p, none);
-    WEIR_TRY(weir_params_status(net->params, error));
-    weir_params_seal(net->params);
+    WEIR_TRY(weir_params_seal(net->params, error));
 cleanup:
     weir_program_destroy(&p);
     return status;

@@ -36,6 +36,7 @@ struct weir_params {
     struct weir_device *device;
     const struct weir_weights *weights; /* borrowed; NULL: shapes alone */
     enum weir_dtype dtype;              /* of activations */
+    struct weir_load *load;             /* NULL: the device has none, or it has ended */
     struct layer *layers;
     struct part *parts, **numbered; /* numbered: the same by their numbers */
     uint32_t part_room;
@@ -55,6 +56,13 @@ enum weir_status weir_params_create(struct weir_device *device, const struct wei
     params->weights = weights;
     params->shapes_only = weights == NULL;
     params->dtype = dtype;
+    if (weights && device->ops->load_begin) {
+        const enum weir_status status = device->ops->load_begin(device, &params->load, error);
+        if (status != WEIR_OK) {
+            free(params);
+            return status;
+        }
+    }
     *out = params;
     return WEIR_OK;
 }
@@ -72,6 +80,7 @@ void weir_params_destroy(struct weir_params **params_p)
 {
     struct weir_params *params = *params_p;
     if (!params) return;
+    if (params->load) (void)params->device->ops->load_end(&params->load, NULL);
     struct layer *layer, *next;
     HASH_ITER(hh, params->layers, layer, next)
     {
@@ -164,33 +173,45 @@ static enum weir_status find_tensors(const struct weir_params *params, const str
             return weir_fail(error, WEIR_BAD_MODEL, "%s: tensor %s is %s, but the config asks for %s", found[i].file,
                              t->name[i], has, wanted);
         }
+        const enum weir_status status = weir_weight_check_float(&found[i], error);
+        if (status != WEIR_OK) return status;
     }
     return WEIR_OK;
 }
 
-static enum weir_status read_tensors(struct scratch *scratch, const struct tensors *t,
-                                     const struct weir_weight found[WEIR_PARAMS_STACK_MAX], struct weir_error *error)
+static enum weir_dtype dtype_of(const struct weir_weight *found)
 {
-    enum weir_status status = WEIR_OK;
-    const size_t one = (size_t)elements_of(t), wanted = one * t->count;
+    return found->dtype == WEIR_WEIGHT_F16 ? WEIR_F16 : found->dtype == WEIR_WEIGHT_BF16 ? WEIR_BF16 : WEIR_F32;
+}
+
+static struct weir_numbers numbers_of(const struct tensors *t, const struct weir_weight found[WEIR_PARAMS_STACK_MAX])
+{
+    _Static_assert(WEIR_PARAMS_STACK_MAX <= WEIR_NUMBERS_RUNS_MAX, "a stack is numbers");
+    struct weir_numbers numbers = {
+        .run_count = t->count, .run_length = elements_of(t), .scale = t->scale, .offset = t->offset
+    };
+    for (uint32_t i = 0; i < t->count; i++) {
+        numbers.run[i].bytes = found[i].data;
+        numbers.run[i].dtype = dtype_of(&found[i]);
+    }
+    return numbers;
+}
+
+static enum weir_status read_numbers(struct scratch *scratch, const char *name, const struct weir_numbers *numbers,
+                                     struct weir_error *error)
+{
+    const size_t wanted = (size_t)numbers->run_length * numbers->run_count;
     if (scratch->room < wanted) {
         free(scratch->values);
         scratch->values = malloc(wanted * sizeof *scratch->values);
         scratch->room = scratch->values ? wanted : 0;
     }
     if (!scratch->values) {
-        return weir_fail(error, WEIR_NO_MEMORY, "%s: no memory for its %zu bytes", t->name[0],
+        return weir_fail(error, WEIR_NO_MEMORY, "%s: no memory for its %zu bytes", name,
                          wanted * sizeof *scratch->values);
     }
-    for (uint32_t i = 0; i < t->count; i++) WEIR_TRY(weir_weight_read_f32(&found[i], scratch->values + i * one, error));
-    if (t->scale != 0) {
-        for (size_t i = 0; i < wanted; i++) scratch->values[i] *= t->scale;
-    }
-    if (t->offset != 0) {
-        for (size_t i = 0; i < wanted; i++) scratch->values[i] += t->offset;
-    }
-cleanup:
-    return status;
+    weir_numbers_f32(numbers, 0, wanted, scratch->values);
+    return WEIR_OK;
 }
 
 /* ---- a layer ---- */
@@ -266,27 +287,43 @@ const char *weir_params_kind(const struct weir_params *params, const char *name)
     return layer ? weir_op_name(layer->op) : NULL;
 }
 
-/* Fills q->weight and q->bias: with values, or with the address of any, which says that there are some. */
-static enum weir_status read_parameters(struct weir_params *params, struct weir_parameters *q,
-                                        const struct tensors *weight, const struct tensors *bias,
-                                        struct weir_error *error)
+/* Packed by itself, from values in f32. */
+static enum weir_status pack_alone(struct weir_params *params, struct weir_parameters *q,
+                                   const struct weir_numbers *weight, const struct weir_numbers *bias,
+                                   struct weir_packed **packed, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    WEIR_TRY(read_numbers(&params->scratch[0], q->name, weight, error));
+    q->weight = params->scratch[0].values;
+    if (bias->run_count) {
+        WEIR_TRY(read_numbers(&params->scratch[1], q->name, bias, error));
+        q->bias = params->scratch[1].values;
+    }
+    WEIR_TRY(params->device->ops->pack(params->device, q, packed, error));
+    drop_scratch(params, SCRATCH_KEPT_MAX);
+cleanup:
+    return status;
+}
+
+static enum weir_status pack(struct weir_params *params, struct weir_parameters *q, const struct tensors *weight,
+                             const struct tensors *bias, struct weir_packed **packed, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     static const float nothing = 0;
+    const struct weir_ops *ops = params->device->ops;
     struct weir_weight found[2][WEIR_PARAMS_STACK_MAX];
     q->shape_only = params->shapes_only;
-    q->weight = &nothing;
+    q->weight = &nothing; /* that they exist */
     q->bias = bias->count ? &nothing : NULL;
-    if (params->shapes_only) return WEIR_OK;
+    if (params->shapes_only) return ops->pack(params->device, q, packed, error);
 
     WEIR_TRY(find_tensors(params, weight, found[0], error));
     WEIR_TRY(find_tensors(params, bias, found[1], error));
-    WEIR_TRY(read_tensors(&params->scratch[0], weight, found[0], error));
-    q->weight = params->scratch[0].values;
-    if (bias->count) {
-        WEIR_TRY(read_tensors(&params->scratch[1], bias, found[1], error));
-        q->bias = params->scratch[1].values;
-    }
+    const struct weir_numbers weights = numbers_of(weight, found[0]), biases = numbers_of(bias, found[1]);
+    if (params->load)
+        WEIR_TRY(ops->load_pack(params->load, q, &weights, &biases, packed, error));
+    else
+        WEIR_TRY(pack_alone(params, q, &weights, &biases, packed, error));
 cleanup:
     return status;
 }
@@ -297,16 +334,17 @@ static enum weir_status load(struct weir_params *params, const char *name, struc
     enum weir_status status = WEIR_OK;
     struct weir_packed *packed = NULL; /* owned here until it is in the table */
 
-    WEIR_TRY(read_parameters(params, q, weight, bias, error));
     q->name = name;
     q->dtype = params->device->precision;
-    WEIR_TRY(params->device->ops->pack(params->device, q, &packed, error));
-    drop_scratch(params, SCRATCH_KEPT_MAX);
+    WEIR_TRY(pack(params, q, weight, bias, &packed, error));
     WEIR_TRY(add_layer(params, name, &packed, error));
     params->count += elements_of(weight) * weight->count + (bias->count ? elements_of(bias) * bias->count : 0);
 
 cleanup:
-    if (packed) params->device->ops->packed_destroy(packed);
+    if (packed) { /* it is not to be destroyed while it travels */
+        if (params->load) (void)params->device->ops->load_end(&params->load, NULL);
+        params->device->ops->packed_destroy(packed);
+    }
     return status;
 }
 
@@ -500,11 +538,17 @@ enum weir_status weir_params_status(const struct weir_params *params, struct wei
     return params->status;
 }
 
-void weir_params_seal(struct weir_params *params)
+enum weir_status weir_params_seal(struct weir_params *params, struct weir_error *error)
 {
+    if (params->load) {
+        struct weir_error fault = { .code = WEIR_OK };
+        const enum weir_status status = params->device->ops->load_end(&params->load, &fault);
+        if (params->status == WEIR_OK && status != WEIR_OK) params->status = status, params->error = fault;
+    }
     drop_scratch(params, 0);
     params->sealed = true;
     params->weights = NULL;
+    return weir_params_status(params, error);
 }
 
 uint64_t weir_params_bytes(const struct weir_params *params)

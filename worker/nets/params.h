@@ -1,7 +1,7 @@
 /* params: a network's layers, taken from its weights by name and packed for a device.
  *
- * A builder asks for a layer where it uses it. The first time, the tensors are found, checked, widened to f32 and
- * packed; after that the same name gives the same layer. So a network is written once, as its builder, and opening it
+ * A builder asks for a layer where it uses it. The first time, the tensors are found, checked and packed, one by one in
+ * f32 or, where the device has loads (ops.h), all at once as they lie in their files; after that the same name gives the same layer. So a network is written once, as its builder, and opening it
  * is building it once into a program that plans nothing (weir_params_program).
  *
  *   const struct weir_linear_params shape = { .in = 64, .out = 128, .bias = true };
@@ -107,8 +107,9 @@ enum weir_status weir_params_program(const struct weir_params *params, struct we
                                      struct weir_error *error);
 
 enum weir_status weir_params_status(const struct weir_params *params, struct weir_error *error);
-/* No more layers: asking for a new one is our own fault from here on. */
-void weir_params_seal(struct weir_params *params);
+/* No more layers: asking for a new one is our own fault from here on. Waits until all are where they belong; then what
+ * weir_params_status() says. Before it, a layer may be planned with, not run. */
+enum weir_status weir_params_seal(struct weir_params *params, struct weir_error *error);
 /* Packed, on the device: also what planning has added since, for shapes that want their weights laid out otherwise. */
 uint64_t weir_params_bytes(const struct weir_params *params);
 uint64_t weir_params_count(const struct weir_params *params); /* numbers in the layers packed */

@@ -117,8 +117,7 @@ static enum weir_status load(struct weir_sana_controlnet *net, struct weir_error
     weir_sana_controlnet_build_prepare(net, p, none, none);
     weir_sana_controlnet_begin(net, p, &step, &walk);
     for (uint32_t i = 0; i < net->parts.config.layers; i++) weir_sana_controlnet_add(&walk, none);
-    WEIR_TRY(weir_params_status(net->parts.params, error));
-    weir_params_seal(net->parts.params);
+    WEIR_TRY(weir_params_seal(net->parts.params, error));
 cleanup:
     weir_program_destroy(&p);
     return status;

@@ -76,8 +76,7 @@ static enum weir_status load(struct weir_sana_transformer *net, struct weir_erro
     WEIR_TRY(weir_params_program(net->parts.params, &p, error));
     weir_sana_transformer_build_prepare(net, p, 1, 1, NULL);
     weir_sana_transformer_build_step(net, p, &(struct weir_sana_transformer_step){ .tokens = 1 });
-    WEIR_TRY(weir_params_status(net->parts.params, error));
-    weir_params_seal(net->parts.params);
+    WEIR_TRY(weir_params_seal(net->parts.params, error));
 cleanup:
     weir_program_destroy(&p);
     return status;

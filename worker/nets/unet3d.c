@@ -520,8 +520,7 @@ static enum weir_status load(struct weir_unet3d *net, struct weir_error *error)
     WEIR_TRY(weir_params_program(net->params, &p, error));
     weir_unet3d_build_prepare(net, p, 1, 1, NULL);
     weir_unet3d_build_step(net, p, none, none, 1, NULL);
-    WEIR_TRY(weir_params_status(net->params, error));
-    weir_params_seal(net->params);
+    WEIR_TRY(weir_params_seal(net->params, error));
 cleanup:
     weir_program_destroy(&p);
     return status;

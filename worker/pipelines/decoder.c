@@ -21,6 +21,7 @@ struct weir_decoder {
     float *host;            /* frames * z_count; NULL before the first run */
     bool has_cut;           /* what `once` gave of the latents in `host` lies in the arena */
     float *made;            /* one picture as it is made, and one as it is wanted behind it; where the sizes differ */
+    uint8_t *page;          /* a frame of 8 bits on its way from the device; NULL where it needs none, and before */
     struct weir_item shape; /* planned for */
 };
 
@@ -105,6 +106,7 @@ void weir_decoder_destroy(struct weir_decoder **decoder_p)
     weir_program_destroy(&d->once);
     free(d->host);
     free(d->made);
+    if (d->page) d->device->table->host_free(d->device, d->page);
     free(d);
     *decoder_p = NULL;
 }
@@ -155,9 +157,17 @@ static size_t made_bytes(const struct weir_decoder *d)
     return resizes(d) ? (picture_floats(d, made_size(d)) + picture_floats(d, wanted_size(d))) * sizeof(float) : 0;
 }
 
+/* Frames that are resized are read as f32, and bands go to who joins them. */
+static size_t page_bytes(const struct weir_decoder *d)
+{
+    const bool is_used = d->device->table->host_alloc && !resizes(d) && !is_shared(&d->shape);
+    return is_used ? weir_item_frame_bytes(&d->shape) : 0;
+}
+
 uint64_t weir_decoder_host_bytes(const struct weir_decoder *decoder)
 {
-    return z_bytes(decoder) + (is_shared(&decoder->shape) ? 0 : made_bytes(decoder)); /* who joins bands resizes */
+    const uint64_t made = is_shared(&decoder->shape) ? 0 : made_bytes(decoder); /* who joins bands resizes */
+    return z_bytes(decoder) + made + page_bytes(decoder);
 }
 
 uint64_t weir_decoder_bytes(const struct weir_decoder *decoder)
@@ -224,6 +234,16 @@ static struct frame_rows rows_of(const struct weir_decoder *d, uint8_t *rgb, flo
     return (struct frame_rows){ "rgb", rgb, (size_t)made.width * 3 };
 }
 
+/* At most a frame of it. */
+static enum weir_status read_rows(struct weir_decoder *d, size_t offset, uint8_t *to, size_t bytes,
+                                  struct weir_error *error)
+{
+    if (!d->page || bytes > page_bytes(d)) return weir_run_read(&d->run, offset, to, bytes, error);
+    const enum weir_status status = weir_run_read(&d->run, offset, d->page, bytes, error);
+    if (status == WEIR_OK) memcpy(to, d->page, bytes);
+    return status;
+}
+
 /* The `count` frames whose latents were written, as they are wanted. */
 static enum weir_status run_whole(struct weir_decoder *d, uint32_t count, uint8_t *rgb, float *out,
                                   struct weir_error *error)
@@ -237,7 +257,7 @@ static enum weir_status run_whole(struct weir_decoder *d, uint32_t count, uint8_
         float *frame = out ? out + i * floats : NULL;
         const struct frame_rows rows = rows_of(d, frame_rgb, frame);
         const size_t bytes = made_size(d).height * rows.row_bytes;
-        WEIR_TRY(weir_run_read(&d->run, weir_program_offset(p, rows.output) + i * bytes, rows.to, bytes, error));
+        WEIR_TRY(read_rows(d, weir_program_offset(p, rows.output) + i * bytes, rows.to, bytes, error));
         if (resizes(d)) resize_frame(d, frame_rgb, frame);
     }
 cleanup:
@@ -258,8 +278,8 @@ static enum weir_status run_windows(struct weir_decoder *d, const struct frame_r
         const struct weir_band band = weir_bands_at(&d->bands, i);
         const struct weir_binding x = { "x", cut + band.from * cut_row };
         WEIR_TRY(weir_run_program(&d->run, d->program, d->band_offset, &x, 1, error));
-        WEIR_TRY(weir_run_read(&d->run, made + (band.first - band.from) * band_row,
-                               rows->to + (band.first - first) * band_row, band.count * band_row, error));
+        WEIR_TRY(read_rows(d, made + (band.first - band.from) * band_row, rows->to + (band.first - first) * band_row,
+                           band.count * band_row, error));
     }
 cleanup:
     return status;
@@ -292,6 +312,11 @@ static enum weir_status run(struct weir_decoder *d, const struct weir_item *item
     WEIR_TRY(weir_run_start(&d->run, d->device, arena_bytes(d), error));
     if (!d->host) d->host = malloc(z_bytes(d));
     if (!d->made && resizes(d)) d->made = malloc(made_bytes(d));
+    if (!d->page && page_bytes(d) > 0) {
+        void *page;
+        WEIR_TRY(d->device->table->host_alloc(d->device, page_bytes(d), &page, error));
+        d->page = page;
+    }
     if (!d->host || (!d->made && resizes(d))) {
         WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %llu bytes of latents and pictures",
                            (unsigned long long)weir_decoder_host_bytes(d)));

@@ -90,7 +90,8 @@ struct weir_pipeline {
     float latent_factor;   /* the encoder's output times it are latents */
     uint64_t whole_max;    /* bytes of a frame's values in decode; where they take more, it runs in bands */
     void *state;           /* the family's */
-    struct weir_device *device;
+    pthread_mutex_t loading;             /* of the two below: a stage's own thread reads its own net without */
+    struct weir_device *device;          /* of all that are loaded */
     void *nets[WEIR_PIPELINE_NET_COUNT]; /* NULL: not loaded */
     pthread_mutex_t lock;                /* of text_digest */
     char text_digest[WEIR_SHA256_HEX_BYTES];

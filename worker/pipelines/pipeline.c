@@ -52,6 +52,7 @@ enum weir_status weir_pipeline_open(const struct weir_model_dir *model, struct w
     struct weir_pipeline *pipeline = calloc(1, sizeof *pipeline);
     if (!pipeline) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a pipeline");
     pthread_mutex_init(&pipeline->lock, NULL);
+    pthread_mutex_init(&pipeline->loading, NULL);
     pipeline->family = family;
     pipeline->model = model;
     pipeline->guidance_factor = pipeline->time_factor = pipeline->latent_factor = 1;
@@ -74,6 +75,7 @@ void weir_pipeline_close(struct weir_pipeline **pipeline_p)
     }
     if (pipeline->state) pipeline->family->close(pipeline->state);
     pthread_mutex_destroy(&pipeline->lock);
+    pthread_mutex_destroy(&pipeline->loading);
     free(pipeline);
     *pipeline_p = NULL;
 }
@@ -213,20 +215,41 @@ static enum weir_status check_stage(const struct weir_pipeline *pipeline, enum w
                      weir_model_dir_path(pipeline->model), pipeline->family->name);
 }
 
+/* That all stages are on one device: this one, from now on. */
+static enum weir_status choose_device(struct weir_pipeline *pipeline, struct weir_device *device,
+                                      struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    pthread_mutex_lock(&pipeline->loading);
+    for (int other = 0; other < WEIR_PIPELINE_NET_COUNT; other++) {
+        if (!pipeline->nets[other] || pipeline->device == device) continue;
+        WEIR_TRY(weir_fail(error, WEIR_BAD_ARGUMENT, "%s: its stage %s is on another device",
+                           weir_model_dir_path(pipeline->model),
+                           weir_pipeline_stage_name((enum weir_pipeline_stage)other)));
+    }
+    if (pipeline->device != device) pipeline->device = device;
+cleanup:
+    pthread_mutex_unlock(&pipeline->loading);
+    return status;
+}
+
+static void set_net(struct weir_pipeline *pipeline, enum weir_pipeline_stage stage, void *net)
+{
+    pthread_mutex_lock(&pipeline->loading);
+    pipeline->nets[stage] = net;
+    pthread_mutex_unlock(&pipeline->loading);
+}
+
 enum weir_status weir_pipeline_load(struct weir_pipeline *pipeline, struct weir_device *device,
                                     enum weir_pipeline_stage stage, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
+    void *net = NULL;
     if (pipeline->nets[stage]) return WEIR_OK;
     WEIR_TRY(check_stage(pipeline, stage, error));
-    for (int other = 0; other < WEIR_PIPELINE_NET_COUNT; other++) {
-        if (pipeline->nets[other] && pipeline->device != device)
-            return weir_fail(error, WEIR_BAD_ARGUMENT, "%s: its stage %s is on another device",
-                             weir_model_dir_path(pipeline->model),
-                             weir_pipeline_stage_name((enum weir_pipeline_stage)other));
-    }
-    pipeline->device = device;
-    WEIR_TRY(pipeline->family->net_open(pipeline, device, stage, false, &pipeline->nets[stage], error));
+    WEIR_TRY(choose_device(pipeline, device, error));
+    WEIR_TRY(pipeline->family->net_open(pipeline, device, stage, false, &net, error));
+    set_net(pipeline, stage, net);
 cleanup:
     return status;
 }
@@ -235,7 +258,7 @@ void weir_pipeline_unload(struct weir_pipeline *pipeline, enum weir_pipeline_sta
 {
     if (!pipeline->nets[stage]) return;
     pipeline->family->net_close(stage, pipeline->nets[stage]);
-    pipeline->nets[stage] = NULL;
+    set_net(pipeline, stage, NULL);
 #ifdef __GLIBC__ /* which else keeps what layers leave between others: room that the next stage counts on */
     malloc_trim(0);
 #endif

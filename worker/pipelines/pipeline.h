@@ -26,8 +26,9 @@
  *             items that were denoised beside it, when they came and went, and in which seat it sat
  * Memory      every handle owns what it made; a pipeline outlives its runs, the model its pipeline, the device both
  * Errors      BAD_MODEL, UNSUPPORTED (the words name file, key and value), NO_MEMORY (with the bytes), IO, DEVICE
- * Threads     open, load, unload and close on one thread; a loaded stage is read-only and shared by any number of runs;
- *             each run belongs to one thread at a time
+ * Threads     open and close on one thread; different stages may be loaded, unloaded, planned and run by as many
+ *             threads; a loaded stage is read-only and shared by any number of runs; each run belongs to one thread at
+ *             a time
  */
 #ifndef WEIR_WORKER_PIPELINES_PIPELINE_H
 #define WEIR_WORKER_PIPELINES_PIPELINE_H

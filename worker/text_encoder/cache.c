@@ -82,7 +82,7 @@ void weir_embedding_keep(const struct weir_stage_ground *ground, const char *key
         if (grown) {
             bytes = grown;
             weir_sha256_of(grown, byte_count, grown + byte_count);
-            status = weir_store_put(ground->link->store, key, grown, byte_count + WEIR_SHA256_BYTES, &why);
+            status = weir_store_put_remakeable(ground->link->store, key, grown, byte_count + WEIR_SHA256_BYTES, &why);
         } else {
             status = weir_fail(&why, WEIR_NO_MEMORY, "no memory for its digest");
         }

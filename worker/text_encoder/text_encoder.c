@@ -94,8 +94,8 @@ static enum weir_status compose(const struct weir_stage_ground *ground, struct t
     }
     if (!*is_done) goto cleanup;
     WEIR_TRY(weir_task_output(task, &output, error));
-    WEIR_TRY(weir_link_put(ground->link, task->lease->tenant, &task->id, "embedding", WEIR_ARTEFACT_MEDIA_TYPE, bytes,
-                           byte_count, output, error));
+    WEIR_TRY(weir_link_put_remakeable(ground->link, task->lease->tenant, &task->id, "embedding",
+                                      WEIR_ARTEFACT_MEDIA_TYPE, bytes, byte_count, output, error));
 cleanup:
     free(bytes);
     return status;

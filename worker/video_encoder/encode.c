@@ -324,7 +324,7 @@ static enum weir_status encode_film(const struct weir_encode *encode, const stru
     WEIR_TRY(weir_probe_verify(film.output.fd, false, encode->path, encode->width, encode->height, encode->frames,
                                error));
     WEIR_TRY(weir_guard_check(error));
-    WEIR_TRY(weir_output_commit(&film.output, error));
+    WEIR_TRY(weir_output_commit(&film.output, encode->is_scratch, error));
 
 cleanup:
     weir_muxer_destroy(&film.muxer);
@@ -345,7 +345,7 @@ static enum weir_status write_png(void *taker, int64_t index, uint8_t *rgb, stru
     const struct weir_picture picture = { .width = (uint32_t)folder->encode->width,
                                           .height = (uint32_t)folder->encode->height,
                                           .comment = (char *)folder->encode->comment, .rgb = rgb };
-    return weir_png_write(folder->fd, folder->encode->path, index, &picture, error);
+    return weir_png_write(folder->fd, folder->encode->path, index, &picture, folder->encode->is_scratch, error);
 }
 
 static enum weir_status encode_folder(const struct weir_encode *encode, int in_fd, struct weir_error *error)
@@ -360,7 +360,7 @@ static enum weir_status encode_folder(const struct weir_encode *encode, int in_f
     WEIR_TRY(read_frames(encode, in_fd, write_png, &folder, error));
     WEIR_TRY(weir_probe_verify(output.fd, true, encode->path, encode->width, encode->height, encode->frames, error));
     WEIR_TRY(weir_guard_check(error));
-    WEIR_TRY(weir_output_commit(&output, error));
+    WEIR_TRY(weir_output_commit(&output, encode->is_scratch, error));
 
 cleanup:
     weir_output_close(&output);
@@ -425,7 +425,7 @@ static enum weir_status encode_image(const struct weir_encode *encode, int in_fd
     WEIR_TRY(weir_output_open(&image.output, encode->path, false, error));
     WEIR_TRY(read_frames(encode, in_fd, write_image, &image, error));
     WEIR_TRY(weir_guard_check(error));
-    WEIR_TRY(weir_output_commit(&image.output, error));
+    WEIR_TRY(weir_output_commit(&image.output, encode->is_scratch, error));
 
 cleanup:
     weir_output_close(&image.output);

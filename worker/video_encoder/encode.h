@@ -24,6 +24,7 @@ struct weir_encode {
     const char *codec;  /* h264, av1, vp9; NULL: the format's first that is installed */
     const char *comment; /* the receipt; may be NULL */
     const char *path;
+    bool is_scratch; /* it need not outlive a power cut: nothing is fsynced */
 };
 
 /* Errors   BAD_ARGUMENT (sizes a format cannot have), UNSUPPORTED (no such encoder installed), BAD_FILE (fewer or more

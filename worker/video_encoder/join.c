@@ -159,7 +159,7 @@ enum weir_status weir_join_run(const struct weir_join *join, struct weir_error *
     WEIR_TRY(weir_probe_verify(film.output.fd, false, join->path, film.parameters->width, film.parameters->height,
                                film.frames, error));
     WEIR_TRY(weir_guard_check(error));
-    WEIR_TRY(weir_output_commit(&film.output, error));
+    WEIR_TRY(weir_output_commit(&film.output, join->is_scratch, error));
 
 cleanup:
     weir_muxer_destroy(&film.muxer);

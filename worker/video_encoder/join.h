@@ -11,12 +11,15 @@
 
 #include "proto/status.h"
 
+#include <stdbool.h>
+
 struct weir_join {
     const char *format; /* mp4, webm: also that of the segments */
     const char *comment; /* the receipt; may be NULL */
     const char *path;
     char *const *segments;
     int segment_count; /* at least 1 */
+    bool is_scratch;   /* nothing is fsynced */
 };
 
 /* Errors   BAD_FILE with the segment's name, NOT_FOUND, TOO_LARGE (frames), IO, NO_MEMORY, INTERRUPTED, EXPIRED,

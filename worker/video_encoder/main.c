@@ -2,9 +2,9 @@
 /* weir-encode: frames to films and pictures, in a process of its own.
  *
  *   weir-encode encode --width W --height H --frames N --fps F --format mp4|webm|gif|png
- *                      [--codec h264|av1|vp9] [--segment] [--metadata FILE] -o PATH  < raw RGB24 frames
- *   weir-encode image --width W --height H --format png|jpeg|webp [--metadata FILE] -o PATH  < one raw RGB24 frame
- *   weir-encode join --format mp4|webm [--metadata FILE] -o PATH SEGMENT...
+ *                      [--codec h264|av1|vp9] [--segment] [--metadata FILE] [--scratch] -o PATH  < raw RGB24 frames
+ *   weir-encode image --width W --height H --format png|jpeg|webp [--metadata FILE] [--scratch] -o PATH  < one raw frame
+ *   weir-encode join --format mp4|webm [--metadata FILE] [--scratch] -o PATH SEGMENT...
  *   weir-encode sheet [--side S] -o PATH PICTURE...
  *   weir-encode probe [--frames | --raw | --receipt] PATH
  *   weir-encode version
@@ -14,7 +14,7 @@
  *
  * Input    exactly N frames of W*H*3 bytes, row-major, top row first; fewer or more is an error naming both counts
  * Output   PATH appears whole or not at all: unnamed or temporary first, then read back, fsync, rename, fsync of its
- *          folder; whatever fails or interrupts, nothing is left. Success says nothing (probe and version print JSON)
+ *          folder (with --scratch, for a worker that puts it in the store, without fsync); whatever fails or interrupts, nothing is left. Success says nothing (probe and version print JSON)
  * Receipt  FILE is a JSON object of at most 64 KiB, carried byte for byte: MP4 and WebM `comment` tag, GIF comment
  *          extension, PNG iTXt chunk "weir" in every frame, JPEG COM segment (at most 65,533 bytes), WebP EXIF
  *          ImageDescription. Segments carry none: the film's is given to join
@@ -47,7 +47,7 @@ struct values {
     struct weir_sheet sheet;
     struct weir_guard_limits limits;
     const char *metadata;
-    bool segment, frames, raw, receipt;
+    bool segment, frames, raw, receipt, scratch;
 };
 
 #define AT(field) offsetof(struct values, field)
@@ -57,6 +57,9 @@ struct values {
               "extension; png: an iTXt chunk \"weir\" in every frame" },                                               \
     { "output", 'o', WEIR_OPTION_TEXT, AT(encode.path), .value = "PATH",                                               \
       .help = "the file to write; for png a folder that is not there or empty" }
+#define SCRATCH_ROW                                                                                                    \
+    { "scratch", 0, WEIR_OPTION_FLAG, AT(scratch),                                                                     \
+      .help = "PATH need not outlive a power cut: nothing is fsynced" }
 #define LIMIT_ROWS                                                                                                     \
     { "cpu-seconds", 0, WEIR_OPTION_INT, AT(limits.cpu_seconds), 1, 1000000, "N", "give up after so much CPU time" },  \
     { "memory-mib", 0, WEIR_OPTION_INT, AT(limits.memory_mib), 1, 1 << 20, "N", "address space, MiB" },                \
@@ -76,6 +79,7 @@ static const struct weir_option encode_rows[] = {
     { "segment", 0, WEIR_OPTION_FLAG, AT(segment),
       .help = "to be joined later: mp4 or webm, and no receipt" },
     FILM_ROWS,
+    SCRATCH_ROW,
     LIMIT_ROWS,
 };
 static const struct weir_option image_rows[] = {
@@ -89,6 +93,7 @@ static const struct weir_option image_rows[] = {
       .help = "the receipt: a JSON object of at most 65536 bytes, 65533 for jpeg. png: an iTXt chunk \"weir\"; jpeg: a "
               "COM segment; webp: EXIF's ImageDescription" },
     { "output", 'o', WEIR_OPTION_TEXT, AT(encode.path), .value = "PATH", .help = "the file to write" },
+    SCRATCH_ROW,
     LIMIT_ROWS,
 };
 static const struct weir_option join_rows[] = {
@@ -96,6 +101,7 @@ static const struct weir_option join_rows[] = {
       .help = "weir-encode join OPTIONS SEGMENT...     segments to one film, copied, not encoded again" },
     { "format", 0, WEIR_OPTION_CHOICE, AT(encode.format), .value = "mp4|webm", .help = "also that of the segments" },
     FILM_ROWS,
+    SCRATCH_ROW,
     LIMIT_ROWS,
 };
 static const struct weir_option sheet_rows[] = {
@@ -180,6 +186,7 @@ static enum weir_status run_encode(struct values *values, char **words, int coun
     char *receipt = NULL;
     enum weir_status status = values->metadata ? read_receipt(values->metadata, &receipt, error) : WEIR_OK;
     encode->comment = receipt;
+    encode->is_scratch = values->scratch;
     if (status == WEIR_OK) status = weir_encode_run(encode, STDIN_FILENO, error);
     free(receipt);
     return status;
@@ -197,7 +204,7 @@ static enum weir_status run_join(struct values *values, char **words, int count,
     char *receipt = NULL;
     enum weir_status status = values->metadata ? read_receipt(values->metadata, &receipt, error) : WEIR_OK;
     const struct weir_join join = { .format = values->encode.format, .comment = receipt, .path = values->encode.path,
-                                    .segments = words, .segment_count = count };
+                                    .segments = words, .segment_count = count, .is_scratch = values->scratch };
     if (status == WEIR_OK) status = weir_join_run(&join, error);
     free(receipt);
     return status;

@@ -101,9 +101,9 @@ enum weir_status weir_output_open(struct weir_output *output, const char *path, 
     return status;
 }
 
-enum weir_status weir_output_commit(struct weir_output *output, struct weir_error *error)
+enum weir_status weir_output_commit(struct weir_output *output, bool is_scratch, struct weir_error *error)
 {
-    if (fsync(output->fd) != 0) return io_error(output, "fsync", error);
+    if (!is_scratch && fsync(output->fd) != 0) return io_error(output, "fsync", error);
     if (!output->is_named) {
         char self[40];
         snprintf(self, sizeof self, "/proc/self/fd/%d", output->fd);
@@ -116,7 +116,7 @@ enum weir_status weir_output_commit(struct weir_output *output, struct weir_erro
         return io_error(output, "renaming to it", error);
     }
     output->is_named = false;
-    return fsync(output->folder_fd) == 0 ? WEIR_OK : io_error(output, "may not outlive a power cut: fsync", error);
+    return is_scratch || fsync(output->folder_fd) == 0 ? WEIR_OK : io_error(output, "may not outlive a power cut: fsync", error);
 }
 
 static void empty_folder(int fd)

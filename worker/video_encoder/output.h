@@ -30,9 +30,9 @@ struct weir_output {
  * Errors   BAD_ARGUMENT (it ends in a slash, is of the other kind, or is a folder that holds something), IO */
 enum weir_status weir_output_open(struct weir_output *output, const char *path, bool is_folder,
                                   struct weir_error *error);
-/* fsync, rename, fsync of the folder that holds it. On error nothing is left; except that IO which says "may not
- * outlive a power cut" leaves the whole result. */
-enum weir_status weir_output_commit(struct weir_output *output, struct weir_error *error);
+/* fsync, rename, fsync of the folder that holds it; of a scratch file only the renaming. On error nothing is left; except
+ * that IO which says "may not outlive a power cut" leaves the whole result. */
+enum weir_status weir_output_commit(struct weir_output *output, bool is_scratch, struct weir_error *error);
 /* Closes; without a commit removes everything. May be called twice and on a zeroed output. */
 void weir_output_close(struct weir_output *output);
 

@@ -76,7 +76,6 @@ static bool encode_guarded(struct encoding *e, const struct weir_picture *pictur
     jpeg_set_defaults(jpeg);
     jpeg_set_quality(jpeg, QUALITY, TRUE);
     jpeg->dct_method = JDCT_ISLOW; /* integers: the same on every processor */
-    jpeg->optimize_coding = TRUE;
     for (int i = 0; i < jpeg->num_components; i++) {
         jpeg->comp_info[i].h_samp_factor = jpeg->comp_info[i].v_samp_factor = 1;
     }

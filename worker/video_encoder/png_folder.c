@@ -22,7 +22,7 @@ static struct name name_of(int64_t index)
 }
 
 enum weir_status weir_png_write(int folder_fd, const char *folder, int64_t index, const struct weir_picture *picture,
-                                struct weir_error *error)
+                                bool is_scratch, struct weir_error *error)
 {
     const struct name name = name_of(index);
     const int fd = openat(folder_fd, name.text, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
@@ -36,7 +36,7 @@ enum weir_status weir_png_write(int folder_fd, const char *folder, int64_t index
         code = weir_png_put(png, picture);
         status = code ? WEIR_IO : WEIR_OK;
     }
-    if (status == WEIR_OK && (fflush(file) != 0 || fsync(fd) != 0)) status = WEIR_IO;
+    if (status == WEIR_OK && (fflush(file) != 0 || (!is_scratch && fsync(fd) != 0))) status = WEIR_IO;
     if (status != WEIR_OK) {
         const char *why = errno ? strerror(errno) : code ? spng_strerror(code) : "out of memory";
         weir_fail(error, status, "%s/%s: %s", folder, name.text, why);

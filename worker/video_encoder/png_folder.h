@@ -9,10 +9,10 @@
 
 #include "worker/video_encoder/picture.h"
 
-/* Writes frame `index` of the folder and fsyncs it. Its comment may be NULL.
+/* Writes frame `index` of the folder, and fsyncs it unless it is_scratch. Its comment may be NULL.
  * Errors   IO, NO_MEMORY, INTERNAL */
 enum weir_status weir_png_write(int folder_fd, const char *folder, int64_t index, const struct weir_picture *picture,
-                                struct weir_error *error);
+                                bool is_scratch, struct weir_error *error);
 /* `out` is for weir_picture_deinit().
  * Errors   NOT_FOUND (no such frame), BAD_FILE, IO, NO_MEMORY */
 enum weir_status weir_png_read(int folder_fd, const char *folder, int64_t index, bool with_pixels,

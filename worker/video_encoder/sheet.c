@@ -123,7 +123,7 @@ enum weir_status weir_sheet_run(const struct weir_sheet *sheet, struct weir_erro
     WEIR_TRY(weir_picture_encode(&weir_picture_png, &d.whole, &bytes, &count, error));
     WEIR_TRY(weir_fd_write(output.fd, bytes, count, sheet->path, error));
     WEIR_TRY(weir_guard_check(error));
-    WEIR_TRY(weir_output_commit(&output, error));
+    WEIR_TRY(weir_output_commit(&output, false, error));
 
 cleanup:
     weir_output_close(&output);

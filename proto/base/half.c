@@ -1,5 +1,6 @@
-#include "worker/half.h"
+#include "proto/base/half.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -56,12 +57,22 @@ __attribute__((target("avx,f16c"))) static size_t f16_eights(const uint8_t *byte
 }
 
 /* Asked of the processor itself: not every compiler's __builtin_cpu_supports knows f16c. That of avx also says that the
- * system saves the wide registers. */
+ * system saves the wide registers. Asked once: in a virtual machine the question takes as long as thousands of numbers. */
+static bool has_f16c(void)
+{
+    static atomic_int known; /* 1: yes, -1: no, 0: not asked yet */
+    int answer = atomic_load_explicit(&known, memory_order_relaxed);
+    if (answer == 0) {
+        uint32_t a, b, c = 0, d;
+        answer = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) && __builtin_cpu_supports("avx") ? 1 : -1;
+        atomic_store_explicit(&known, answer, memory_order_relaxed);
+    }
+    return answer > 0;
+}
+
 static size_t f16_fast(const uint8_t *bytes, size_t count, float *out)
 {
-    uint32_t a, b, c = 0, d;
-    const bool has_f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-    return has_f16c && __builtin_cpu_supports("avx") ? f16_eights(bytes, count, out) : 0;
+    return has_f16c() ? f16_eights(bytes, count, out) : 0;
 }
 #else
 static size_t f16_fast(const uint8_t *bytes, size_t count, float *out)
@@ -94,5 +105,43 @@ void weir_bf16_to_f32(const void *bytes, size_t count, float *out)
         memcpy(&half, from + 2 * i, sizeof half);
         const uint32_t bits = (uint32_t)half << 16;
         memcpy(out + i, &bits, sizeof bits);
+    }
+}
+
+/* f32 to the upper half of its bits, rounded to nearest even; a NaN stays one. */
+static uint16_t bf16_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint32_t nan = bits >> 16 | 0x40, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+}
+
+#if defined(__x86_64__)
+/* The same of four, as 32-bit numbers whose sign is that of the 16 bits, so that packing them saturates nothing. */
+static __m128i bf16_of_four(const float *values)
+{
+    const __m128i bits = _mm_castps_si128(_mm_loadu_ps(values));
+    const __m128i odd = _mm_and_si128(_mm_srli_epi32(bits, 16), _mm_set1_epi32(1));
+    const __m128i rounded = _mm_add_epi32(bits, _mm_add_epi32(odd, _mm_set1_epi32(0x7fff)));
+    const __m128i nan = _mm_or_si128(bits, _mm_set1_epi32(0x40 << 16));
+    const __m128i is_nan = _mm_cmpgt_epi32(_mm_and_si128(bits, _mm_set1_epi32(0x7fffffff)), _mm_set1_epi32(0x7f800000));
+    return _mm_srai_epi32(_mm_or_si128(_mm_and_si128(is_nan, nan), _mm_andnot_si128(is_nan, rounded)), 16);
+}
+#endif
+
+void weir_f32_to_bf16(const float *values, size_t count, void *bytes)
+{
+    uint8_t *to = bytes;
+    size_t i = 0;
+#if defined(__x86_64__)
+    for (; i + 8 <= count; i += 8) {
+        const __m128i eight = _mm_packs_epi32(bf16_of_four(values + i), bf16_of_four(values + i + 4));
+        _mm_storeu_si128((__m128i_u *)(void *)(to + 2 * i), eight);
+    }
+#endif
+    for (; i < count; i++) {
+        const uint16_t half = bf16_of(values[i]);
+        memcpy(to + 2 * i, &half, sizeof half);
     }
 }
