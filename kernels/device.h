@@ -25,6 +25,22 @@ struct weir_stream;
 struct weir_ops;   /* ops.h */
 struct weir_graph; /* work that was queued once and may be done again */
 
+#define WEIR_HEALTH_WORDS 256
+enum weir_health_notice {
+    WEIR_HEALTH_SLOWED, /* by heat, or by its power supply */
+    WEIR_HEALTH_TAKEN,  /* others hold memory that is planned with */
+    WEIR_HEALTH_WORN,   /* it should be reset or looked after, and works meanwhile */
+    WEIR_HEALTH_FAULTS, /* since the last look it reported a fault that may be another process's */
+    WEIR_HEALTH_NOTICES
+};
+
+/* How a device is. All are words for people, "" where there is nothing to say. */
+struct weir_health {
+    char failure[WEIR_HEALTH_WORDS]; /* it will not be right again while this process lives */
+    char notices[WEIR_HEALTH_NOTICES][WEIR_HEALTH_WORDS];
+    char figures[WEIR_HEALTH_WORDS]; /* "temperature_c=41 free_mib=143000 ..." */
+};
+
 #define WEIR_NUMERICS_CLASS_MAX 128
 #define WEIR_ALIGNMENT 64 /* of every allocation, arena offset and packed weight, in bytes */
 
@@ -32,7 +48,8 @@ struct weir_device_table {
     const char *name; /* "ref", "cpu", "cuda" */
     bool overlaps;    /* what several streams hold runs at the same time, each with what the others leave idle */
     void (*close)(struct weir_device *device);
-    /* NO_MEMORY in words with the bytes wanted. Contents undefined. Aligned to WEIR_ALIGNMENT. */
+    /* NO_MEMORY in words with the bytes wanted. Contents undefined. Aligned to WEIR_ALIGNMENT. Where other processes took
+     * what was planned with, it waits for them for some seconds. */
     enum weir_status (*memory_alloc)(struct weir_device *device, size_t bytes, void **out, struct weir_error *error);
     void (*memory_free)(struct weir_device *device, void *memory);
     /* Memory of the host that copies go to without a stop on their way (page-locked). NULL, both, where any is as good.
@@ -58,6 +75,9 @@ struct weir_device_table {
     enum weir_status (*graph_end)(struct weir_stream *stream, struct weir_graph **out);
     enum weir_status (*graph_launch)(struct weir_stream *stream, const struct weir_graph *graph);
     void (*graph_destroy)(struct weir_graph *graph);
+
+    /* NULL on a device that has nobody to ask. It may take seconds, and waits for no work. One thread at a time. */
+    void (*health)(struct weir_device *device, struct weir_health *out);
 };
 
 /* The head of every device's own struct. */
@@ -83,8 +103,8 @@ struct weir_device {
  * sees, "cuda:1" the second, "cuda:GPU-0a1b2c3d-..." the one of that UUID.
  * threads  how many threads the device's own pool uses (ref: 1 always; cuda: ignored); 0 = one per core
  * Errors   BAD_ARGUMENT (threads not in 0..WEIR_DEVICE_THREADS_MAX), UNSUPPORTED (not built in; the words list what
- *          is; a GPU older than compute capability 8.0), NOT_FOUND (no GPU, or not that one), DEVICE, NO_MEMORY (also:
- *          a GPU that others have filled) */
+ *          is; a GPU older than compute capability 8.0), NOT_FOUND (no GPU, or not that one), DEVICE (also: a GPU that
+ *          its driver calls unfit, with the reason), NO_MEMORY (also: a GPU that others have filled) */
 enum weir_status weir_device_open(const char *name, int threads, struct weir_device **out, struct weir_error *error);
 /* What the device computes in from now on: networks that are opened afterwards ask it of each layer they pack, and the
  * numerics class says it. Every device opens as f32.

@@ -3,6 +3,7 @@
 #include "proto/base/clock.h"
 #include "worker/held.h"
 #include "worker/spec.h"
+#include "worker/watch.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -28,6 +29,7 @@ enum {
 struct loop {
     const struct weir_loop_options *o;
     struct weir_crew *crew;
+    struct weir_watch *watch;
     struct weir_held_table held;
     void *socket;
     int signal_fd;
@@ -666,13 +668,16 @@ static void turn(struct loop *loop)
         { .fd = weir_crew_task_fd(loop->crew), .events = ZMQ_POLLIN },
         { .fd = weir_crew_quote_fd(loop->crew), .events = ZMQ_POLLIN },
         { .fd = loop->signal_fd, .events = ZMQ_POLLIN },
+        { .fd = weir_watch_fd(loop->watch), .events = ZMQ_POLLIN },
     };
     if (loop->send_refused) items[0].events |= ZMQ_POLLOUT;
+    struct weir_error unwell;
     zmq_poll(items, (int)WEIR_COUNT(items), (long)wait_ms(loop));
     loop->now_ms = weir_clock_now_ms();
     loop->send_refused = false;
     hear_all(loop);
     take_from_crew(loop);
+    if (weir_watch_failed(loop->watch, &unwell)) lose_device(loop, &unwell);
     (void)weir_server_turn(loop->o->server, MESSAGES_PER_TURN_MAX);
     take_signals(loop);
     pace(loop);
@@ -717,6 +722,7 @@ enum weir_status weir_loop_run(const struct weir_loop_options *options, struct w
     WEIR_TRY(open_signals(&loop, error));
     WEIR_TRY(weir_wire_connect(options->zmq, options->broker, WEIR_SOCKET_CONTROL, options->insecure_dev, &loop.socket,
                                error));
+    WEIR_TRY(weir_watch_start(options->device, options->log, &loop.watch, error));
     WEIR_TRY(weir_crew_start(options->stages, &options->lanes, options->quoter, &loop.crew, error));
     while (loop.fault == WEIR_OK && !is_drained(&loop)) turn(&loop);
     status = loop.fault;
@@ -731,6 +737,7 @@ enum weir_status weir_loop_run(const struct weir_loop_options *options, struct w
     }
 cleanup:
     if (loop.crew) end_crew(&loop);
+    weir_watch_stop(&loop.watch);
     weir_held_deinit(&loop.held);
     if (loop.socket) zmq_close(loop.socket);
     if (loop.signal_fd >= 0) close(loop.signal_fd);

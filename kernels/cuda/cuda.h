@@ -21,6 +21,7 @@ extern "C" {
 #endif
 
 #include "kernels/check.h"
+#include "kernels/cuda/health.h"
 
 struct weir_cuda {
     struct weir_device head;
@@ -31,12 +32,17 @@ struct weir_cuda {
     pthread_mutex_t planning;                   /* held while libraries choose algorithms, and while weights travel */
     cudaStream_t uploads;                       /* of pack, while `planning` is held */
     struct weir_cuda_convolution *convolutions; /* that plans use, while `planning` is held */
+    pthread_mutex_t spares_lock;
+    struct weir_cuda_stream *spares; /* streams that nobody has now, under spares_lock */
+    struct weir_cuda_health *health; /* NULL: there is nobody to ask, as unasked.words say */
+    struct weir_error unasked;
 };
 
 struct weir_cuda_stream {
     struct weir_stream head;
     cudaStream_t stream;
     cudnnHandle_t dnn;
+    struct weir_cuda_stream *next; /* among the spares */
 };
 
 /* DEVICE or NO_MEMORY in words: "device cuda: WHAT failed: out of memory". OK when nothing failed. */
@@ -169,9 +175,9 @@ void weir_cuda_product_destroy(struct weir_cuda_product *product);
 enum weir_status weir_cuda_product_run(const struct weir_cuda_product *product, const struct weir_cuda_stream *stream,
                                        const void *x, const void *weight, const void *add, void *y, void *workspace);
 
-/* What follows a product: y = gate * act(sums) + residual. `sums` may be y. */
+/* What follows a product: y = gate * act(sums) + residual, all of one type. `sums` may be y. */
 enum weir_status weir_cuda_epilogue(const struct weir_linear *shape, cudaStream_t stream, const void *sums,
-                                    enum weir_dtype sums_dtype, const void *residual, const void *gate, void *y);
+                                    const void *residual, const void *gate, void *y);
 
 /* --- convolutions ------------------------------------------------------------------------------------------------- */
 

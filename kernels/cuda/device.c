@@ -6,9 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define GENERATION_MIN 8                   /* of compute capability, major: what has tensor cores for bf16 */
 #define FREE_BYTES_MIN ((size_t)512 << 20) /* a context with the libraries' code and handles, and a little beside it */
+
+/* How long an allocation waits for memory that was planned with and others hold, and after how long it asks again. */
+#define CROWDED_MS_MAX 20000
+#define CROWDED_STEP_MS 250
 
 size_t weir_cuda_aligned(size_t bytes)
 {
@@ -36,15 +41,39 @@ static enum weir_status current(const struct weir_device *device)
     return cudaSetDevice(((const struct weir_cuda *)device)->index) == cudaSuccess ? WEIR_OK : WEIR_DEVICE;
 }
 
+/* What others hold, behind the words of a status that memory ran out. */
+static enum weir_status tell_others(const struct weir_cuda *cuda, enum weir_status status, struct weir_error *error)
+{
+    char others[200] = "";
+    if (status != WEIR_NO_MEMORY || !error) return status;
+    if (cuda->health) weir_cuda_health_others(cuda->health, others, sizeof others);
+    const size_t length = strlen(error->words);
+    snprintf(error->words + length, sizeof error->words - length, "%s", others);
+    return status;
+}
+
+static cudaError_t take(const struct weir_cuda *cuda, size_t bytes, void **out)
+{
+    cudaError_t fault = cudaSetDevice(cuda->index);
+    if (fault == cudaSuccess) fault = cudaMalloc(out, bytes > 0 ? bytes : 1);
+    if (fault == cudaErrorMemoryAllocation) (void)cudaGetLastError(); /* it is reported by whoever asked, once */
+    return fault;
+}
+
 static enum weir_status memory_alloc(struct weir_device *device, size_t bytes, void **out, struct weir_error *error)
 {
+    const struct weir_cuda *cuda = (const struct weir_cuda *)device;
     char what[64];
     *out = NULL;
-    cudaError_t fault = cudaSetDevice(((struct weir_cuda *)device)->index);
-    if (fault == cudaSuccess) fault = cudaMalloc(out, bytes > 0 ? bytes : 1);
-    if (fault == cudaErrorMemoryAllocation) (void)cudaGetLastError(); /* it is reported here, and nowhere else */
+    cudaError_t fault = take(cuda, bytes, out);
+    for (int waited_ms = 0; fault == cudaErrorMemoryAllocation && waited_ms < CROWDED_MS_MAX && cuda->health &&
+                            weir_cuda_health_is_crowded(cuda->health, device->memory_bytes);
+         waited_ms += CROWDED_STEP_MS) {
+        usleep(CROWDED_STEP_MS * 1000);
+        fault = take(cuda, bytes, out);
+    }
     snprintf(what, sizeof what, "an allocation of %zu bytes", bytes);
-    return weir_cuda_check(fault, what, error);
+    return tell_others(cuda, weir_cuda_check(fault, what, error), error);
 }
 
 static void memory_free(struct weir_device *device, void *memory)
@@ -92,22 +121,50 @@ static enum weir_status copy(struct weir_stream *stream, void *to, const void *f
     return transfer(stream, to, from, bytes, cudaMemcpyDeviceToDevice);
 }
 
+static void stream_close(struct weir_cuda_stream *stream)
+{
+    if (current(stream->head.device) == WEIR_OK) {
+        if (stream->dnn) cudnnDestroy(stream->dnn);
+        if (stream->stream) cudaStreamDestroy(stream->stream);
+    }
+    free(stream);
+}
+
+/* Streams are asked for with every change of shape, and of what cuDNN 9.19 takes for a handle some 40 KiB of the host's
+ * memory do not come back. So both are kept for whoever asks next. */
 static void stream_destroy(struct weir_stream *head)
 {
     struct weir_cuda_stream *stream = (struct weir_cuda_stream *)head;
-    if (!stream || current(head->device) != WEIR_OK) return;
-    if (stream->dnn) cudnnDestroy(stream->dnn);
-    if (stream->stream) cudaStreamDestroy(stream->stream);
-    free(stream);
+    if (!stream) return;
+    struct weir_cuda *cuda = (struct weir_cuda *)head->device;
+    pthread_mutex_lock(&cuda->spares_lock);
+    stream->next = cuda->spares;
+    cuda->spares = stream;
+    pthread_mutex_unlock(&cuda->spares_lock);
+}
+
+static struct weir_cuda_stream *take_spare(struct weir_cuda *cuda)
+{
+    pthread_mutex_lock(&cuda->spares_lock);
+    struct weir_cuda_stream *stream = cuda->spares;
+    if (stream) cuda->spares = stream->next;
+    pthread_mutex_unlock(&cuda->spares_lock);
+    return stream;
 }
 
 static enum weir_status stream_create(struct weir_device *device, struct weir_stream **out, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
-    struct weir_cuda_stream *stream = calloc(1, sizeof *stream);
+    struct weir_cuda *cuda = (struct weir_cuda *)device;
+    struct weir_cuda_stream *stream = take_spare(cuda);
+    if (stream) {
+        *out = &stream->head;
+        return WEIR_OK;
+    }
+    stream = calloc(1, sizeof *stream);
     if (!stream) return weir_fail(error, WEIR_NO_MEMORY, "device cuda: no memory for a stream");
     stream->head.device = device;
-    WEIR_TRY(weir_cuda_check(cudaSetDevice(((struct weir_cuda *)device)->index), "choosing the GPU", error));
+    WEIR_TRY(weir_cuda_check(cudaSetDevice(cuda->index), "choosing the GPU", error));
     WEIR_TRY(weir_cuda_check(cudaStreamCreateWithFlags(&stream->stream, cudaStreamNonBlocking), "a stream", error));
     if (cudnnCreate(&stream->dnn) != CUDNN_STATUS_SUCCESS ||
         cudnnSetStream(stream->dnn, stream->stream) != CUDNN_STATUS_SUCCESS) {
@@ -118,7 +175,7 @@ static enum weir_status stream_create(struct weir_device *device, struct weir_st
     stream = NULL;
 
 cleanup:
-    if (stream) stream_destroy(&stream->head);
+    if (stream) stream_close(stream);
     return status;
 }
 
@@ -238,16 +295,20 @@ static const struct weir_ops cuda_ops = {
 static void cuda_close(struct weir_device *device)
 {
     struct weir_cuda *cuda = (struct weir_cuda *)device;
+    for (struct weir_cuda_stream *spare; (spare = take_spare(cuda)) != NULL;) stream_close(spare);
     if (cudaSetDevice(cuda->index) == cudaSuccess) {
         if (cuda->dnn) cudnnDestroy(cuda->dnn);
         if (cuda->blas) cublasLtDestroy(cuda->blas);
         if (cuda->uploads) cudaStreamDestroy(cuda->uploads);
     }
+    weir_cuda_health_close(&cuda->health);
     pthread_mutex_destroy(&cuda->planning);
+    pthread_mutex_destroy(&cuda->spares_lock);
     free(cuda);
 }
 
 static enum weir_status set_precision(struct weir_device *device, enum weir_dtype precision, struct weir_error *error);
+static void health(struct weir_device *device, struct weir_health *out);
 
 static const struct weir_device_table cuda_table = {
     .name = "cuda",
@@ -268,6 +329,7 @@ static const struct weir_device_table cuda_table = {
     .graph_end = weir_cuda_graph_end,
     .graph_launch = weir_cuda_graph_launch,
     .graph_destroy = weir_cuda_graph_destroy,
+    .health = health,
 };
 
 /* Of our own kernels here, and of how the libraries are asked: one more with every change after which any bytes differ,
@@ -294,15 +356,46 @@ static enum weir_status set_precision(struct weir_device *device, enum weir_dtyp
     return WEIR_OK;
 }
 
-/* Every card that is taken multiplies bf16 on its tensor cores, and has what the libraries need beside the plan. */
-static enum weir_status check_card(const struct cudaDeviceProp *facts, int index, struct weir_error *error)
+static void open_health(struct weir_cuda *cuda)
+{
+    char bus_id[32];
+    if (cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, cuda->index) != cudaSuccess) {
+        (void)weir_fail(&cuda->unasked, WEIR_UNSUPPORTED, "the GPU has no PCI bus id");
+    } else {
+        (void)weir_cuda_health_open(bus_id, &cuda->health, &cuda->unasked);
+    }
+}
+
+static void health(struct weir_device *device, struct weir_health *out)
+{
+    const struct weir_cuda *cuda = (const struct weir_cuda *)device;
+    *out = (struct weir_health){ .failure = "" };
+    if (cuda->health)
+        weir_cuda_health_look(cuda->health, device->memory_bytes, out);
+    else
+        snprintf(out->figures, sizeof out->figures, "unknown=\"%.200s\"", cuda->unasked.words);
+}
+
+/* Every card that is taken multiplies bf16 on its tensor cores, works as far as its driver knows, and has what the
+ * libraries need beside the plan. */
+static enum weir_status check_card(const struct weir_cuda *cuda, const struct cudaDeviceProp *facts,
+                                   struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     size_t free_bytes = 0, all_bytes = 0;
+    const int index = cuda->index;
     if (facts->major < GENERATION_MIN) {
         return weir_fail(error, WEIR_UNSUPPORTED,
                          "device cuda: GPU %d (%s) has compute capability %d.%d; at least %d.0 is needed", index,
                          facts->name, facts->major, facts->minor, GENERATION_MIN);
+    }
+    if (cuda->health) {
+        struct weir_health now;
+        weir_cuda_health_look(cuda->health, 0, &now);
+        if (now.failure[0]) {
+            WEIR_TRY(weir_fail(error, WEIR_DEVICE, "device cuda: GPU %d (%s) is unfit: %s", index, facts->name,
+                               now.failure));
+        }
     }
     WEIR_TRY(weir_cuda_check(cudaMemGetInfo(&free_bytes, &all_bytes), "asking for the GPU's memory", error));
     if (free_bytes < FREE_BYTES_MIN) {
@@ -329,9 +422,11 @@ enum weir_status weir_cuda_open(const char *which, struct weir_device **out, str
     cuda->head.ops = &cuda_ops;
     cuda->index = index;
     pthread_mutex_init(&cuda->planning, NULL);
+    pthread_mutex_init(&cuda->spares_lock, NULL);
+    open_health(cuda);
     WEIR_TRY(weir_cuda_check(cudaSetDevice(index), "choosing the GPU", error));
     WEIR_TRY(weir_cuda_check(cudaGetDeviceProperties(&facts, index), "asking for the GPU's properties", error));
-    WEIR_TRY(check_card(&facts, index, error));
+    WEIR_TRY(check_card(cuda, &facts, error));
     cuda->generation = facts.major * 10 + facts.minor;
     cuda->multiprocessors = facts.multiProcessorCount;
     WEIR_TRY(weir_cuda_check(cudaStreamCreateWithFlags(&cuda->uploads, cudaStreamNonBlocking), "a stream", error));
@@ -351,6 +446,9 @@ enum weir_status weir_cuda_open(const char *which, struct weir_device **out, str
     cuda = NULL;
 
 cleanup:
-    if (cuda) cuda_close(&cuda->head);
+    if (cuda) {
+        (void)tell_others(cuda, status, error);
+        cuda_close(&cuda->head);
+    }
     return status;
 }

@@ -41,7 +41,7 @@ enum weir_status weir_cuda_run_activate(const struct weir_cuda_run *run)
         return weir_launched();
     }
     if (s->dtype == WEIR_BF16 && s->channels % WEIR_EIGHT == 0) {
-        WEIR_BY_ACTIVATION(
+        WEIR_BY_PLAIN_ACTIVATION(
             s->activation, A,
             (activate_8<A><<<weir_blocks(count / 8, THREADS), THREADS, 0, run->stream->stream>>>(
                 count / 8, (const bf16 *)run->operands[WEIR_ACTIVATE_X], (bf16 *)run->operands[WEIR_ACTIVATE_Y])));
@@ -164,8 +164,8 @@ enum weir_status weir_cuda_run_embed(const struct weir_cuda_run *run)
 
 /* --- what follows a product --------------------------------------------------------------------------------------- */
 
-template <typename S, typename T>
-__global__ void epilogue(struct weir_linear s, bool gated, uint64_t count, const S *sums, const T *residual,
+template <typename T>
+__global__ void epilogue(struct weir_linear s, bool gated, uint64_t count, const T *sums, const T *residual,
                          const T *gate, T *y)
 {
     const uint32_t width = gated ? s.out / 2 : s.out;
@@ -174,7 +174,7 @@ __global__ void epilogue(struct weir_linear s, bool gated, uint64_t count, const
         const struct weir_split at = weir_split_by(i, width);
         const uint64_t token = at.quotient;
         const uint32_t c = at.rest;
-        const S *from = sums + token * s.out + c;
+        const T *from = sums + token * s.out + c;
         float value = weir_read(from);
         if (gated) {
             value *= weir_act(s.activation, weir_read(from + width));
@@ -228,27 +228,20 @@ __global__ void epilogue_8(struct weir_linear s, uint64_t count, const bf16 *sum
     }
 }
 
-template <typename S>
-static void launch_epilogue(const struct weir_linear *s, cudaStream_t stream, const S *sums, const void *residual,
-                            const void *gate, void *y)
-{
-    const bool gated = weir_activation_is_gated(s->activation);
-    const uint64_t count = (uint64_t)s->rows * s->tokens * weir_linear_width(s);
-    WEIR_BY_TYPE(s->dtype, T,
-                 (epilogue<S, T><<<weir_blocks(count, THREADS), THREADS, 0, stream>>>(
-                     *s, gated, count, sums, (const T *)residual, (const T *)gate, (T *)y)));
-}
-
 enum weir_status weir_cuda_epilogue(const struct weir_linear *s, cudaStream_t stream, const void *sums,
-                                    enum weir_dtype sums_dtype, const void *residual, const void *gate, void *y)
+                                    const void *residual, const void *gate, void *y)
 {
-    if (s->dtype == WEIR_BF16 && sums_dtype == WEIR_BF16 && weir_linear_width(s) % WEIR_EIGHT == 0) {
-        const uint64_t count = (uint64_t)s->rows * s->tokens * weir_linear_width(s) / 8;
-        WEIR_BY_ACTIVATION(s->activation, A,
-                           (epilogue_8<A><<<weir_blocks(count, THREADS), THREADS, 0, stream>>>(
-                               *s, count, (const bf16 *)sums, (const bf16 *)residual, (const bf16 *)gate, (bf16 *)y)));
+    const uint64_t count = (uint64_t)s->rows * s->tokens * weir_linear_width(s);
+    if (s->dtype == WEIR_BF16 && weir_linear_width(s) % WEIR_EIGHT == 0) {
+        WEIR_BY_ACTIVATION(
+            s->activation, A,
+            (epilogue_8<A><<<weir_blocks(count / 8, THREADS), THREADS, 0, stream>>>(
+                *s, count / 8, (const bf16 *)sums, (const bf16 *)residual, (const bf16 *)gate, (bf16 *)y)));
         return weir_launched();
     }
-    WEIR_BY_TYPE(sums_dtype, S, (launch_epilogue<S>(s, stream, (const S *)sums, residual, gate, y)));
+    WEIR_BY_TYPE(s->dtype, T,
+                 (epilogue<T><<<weir_blocks(count, THREADS), THREADS, 0, stream>>>(
+                     *s, weir_activation_is_gated(s->activation), count, (const T *)sums, (const T *)residual,
+                     (const T *)gate, (T *)y)));
     return weir_launched();
 }

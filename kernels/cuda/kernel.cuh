@@ -5,6 +5,7 @@
 #ifndef WEIR_KERNELS_CUDA_KERNEL_CUH
 #define WEIR_KERNELS_CUDA_KERNEL_CUH
 
+#include <assert.h>
 #include <cuda_bf16.h>
 
 #include "kernels/cuda/cuda.h"
@@ -138,6 +139,20 @@ template <enum weir_activation A> static __device__ __forceinline__ float weir_a
             WEIR_CASE_OF_ACTIVATION(GEGLU, A, CALL)                                                                    \
             WEIR_CASE_OF_ACTIVATION(GEGLU_TANH, A, CALL)                                                               \
             WEIR_CASE_OF_ACTIVATION(NONE, A, CALL)                                                                     \
+        }                                                                                                              \
+    } while (0)
+/* The same of one that is not gated. */
+#define WEIR_BY_PLAIN_ACTIVATION(activation, A, CALL)                                                                  \
+    do {                                                                                                               \
+        switch (activation) {                                                                                          \
+            WEIR_CASE_OF_ACTIVATION(SILU, A, CALL)                                                                     \
+            WEIR_CASE_OF_ACTIVATION(GELU, A, CALL)                                                                     \
+            WEIR_CASE_OF_ACTIVATION(GELU_TANH, A, CALL)                                                                \
+            WEIR_CASE_OF_ACTIVATION(QUICK_GELU, A, CALL)                                                               \
+            WEIR_CASE_OF_ACTIVATION(RELU, A, CALL)                                                                     \
+            WEIR_CASE_OF_ACTIVATION(NONE, A, CALL)                                                                     \
+        default:                                                                                                       \
+            break;                                                                                                     \
         }                                                                                                              \
     } while (0)
 #define WEIR_CASE_OF_ACTIVATION(NAME, A, CALL)                                                                         \

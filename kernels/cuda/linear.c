@@ -83,7 +83,7 @@ enum weir_status weir_cuda_run_linear(const struct weir_cuda_run *run)
             weir_cuda_window_run(&window, run->stream->stream, x, layer->weight, layer->bias, NULL, residual, sums);
     }
     if (status != WEIR_OK || !has_epilogue(s)) return status;
-    return weir_cuda_epilogue(s, run->stream->stream, sums, s->dtype, residual, run->operands[WEIR_LINEAR_GATE], y);
+    return weir_cuda_epilogue(s, run->stream->stream, sums, residual, run->operands[WEIR_LINEAR_GATE], y);
 }
 
 /* The groups of one row are a batch: each has its part of the weight, and its channels of every token. */

@@ -64,9 +64,9 @@ template <int COUNT> static __device__ __forceinline__ void fetch(const float *r
 
 /* 16 x 16 threads, each with PIXELS x OUTS values. The next terms are on their way from memory while those in shared
  * memory are multiplied. */
-template <int PIXELS, int OUTS, bool RESIZED, typename T, typename Y>
+template <int PIXELS, int OUTS, bool RESIZED, typename T>
 __global__ void __launch_bounds__(256) window(struct weir_cuda_window w, uint64_t pixels, const T *x, const T *weight,
-                                              const float *bias, const T *row_bias, const T *residual, Y *y)
+                                              const float *bias, const T *row_bias, const T *residual, T *y)
 {
     __shared__ __align__(16) float xs[DEPTH][16 * PIXELS + 4], ws[DEPTH][16 * OUTS + 4];
     const uint32_t terms = w.kernel_y * w.kernel_x * w.in;
@@ -144,14 +144,14 @@ struct memory {
     void *y;
 };
 
-template <int PIXELS, int OUTS, bool RESIZED, typename T, typename Y>
+template <int PIXELS, int OUTS, bool RESIZED, typename T>
 static enum weir_status launch(const struct weir_cuda_window &w, cudaStream_t stream, const struct memory &m)
 {
     const uint64_t pixels = w.images * w.height * w.width;
     const uint64_t blocks = (pixels + 16 * PIXELS - 1) / (16 * PIXELS) * ((w.out + 16 * OUTS - 1) / (16 * OUTS));
     if (blocks > 0x7fffffffu) return WEIR_DEVICE;
-    window<PIXELS, OUTS, RESIZED, T, Y><<<(unsigned)blocks, 256, 0, stream>>>(
-        w, pixels, (const T *)m.x, (const T *)m.weight, m.bias, (const T *)m.row_bias, (const T *)m.residual, (Y *)m.y);
+    window<PIXELS, OUTS, RESIZED, T><<<(unsigned)blocks, 256, 0, stream>>>(
+        w, pixels, (const T *)m.x, (const T *)m.weight, m.bias, (const T *)m.row_bias, (const T *)m.residual, (T *)m.y);
     return weir_launched();
 }
 
@@ -163,23 +163,23 @@ static uint64_t tiles_of(const struct weir_cuda_window &w, uint32_t side)
 #define FULL 132 /* blocks that keep a large processor busy */
 
 /* The largest tiles that fill the processor. */
-template <bool RESIZED, typename T, typename Y>
+template <bool RESIZED, typename T>
 static enum weir_status launch_tile(const struct weir_cuda_window &w, cudaStream_t stream, const struct memory &m)
 {
     if (w.out <= 16) {
-        return tiles_of(w, 64) >= FULL ? launch<4, 1, RESIZED, T, Y>(w, stream, m)
-                                       : launch<1, 1, RESIZED, T, Y>(w, stream, m);
+        return tiles_of(w, 64) >= FULL ? launch<4, 1, RESIZED, T>(w, stream, m)
+                                       : launch<1, 1, RESIZED, T>(w, stream, m);
     }
-    if (w.out > 64 && tiles_of(w, 128) >= FULL) return launch<8, 8, RESIZED, T, Y>(w, stream, m);
-    if (w.out > 32 && tiles_of(w, 64) >= FULL) return launch<4, 4, RESIZED, T, Y>(w, stream, m);
-    return launch<2, 2, RESIZED, T, Y>(w, stream, m);
+    if (w.out > 64 && tiles_of(w, 128) >= FULL) return launch<8, 8, RESIZED, T>(w, stream, m);
+    if (w.out > 32 && tiles_of(w, 64) >= FULL) return launch<4, 4, RESIZED, T>(w, stream, m);
+    return launch<2, 2, RESIZED, T>(w, stream, m);
 }
 
-template <typename T, typename Y>
+template <typename T>
 static enum weir_status launch_resized(const struct weir_cuda_window &w, cudaStream_t stream, const struct memory &m)
 {
     const bool resized = w.source_height != w.x_height || w.source_width != w.x_width;
-    return resized ? launch_tile<true, T, Y>(w, stream, m) : launch_tile<false, T, Y>(w, stream, m);
+    return resized ? launch_tile<true, T>(w, stream, m) : launch_tile<false, T>(w, stream, m);
 }
 
 enum weir_status weir_cuda_window_run(const struct weir_cuda_window *w, cudaStream_t stream, const void *x,
@@ -187,7 +187,6 @@ enum weir_status weir_cuda_window_run(const struct weir_cuda_window *w, cudaStre
                                       void *y)
 {
     const struct memory m = { x, weight, bias, row_bias, residual, y };
-    if (w->dtype == WEIR_F32) return launch_resized<float, float>(*w, stream, m);
-    if (w->y_dtype == WEIR_F32) return launch_resized<bf16, float>(*w, stream, m);
-    return launch_resized<bf16, bf16>(*w, stream, m);
+    assert(w->y_dtype == w->dtype);
+    return w->dtype == WEIR_F32 ? launch_resized<float>(*w, stream, m) : launch_resized<bf16>(*w, stream, m);
 }

@@ -1,7 +1,7 @@
 /* Beside a library's convolution: the picture it reads, resized, and what is added to what it made. */
 #include "kernels/cuda/kernel.cuh"
 
-template <typename T> __global__ void resize(struct weir_cuda_window w, uint64_t count, const T *x, T *to)
+__global__ void resize(struct weir_cuda_window w, uint64_t count, const bf16 *x, bf16 *to)
 {
     WEIR_EACH(i, count)
     {
@@ -33,18 +33,17 @@ enum weir_status weir_cuda_resize(const struct weir_cuda_window *w, cudaStream_t
                                   void *to)
 {
     const uint64_t count = images * w->source_height * w->source_width * w->in;
-    if (w->dtype == WEIR_BF16 && w->in % WEIR_EIGHT == 0) {
+    assert(w->dtype == WEIR_BF16);
+    if (w->in % WEIR_EIGHT == 0) {
         resize_8<<<weir_blocks(count / 8, THREADS), THREADS, 0, stream>>>(*w, count / 8, (const uint4 *)x, (uint4 *)to);
         return weir_launched();
     }
-    WEIR_BY_TYPE(w->dtype, T,
-                 (resize<T><<<weir_blocks(count, THREADS), THREADS, 0, stream>>>(*w, count, (const T *)x, (T *)to)));
+    resize<<<weir_blocks(count, THREADS), THREADS, 0, stream>>>(*w, count, (const bf16 *)x, (bf16 *)to);
     return weir_launched();
 }
 
-template <typename T>
-__global__ void window_epilogue(struct weir_cuda_window w, uint64_t count, const T *sums, uint32_t sums_stride,
-                                const float *bias, const T *row_bias, const T *residual, T *y)
+__global__ void window_epilogue(struct weir_cuda_window w, uint64_t count, const bf16 *sums, uint32_t sums_stride,
+                                const float *bias, const bf16 *row_bias, const bf16 *residual, bf16 *y)
 {
     const uint64_t row = (uint64_t)w.frames * w.height * w.width * w.out;
     WEIR_EACH(i, count)
@@ -94,13 +93,13 @@ enum weir_status weir_cuda_window_epilogue(const struct weir_cuda_window *w, cud
                                            const void *residual, void *y)
 {
     const uint64_t count = w->images * w->height * w->width * w->out;
-    if (w->dtype == WEIR_BF16 && w->out % WEIR_EIGHT == 0 && sums_stride == w->out) {
+    assert(w->dtype == WEIR_BF16);
+    if (w->out % WEIR_EIGHT == 0 && sums_stride == w->out) {
         window_epilogue_8<<<weir_blocks(count / 8, THREADS), THREADS, 0, stream>>>(
             *w, count / 8, (const bf16 *)sums, bias, (const bf16 *)row_bias, (const bf16 *)residual, (bf16 *)y);
         return weir_launched();
     }
-    WEIR_BY_TYPE(w->dtype, T,
-                 (window_epilogue<T><<<weir_blocks(count, THREADS), THREADS, 0, stream>>>(
-                     *w, count, (const T *)sums, sums_stride, bias, (const T *)row_bias, (const T *)residual, (T *)y)));
+    window_epilogue<<<weir_blocks(count, THREADS), THREADS, 0, stream>>>(
+        *w, count, (const bf16 *)sums, sums_stride, bias, (const bf16 *)row_bias, (const bf16 *)residual, (bf16 *)y);
     return weir_launched();
 }

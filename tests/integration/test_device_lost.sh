@@ -34,6 +34,14 @@ job=$("$weir" submit --dir "$work/dir" "a red circle" --steps 3 --frames 2 --siz
 "$weir" wait --dir "$work/dir" "$job" >/dev/null || fail "the job failed"
 grep -q 'device lost name=cpu words=' "$work/log" || fail "the worker does not say that its device is lost"
 grep -q 'worker pid=[0-9]* ended (exit code 71); starting another' "$work/log" || fail "it was not replaced"
+
+# ---- the same where nothing fails, but its driver calls it unfit
+echo unwell >"$work/fault"
+eventually 30 "the worker does not notice that its device is unwell" \
+    grep -q 'device lost name=cpu words="it was said to be unwell"' "$work/log"
+job=$("$weir" submit --dir "$work/dir" "a red circle" --steps 3 --frames 2 --size 32x32 --seed 3) || fail "submit"
+"$weir" wait --dir "$work/dir" "$job" >/dev/null || fail "the job failed after the device was unwell"
+[ "$(grep -c 'ended (exit code 71); starting another' "$work/log")" = 2 ] || fail "the unwell one was not replaced"
 stop
 
 # ---- always: an end, with the reason

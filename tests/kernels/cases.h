@@ -338,6 +338,11 @@ struct kernel_case {
         }                                                                                                              \
     }
 
+/* Every norm of tokens of so many channels. */
+#define NORMS(C)                                                                                                       \
+    LAYER_NORM(5, C), RMS_NORM(5, C), RMS_NORM(5, C, .activation = WEIR_ACT_RELU),                                     \
+        RMS_NORM(5, C, .activation = WEIR_ACT_SILU, .residual = true), MODULATED_NORM(5, C, 3, 0, 2)
+
 static const struct kernel_case kernel_cases[] = {
     LINEAR(1, 1, 1),
     LINEAR(1, 320, 1280, .activation = WEIR_ACT_SILU),
@@ -602,6 +607,42 @@ static const struct kernel_case kernel_cases[] = {
     PIXEL_UNSHUFFLE(2, 6, 10, 3, 6, .residual = true),
     PIXEL_UNSHUFFLE(1, 16, 16, 256, 512),
     PIXEL_UNSHUFFLE(1, 4, 2, 5, 20, .residual = true),
+
+    /* What a device does apart for some widths, and the networks' widths do not reach. */
+    NORMS(40),
+    NORMS(104),
+    NORMS(200),
+    NORMS(392),
+    NORMS(776),
+    NORMS(1160),
+    NORMS(2056),
+    NORMS(2568),
+    ACTIVATE(10, 24, WEIR_ACT_NONE),
+    ACTIVATE(10, 24, WEIR_ACT_GELU),
+    ACTIVATE(10, 24, WEIR_ACT_GELU_TANH),
+    ACTIVATE(10, 24, WEIR_ACT_QUICK_GELU),
+    ACTIVATE(10, 24, WEIR_ACT_RELU),
+    LINEAR(9, 16, 24, .gate_vectors = 2, .gate_vector = 1),
+    LINEAR(9, 16, 24, .activation = WEIR_ACT_QUICK_GELU, .residual = true),
+    LINEAR(9, 16, 24, .activation = WEIR_ACT_RELU),
+    CONV2D(1, 65, 131, 5, 130, 1, 1, 0, 0),
+    CONV2D(1, 33, 65, 5, 130, 1, 1, 0, 0, .resize_height = 65, .resize_width = 131),
+    CONV2D(1, 33, 33, 6, 40, 3, 1, 1, 1, .resize_height = 65, .resize_width = 65),
+    CONV2D(1, 33, 33, 6, 5, 3, 1, 1, 1, .resize_height = 65, .resize_width = 65),
+    CONV2D(1, 5, 7, 6, 20, 3, 1, 1, 1, .resize_height = 9, .resize_width = 10),
+    CONV2D(1, 45, 45, 12, 40, 3, 1, 1, 1, .resize_height = 90, .resize_width = 90),
+    GROUP_NORM(1, 4099, 36, 4),
+    SPATIAL(1, 9, 12, 2, 50),
+    SPATIAL(1, 9, 12, 1, 100),
+    SPATIAL(1, 40, 30, 2, 50),
+    SPATIAL(1, 40, 30, 1, 100),
+    SPATIAL(1, 20, 30, 1, 150),
+    SPATIAL(1, 20, 30, 1, 260),
+    DEPTHWISE_CONV(1, 4, 8, 12, 3),
+    DEPTHWISE_CONV(1, 4, 7, 16, 3, .glu = true),
+    DEPTHWISE_CONV(1, 4, 7, 12, 5),
+    DEPTHWISE_CONV(1, 4, 7, 16, 5, .glu = true),
+    DEPTHWISE_CONV(1, 4, 8, 16, 5, .glu = true),
 };
 
 /* Which operand y may be the same memory as, one of them: in[0], in[1], ... up to WEIR_OPERANDS_MAX, which ends it. */

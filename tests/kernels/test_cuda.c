@@ -1,10 +1,13 @@
 /* The cuda device computes what ref computes, and its bytes depend neither on the rows beside a row nor on where y
- * lies. Without a GPU the tests are skipped, with a count. */
+ * lies. Without a GPU the tests are skipped, with a count.
+ *   test_cuda [NAME [PART PARTS]]      tests, with * and ?; and of the cases of the test of every op each PARTS-th */
 #include "tests/kernels/cases.h"
+#include "tests/kernels/kernels_seen.h"
 
 #include "kernels/program.h"
 
-static struct weir_device *cuda; /* one for all tests: opening takes seconds */
+static size_t part = 0, parts = 1;
+static struct weir_device *cuda;   /* one for all tests: opening takes seconds */
 
 static void every_op_computes_what_ref_computes(void **state)
 {
@@ -12,7 +15,7 @@ static void every_op_computes_what_ref_computes(void **state)
     struct weir_device *ref = open_device("ref", 0);
     double worst[WEIR_OP_COUNT] = { 0 };
     int faults = 0;
-    for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) {
+    for (size_t i = part; i < WEIR_COUNT(kernel_cases); i += parts) {
         struct running_case wanted = case_begin(&kernel_cases[i], 0, 2), got = case_begin(&kernel_cases[i], 0, 2);
         case_run(&wanted, ref);
         case_run(&got, cuda);
@@ -220,7 +223,31 @@ static void gpus_are_named_by_number_or_uuid(void **state)
     assert_int_equal(weir_device_open("cuda:", 0, &device, &error), WEIR_UNSUPPORTED);
 }
 
-int main(void)
+static unsigned long long used_mib(const struct weir_health *now)
+{
+    const char *figure = strstr(now->figures, "used_mib=");
+    return figure ? strtoull(figure + strlen("used_mib="), NULL, 10) : 0;
+}
+
+static void the_driver_calls_it_sound_and_sees_its_memory(void **state)
+{
+    (void)state;
+    struct weir_health before, after;
+    struct weir_error error = { 0 };
+    void *memory = NULL;
+    cuda->table->health(cuda, &before);
+    print_message("health %s\n", before.figures);
+    if (strstr(before.figures, "unknown=")) skip();
+    assert_int_equal(cuda->table->memory_alloc(cuda, (size_t)1 << 30, &memory, &error), WEIR_OK);
+    cuda->table->health(cuda, &after);
+    cuda->table->memory_free(cuda, memory);
+    print_message("health %s\n", after.figures);
+    assert_string_equal(before.failure, "");
+    assert_string_equal(after.failure, "");
+    assert_in_range(used_mib(&after) - used_mib(&before), 1024, 1040);
+}
+
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_op_computes_what_ref_computes),
@@ -231,6 +258,7 @@ int main(void)
         cmocka_unit_test(group_norm_far_from_zero_keeps_its_accuracy),
         cmocka_unit_test(a_replayed_program_gives_the_bytes_of_its_first_run),
         cmocka_unit_test(gpus_are_named_by_number_or_uuid),
+        cmocka_unit_test(the_driver_calls_it_sound_and_sees_its_memory),
     };
     struct weir_error error = { 0 };
     const enum weir_status status = weir_device_open("cuda", 0, &cuda, &error);
@@ -243,7 +271,10 @@ int main(void)
         return 1;
     }
     printf("numerics=%s memory_bytes=%llu\n", cuda->numerics_class, (unsigned long long)cuda->memory_bytes);
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
+    if (argc > 3) part = strtoul(argv[2], NULL, 10), parts = strtoul(argv[3], NULL, 10);
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     weir_device_close(&cuda);
+    weir_kernels_seen_report();
     return failed;
 }

@@ -1,10 +1,13 @@
 /* The cuda device in bf16: what ref computes from the same rounded numbers, but for the rounding of what is stored; and
- * the bytes of a row are its own. Without a GPU the tests are skipped, with a count. */
+ * the bytes of a row are its own. Without a GPU the tests are skipped, with a count.
+ *   test_cuda_bf16 [NAME [PART PARTS]]      tests, with * and ?; and of the cases of the test of every op each PARTS-th */
 #include "tests/kernels/cases.h"
+#include "tests/kernels/kernels_seen.h"
 
 /* Half a unit of 8 bits is 2e-3 at most and 1.1e-3 on average; convolutions round twice. */
 #define BF16_TOLERANCE 4e-3
 
+static size_t part = 0, parts = 1;
 static struct weir_device *cuda;
 
 static uint16_t bf16_of(float value)
@@ -128,7 +131,7 @@ static void every_op_computes_what_ref_computes_from_the_same_numbers(void **sta
     struct weir_device *ref = open_device("ref", 0);
     double worst[WEIR_OP_COUNT] = { 0 };
     int faults = 0;
-    for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) {
+    for (size_t i = part; i < WEIR_COUNT(kernel_cases); i += parts) {
         if (!has_bf16(&kernel_cases[i])) continue;
         struct running_case wanted = rounded_case(&kernel_cases[i], 0, 2), got = rounded_case(&kernel_cases[i], 0, 2);
         case_run(&wanted, ref);
@@ -164,7 +167,7 @@ static void bytes_of_a_row_do_not_depend_on_the_rows_beside_it(void **state)
     assert_int_equal(faults, 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_op_computes_what_ref_computes_from_the_same_numbers),
@@ -180,7 +183,10 @@ int main(void)
         fprintf(stderr, "%s\n", error.words);
         return 1;
     }
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
+    if (argc > 3) part = strtoul(argv[2], NULL, 10), parts = strtoul(argv[3], NULL, 10);
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     weir_device_close(&cuda);
+    weir_kernels_seen_report();
     return failed;
 }
