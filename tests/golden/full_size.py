@@ -210,7 +210,7 @@ NETWORKS = {
     "kl-decoder": Network(
         "kl_decoder", "vae", lambda **c: AutoencoderKL(**c), KL, dict(block_out_channels=(8, 8, 16, 16),
                                                                       norm_num_groups=2),
-        latents(4, 4, 32, 3), lambda model, given: model.decode(given["x"]).sample, blind=r"to_k\.bias|coder\.quant_conv"),
+        latents(4, 4, 32, 3), lambda model, given: model.decode(given["x"]).sample, blind=r"to_k\.bias"),
     "dc-decoder": Network(
         "dc_decoder", "vae", lambda **c: AutoencoderDC(**c), DC, TINY_DC, latents(1, 32, 32, 1 / 0.41407),
         lambda model, given: model.decode(given["x"]).sample),
@@ -328,10 +328,11 @@ def doubts(network, model, given, ours, draw, count):
     for words, (context, inputs) in (network.wrong(model, given) if network.wrong else {}).items():
         with context:
             out.append((apart(run_theirs(network, model, inputs), ours)[0], words))
-    half = {"kl_decoder": "decoder.", "dc_decoder": "decoder.", "dc_encoder": "encoder."}.get(network.kind, "")
+    part = {"kl_decoder": r"(decoder|post_quant_conv)\.", "dc_decoder": r"decoder\.",
+            "dc_encoder": r"encoder\."}.get(network.kind, "")
     places = {}
     for name, p in model.named_parameters():
-        if name.startswith(half) and not re.search(network.blind, name):
+        if re.match(part, name) and not re.search(network.blind, name):
             places.setdefault(re.sub(r"\.\d+\.", ".N.", name), []).append((name, p))
     order = torch.randperm(len(places), generator=draw.generator, device=draw.device).tolist()[:count]
     for n in order:

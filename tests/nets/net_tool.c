@@ -1,4 +1,5 @@
-/* net_tool: one network of a model folder by itself: what tests/golden/full_size.py sets beside diffusers and transformers.
+/* net_tool: one network of a model folder by itself: what tests/golden/full_size.py sets beside diffusers and
+ * transformers.
  *
  *   net_tool KIND MODEL COMPONENT DEVICE PRECISION IN OUT
  *

@@ -6,8 +6,8 @@
  *   pipeline_tool batch MODEL DEVICE PROMPT NEGATIVE [WISH...]
  *                                                        denoise of 1, 2, 4 and 8 items at once, the first of which must
  *                                                        come out the same
- *   pipeline_tool list MODEL DEVICE FILE OUT [WISH...]   a result a line of FILE, "SEED PROMPT"; all of them, one behind
- *                                                        the other, to OUT as uint8: what tests/checker scores
+ *   pipeline_tool list MODEL DEVICE FILE OUT [WISH...]   a result a line of FILE, "SEED PROMPT"; all, one behind the
+ *                                                        other, to OUT as uint8: what tests/checker scores
  *   WISH: width= height= frames= steps= guidance= sampler= noise= seed= threads= precision=f32|bf16
  *
  * What was run, with seconds and bytes, goes to stdout as one `name=value` line a fact; so do the processor time and the
