@@ -56,8 +56,11 @@ def parser(description, model, limits):
     """The command line of a trial by `weir run`; limits: {(group, slot): percent that must be right}."""
     out = argparse.ArgumentParser(description=description.split("\n", maxsplit=1)[0],
                                   formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    out.add_argument("--weir", type=pathlib.Path, required=True, help="the weir program")
-    out.add_argument("--encode", type=pathlib.Path, required=True, help="the weir-encode program")
+    out.add_argument("--weir", type=pathlib.Path, help="the weir program")
+    out.add_argument("--encode", type=pathlib.Path, help="the weir-encode program")
+    out.add_argument("--list", action="store_true", help="print the seeds and prompts alone, for pipeline_tool list")
+    out.add_argument("--raw", type=pathlib.Path, help="judge what pipeline_tool list wrote, instead of running weir")
+    out.add_argument("--size", default="1x256x256", help="frames x height x width of a result in --raw")
     out.add_argument("--model", default=model, help="model folder or name for weir run")
     out.add_argument("--seen", type=int, default=200, help="prompts that training could have seen")
     out.add_argument("--held-out", type=int, default=60, help="prompts that it could not")
@@ -71,26 +74,38 @@ def parser(description, model, limits):
     return out
 
 
+def made_by_weir(args, index, caption, path):
+    """RGB frames [T, H, W, 3] that `weir run` makes, by way of a file."""
+    run([args.weir, "run", caption, "--seed", str(args.seed + index), "-o", path, "--model", args.model, *args.rest])
+    facts = json.loads(run([args.encode, "probe", path]))
+    raw = np.frombuffer(run([args.encode, "probe", "--raw", path]), dtype=np.uint8)
+    return raw.reshape(-1, facts["height"], facts["width"], 3)
+
+
 def trial(args, prompts, ending, check, head):
     """Makes, judges, prints, compares with the limits: 0, or 1 when one is missed. prompts(seen, held_out, seed) gives
     [(group, caption)]; check(RGB frames [T, H, W, 3]) a verdict."""
     if args.limit is not None:
         args.held_out = args.limit // 4
         args.seen = args.limit - args.held_out
+    wanted = prompts(args.seen, args.held_out, args.seed)
+    if args.list:
+        for index, (_, caption) in enumerate(wanted):
+            print(args.seed + index, caption)
+        return 0
+    if not args.raw and not (args.weir and args.encode):
+        sys.exit("either --raw, or --weir and --encode are needed")
+    raw = args.raw and np.memmap(args.raw, mode="r").reshape(len(wanted), *map(int, args.size.split("x")), 3)
     results = []
     with tempfile.TemporaryDirectory(prefix="weir-score-") as temporary:
         folder = args.keep or pathlib.Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         print(f"   # group    {head}   made in  caption")
-        for index, (group, caption) in enumerate(prompts(args.seen, args.held_out, args.seed)):
-            path = folder / f"{index:03}{ending}"
+        for index, (group, caption) in enumerate(wanted):
             begin = time.monotonic()
-            run([args.weir, "run", caption, "--seed", str(args.seed + index), "-o", path, "--model", args.model,
-                 *args.rest])
+            frames = raw[index] if args.raw else made_by_weir(args, index, caption, folder / f"{index:03}{ending}")
             seconds = time.monotonic() - begin
-            facts = json.loads(run([args.encode, "probe", path]))
-            raw = np.frombuffer(run([args.encode, "probe", "--raw", path]), dtype=np.uint8)
-            verdict = check(raw.reshape(-1, facts["height"], facts["width"], 3))
+            verdict = check(frames)
             results.append((group, verdict.right(caption)))
             print(row(index, group, caption, results[-1][1], verdict, seconds), flush=True)
     good = True

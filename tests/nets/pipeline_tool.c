@@ -6,6 +6,8 @@
  *   pipeline_tool batch MODEL DEVICE PROMPT NEGATIVE [WISH...]
  *                                                        denoise of 1, 2, 4 and 8 items at once, the first of which must
  *                                                        come out the same
+ *   pipeline_tool list MODEL DEVICE FILE OUT [WISH...]   a result a line of FILE, "SEED PROMPT"; all, one behind the
+ *                                                        other, to OUT as uint8: what tests/checker scores
  *   WISH: width= height= frames= steps= guidance= sampler= noise= seed= threads= precision=f32|bf16
  *
  * What was run, with seconds and bytes, goes to stdout as one `name=value` line a fact; so do the processor time and the
@@ -288,6 +290,81 @@ static bool batch(struct tool *tool, const char *prompt, const char *negative)
     return good;
 }
 
+/* Handles and buffers that all lines of a list share. */
+struct list {
+    struct weir_text *text;
+    struct weir_denoiser *denoiser;
+    struct weir_decoder *decoder;
+    float *embedding, *latents;
+    uint8_t *rgb;
+    size_t negative; /* numbers of the embedding before the prompt's */
+};
+
+static bool list_open(struct tool *tool, struct list *list)
+{
+    const struct weir_model_facts *facts = weir_pipeline_facts(tool->pipeline);
+    list->embedding = malloc(weir_item_embedding_count(facts, &tool->item) * sizeof *list->embedding);
+    list->latents = malloc(weir_item_latent_count(facts, &tool->item) * sizeof *list->latents);
+    list->rgb = malloc(weir_item_frame_bytes(&tool->item) * tool->item.frames);
+    if (!list->embedding || !list->latents || !list->rgb)
+        return weir_fail(&tool->error, WEIR_NO_MEMORY, "no memory for the results"), false;
+    if (weir_item_guided(facts, &tool->item)) list->negative = (size_t)facts->text_rows * facts->text_channels;
+    return load(tool, WEIR_PIPELINE_TEXT) && load(tool, WEIR_PIPELINE_DENOISE) && load(tool, WEIR_PIPELINE_DECODE) &&
+           weir_text_create(tool->pipeline, &list->text, &tool->error) == WEIR_OK &&
+           weir_denoiser_create(tool->pipeline, &tool->item, 1, &list->denoiser, &tool->error) == WEIR_OK &&
+           weir_decoder_create(tool->pipeline, &tool->item, 0, &list->decoder, &tool->error) == WEIR_OK &&
+           (!list->negative || weir_text_run(list->text, "", true, list->embedding, &tool->error) == WEIR_OK);
+}
+
+static bool list_line(struct tool *tool, struct list *list, const char *prompt, FILE *out)
+{
+    const size_t bytes = weir_item_frame_bytes(&tool->item) * tool->item.frames;
+    const struct weir_denoiser_input input = { .embedding = list->embedding };
+    uint32_t seat;
+    bool good = weir_text_run(list->text, prompt, false, list->embedding + list->negative, &tool->error) == WEIR_OK &&
+                weir_denoiser_begin(list->denoiser, &tool->item, &input, NULL, &seat, &tool->error) == WEIR_OK;
+    while (good && weir_denoiser_step_index(list->denoiser, seat) < weir_denoiser_step_count(list->denoiser, seat))
+        good = weir_denoiser_step(list->denoiser, &tool->error) == WEIR_OK;
+    good = good && weir_denoiser_read(list->denoiser, seat, list->latents, NULL, &tool->error) == WEIR_OK &&
+           weir_denoiser_leave(list->denoiser, seat, &tool->error) == WEIR_OK &&
+           weir_decoder_run(list->decoder, &tool->item, list->latents, 0, tool->item.frames, list->rgb, &tool->error) ==
+               WEIR_OK;
+    if (good && fwrite(list->rgb, 1, bytes, out) != bytes)
+        return weir_fail(&tool->error, WEIR_IO, "a result could not be written"), false;
+    return good;
+}
+
+static bool list(struct tool *tool, const char *path, const char *out_path)
+{
+    struct list list = { 0 };
+    FILE *lines = fopen(path, "r"), *out = fopen(out_path, "wb");
+    bool good = lines && out;
+    if (!good) weir_fail(&tool->error, WEIR_IO, "%s could not be opened", lines ? out_path : path);
+    good = good && plan(tool) && list_open(tool, &list);
+    unsigned count = 0;
+    const double begin = seconds();
+    for (char line[4096], *prompt; good && fgets(line, sizeof line, lines); count++) {
+        line[strcspn(line, "\n")] = '\0';
+        tool->item.seed = strtoull(line, &prompt, 10);
+        if (*prompt++ == ' ')
+            good = list_line(tool, &list, prompt, out);
+        else
+            good = weir_fail(&tool->error, WEIR_BAD_ARGUMENT, "%s: line %u is not \"SEED PROMPT\"", path, count + 1) ==
+                   WEIR_OK;
+    }
+    printf("list count=%u seconds=%.2f\n", count, seconds() - begin);
+    if (lines) fclose(lines);
+    if (out && fclose(out) != 0 && good)
+        good = weir_fail(&tool->error, WEIR_IO, "%s could not be written", out_path) == WEIR_OK;
+    weir_decoder_destroy(&list.decoder);
+    weir_denoiser_destroy(&list.denoiser);
+    weir_text_destroy(&list.text);
+    free(list.embedding);
+    free(list.latents);
+    free(list.rgb);
+    return good;
+}
+
 int main(int argc, char **argv)
 {
     struct tool tool = { .threads = 2 };
@@ -299,10 +376,13 @@ int main(int argc, char **argv)
         good = open_all(&tool, argv[2], argv[3], argv + 7) && film(&tool, argv[4], argv[5], argv[6]);
     } else if (argc >= 6 && strcmp(argv[1], "batch") == 0) {
         good = open_all(&tool, argv[2], argv[3], argv + 6) && batch(&tool, argv[4], argv[5]);
+    } else if (argc >= 6 && strcmp(argv[1], "list") == 0) {
+        good = open_all(&tool, argv[2], argv[3], argv + 6) && list(&tool, argv[4], argv[5]);
     } else {
-        weir_fail(&tool.error, WEIR_BAD_ARGUMENT,
-                  "use: plan MODEL DEVICE [WISH...], film MODEL DEVICE OUT PROMPT NEGATIVE [WISH...] or batch MODEL "
-                  "DEVICE PROMPT NEGATIVE [WISH...]");
+        weir_fail(
+            &tool.error, WEIR_BAD_ARGUMENT,
+            "use: plan MODEL DEVICE [WISH...], film MODEL DEVICE OUT PROMPT NEGATIVE [WISH...], batch MODEL DEVICE "
+            "PROMPT NEGATIVE [WISH...] or list MODEL DEVICE FILE OUT [WISH...]");
     }
     const double processor = used(&peak_kib);
     if (peak_kib < tool.peak_kib) peak_kib = tool.peak_kib;
