@@ -169,6 +169,7 @@ enum weir_status weir_check_parameters(const struct weir_parameters *q, struct w
         break;
     }
     if (q->geglu && q->op != WEIR_OP_LINEAR) fault = "GEGLU is linear's alone";
+    if (q->doubled && (q->op != WEIR_OP_CONV2D || q->kernel != 3)) fault = "doubled is for conv2d of kernel 3";
     if (fault) return weir_fail(error, WEIR_BAD_SHAPE, "%s: %s", SUBJECT(q->op, q->name), fault);
     WEIR_TRY(check_dtype(q->op, q->dtype, error));
 
@@ -303,6 +304,11 @@ enum weir_status weir_check_conv2d(const struct weir_packed *packed, const struc
                            "least 1, padding below the kernel's %u",
                            SUBJECT(WEIR_OP_CONV2D, packed->name), s->resize_height, s->resize_width, s->stride, s->pad,
                            s->pad_end, s->kernel);
+        goto cleanup;
+    }
+    if (s->silu && s->residual) {
+        status = weir_fail(error, WEIR_BAD_SHAPE, "%s: SiLU and a residual exclude each other",
+                           SUBJECT(WEIR_OP_CONV2D, packed->name));
         goto cleanup;
     }
     if (s->resize_height) {

@@ -13,7 +13,8 @@
  * Types         `dtype` of a shape is that of its activations: WEIR_F32 on every device, WEIR_BF16 where said so. Sums,
  *               norms' statistics and softmax are f32. `dtype` of a layer is what its products read: with WEIR_BF16,
  *               linear, conv2d and conv_temporal round weights (when packed) and x (on its way in) to the nearest
- *               bf16, half to even; bias, residual, gate and y keep the shape's dtype. So precision is a layer's own,
+ *               bf16, half to even; bias, residual, gate and y keep the shape's dtype. (Behind a resize to twice the
+ *               size several weights meet the same number: a device may round their sum.) So precision is a layer's own,
  *               and shapes know nothing of it. Where values are bf16 too (weir_device.values: on cuda), shape and layer
  *               both say so, and what is stored is rounded once: sums, norms and softmax stay f32 until then
  * Same bytes    the values of one row depend on that row alone: not on R, its place, threads or batch-mates. On cpu
@@ -94,7 +95,8 @@ struct weir_grouped_linear {
 enum { WEIR_GROUPED_LINEAR_X, WEIR_GROUPED_LINEAR_Y, WEIR_GROUPED_LINEAR_OPERANDS };
 
 /* conv2d: a square convolution of each image, with an optional nearest resize of the input before it.
- *   y[r,t,:,:,o] = bias[o] + row_bias[r,o] + sum weight[o,i,ky,kx] x'[r,t,...,i] + residual[r,t,:,:,o]
+ *   y[r,t,:,:,o] = bias[o] + row_bias[r,o] + sum weight[o,i,ky,kx] x'[r,t,...,i] + residual[r,t,:,:,o], or with silu
+ *   the SiLU of that without a residual
  * Weights  weight [out, in, kernel, kernel], bias [out] or NULL
  * Shapes   x [R, T, height, width, in]; x' is x resized to resize_height x resize_width (both 0: x itself) by
  *          source = floor(target * size / resized); zero padding of `pad` before and `pad_end` after each axis;
@@ -105,7 +107,7 @@ struct weir_conv2d {
     uint32_t rows, frames, height, width, in, out;
     uint32_t kernel, stride, pad, pad_end;
     uint32_t resize_height, resize_width;
-    bool residual, row_bias;
+    bool residual, row_bias, silu;
     enum weir_dtype dtype;
 };
 enum {
@@ -438,6 +440,7 @@ struct weir_parameters {
     uint32_t out, in;      /* norms, DEPTHWISE_CONV: out = C; EMBED, TABLE_ADD: out = vocabulary or vectors, in = C */
     uint32_t kernel;       /* CONV2D, DEPTHWISE_CONV; EMBED: positions; GROUPED_LINEAR: groups */
     bool geglu;            /* LINEAR: will run with GEGLU or GEGLU_TANH */
+    bool doubled;          /* CONV2D of kernel 3, a hint: will run behind a resize to twice the size */
     enum weir_dtype dtype; /* what the products read at least: a device may keep f32 for an op that it has no such
                               products for; weir_packed.dtype says what it is */
     const char *name;      /* for the words of errors: "down_blocks.0.resnets.0.conv1"; or NULL */

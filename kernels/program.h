@@ -100,6 +100,7 @@ struct weir_conv2d_call {
     uint32_t stride, pad, pad_end;        /* stride 0 means 1 */
     uint32_t resize_height, resize_width; /* nearest resize before it, or 0 */
     struct weir_value row_bias, residual; /* or none; row_bias has dims [rows, 1, 1, 1, out] */
+    bool silu;                            /* of y; with no residual */
 };
 struct weir_value weir_program_conv2d(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
                                       const struct weir_conv2d_call *call);

@@ -134,6 +134,7 @@ struct weir_value weir_program_conv2d(struct weir_program *p, const struct weir_
                                        .resize_width = call->resize_width,
                                        .residual = call->residual.index != 0,
                                        .row_bias = call->row_bias.index != 0,
+                                       .silu = call->silu,
                                        .dtype = p->dtype };
     p->status = weir_check_conv2d(layer, &shape, &p->error); /* before the size of y is asked for */
     if (p->status != WEIR_OK) return weir_program_none;

@@ -27,7 +27,7 @@ struct image {                          /* what conv2d and conv_temporal come do
     uint32_t in, out, out_height, out_width;
     uint32_t kernel_height, kernel_width, stride, pad_top, pad_left, pad_right;
     uint32_t dilation; /* rows of the image from one row of the kernel to the next */
-    bool residual, row_bias;
+    bool residual, row_bias, silu;
 };
 
 struct band {
@@ -133,6 +133,9 @@ static void conv_item(void *context, uint32_t item, uint32_t slot)
     }
     if (!weir_cpu_primitive_run(run->cpu, &plan->primitives[band->primitive], slot, x, bias, y, slice)) {
         weir_cpu_fault(run);
+    }
+    if (m->silu) {
+        run->cpu->simd->activate(WEIR_ACT_SILU, y, NULL, y, (size_t)band->count * m->out_width * m->out);
     }
 }
 
@@ -291,7 +294,8 @@ struct weir_cpu_plan *weir_cpu_plan_conv2d(struct weir_cpu *cpu, struct weir_cpu
                                  .pad_left = s->pad,
                                  .pad_right = s->pad_end,
                                  .residual = s->residual,
-                                 .row_bias = s->row_bias };
+                                 .row_bias = s->row_bias,
+                                 .silu = s->silu };
     struct weir_cpu_plan *plan = conv_plan_create(cpu, layer, &image, error);
     if (!plan) return NULL;
     struct conv_plan *conv = (struct conv_plan *)plan;

@@ -27,6 +27,7 @@ struct weir_cuda_window weir_cuda_window_of_conv2d(const struct weir_conv2d *s)
                                       .y_stride = s->out,
                                       .row_bias = s->row_bias,
                                       .residual = s->residual,
+                                      .silu = s->silu,
                                       .dtype = s->dtype,
                                       .y_dtype = s->dtype };
 }
@@ -135,6 +136,8 @@ static enum weir_status prepare_together(struct weir_cuda *cuda, struct weir_cud
 static enum weir_status prepare(struct weir_cuda *cuda, struct weir_cuda_plan *plan, const struct weir_cuda_window *w,
                                 struct weir_error *error)
 {
+    plan->tiled = weir_cuda_tiles_take(cuda, w, plan->layer);
+    if (plan->tiled) return WEIR_OK;
     const struct weir_cuda_window row = one_row(w), shape = bare(&row);
     const uint64_t terms = row.images * row.height * row.width * row.out * row.in * row.kernel_y * row.kernel_x;
     if (row.dtype == WEIR_F32 || terms < LIBRARY_TERMS_MIN || row.in % LIBRARY_CHANNELS ||
@@ -166,7 +169,7 @@ static enum weir_status run_rows(const struct weir_cuda_run *run, const struct w
     if (is_resized(row)) WEIR_TRY(weir_cuda_resize(row, stream, row->images, m->x, resized));
     WEIR_TRY(weir_cuda_convolution_run(convolution, run->stream, is_resized(row) ? resized : m->x, layer->weight, sums,
                                        resized + parts.resized + parts.sums));
-    if (layer->bias || row->row_bias || is_apart(row)) {
+    if (layer->bias || row->row_bias || row->silu || is_apart(row)) {
         status =
             weir_cuda_window_epilogue(row, stream, sums, out_there(row), layer->bias, m->row_bias, m->residual, m->y);
     }
@@ -179,6 +182,10 @@ static enum weir_status run_window(const struct weir_cuda_run *run, const struct
                                    const struct convolved *m)
 {
     const struct weir_cuda_packed *layer = run->plan->layer;
+    if (run->plan->tiled) {
+        return weir_cuda_tiles_run((const struct weir_cuda *)run->plan->head.device, w, run->stream->stream, layer,
+                                   m->x, m->row_bias, m->residual, m->y);
+    }
     if (!weir_cuda_convolution_exists(run->plan->convolution)) {
         return weir_cuda_window_run(w, run->stream->stream, m->x, layer->weight, layer->bias, m->row_bias, m->residual,
                                     m->y);

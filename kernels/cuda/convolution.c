@@ -1,7 +1,8 @@
-/* Convolutions in bf16 by cuDNN's graph API. The engine is asked for once, for the shape of one row, and rows run
- * one after the other, or together by the same engine with the same settings. None counts that sums in an order of
- * its own, or is compiled as it runs. Plans of one shape are shared: a network has hundreds of convolutions of a
- * dozen shapes. (In f32 the heuristics of cuDNN 9.19 left none for our shapes that does without TF32 and Winograd.) */
+/* Convolutions in bf16 by cuDNN's graph API, where conv_tiles.cu does not take them: other processors than sm_90, few
+ * pixels, channels that are no eights. The engine is asked for once, for the shape of one row, and rows run one after
+ * the other, or together by the same engine with the same settings. None counts that sums in an order of its own, or
+ * is compiled as it runs. Plans of one shape are shared: a network has hundreds of convolutions of a dozen shapes. (In
+ * f32 the heuristics of cuDNN 9.19 left none for our shapes that does without TF32 and Winograd.) */
 #include "kernels/cuda/cuda.h"
 
 #include <stdlib.h>

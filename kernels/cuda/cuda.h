@@ -1,4 +1,5 @@
-/* cuda: the device of NVIDIA's processors: cuBLASLt's products, in bf16 cuDNN's convolutions, own kernels for the rest.
+/* cuda: the device of NVIDIA's processors: cuBLASLt's products, own kernels for the rest; in bf16 cuDNN's convolutions
+ * where our own on tensor cores (conv_tiles.cuh) do not reach.
  * Host code is C (.c), kernels and what launches them are CUDA C++ (.cu), one idea a file.
  *
  * Same bytes: every algorithm is chosen when a plan is made, from the shape of one row, and a run repeats it for each
@@ -69,19 +70,22 @@ struct weir_cuda_packed {
     void *weight;
     float *bias;     /* or beta, positions; NULL when absent */
     void *bias_bf16; /* LINEAR in bf16, beside the other: what cuBLASLt adds must be of y's type */
+    void *doubled;   /* CONV2D in bf16, where has_doubled: [4, out, 2, 2, in] of conv_tiles.cu */
+    bool has_doubled;
     void *memory;
     size_t bytes;
 };
 uint32_t weir_cuda_conv_rows(uint32_t out, enum weir_dtype dtype);
 
 /* That memory as it is to be: rows of the weight, in the order of the file (within a row the order changes), and behind
- * them a tail: rows of zeros, bias, bias in bf16, each aligned. So any piece of it can be made by itself. */
+ * them a tail: rows of zeros, bias, bias in bf16, each aligned. So any piece of it can be made by itself. But what a
+ * `doubled` layer has at its end, four kernels of 2 x 2, comes from all of the weight. */
 struct weir_cuda_image {
     struct weir_parameters q; /* the shape alone */
     enum weir_dtype dtype;    /* of the weight */
     uint64_t rows, row_numbers;
     size_t row_bytes;
-    size_t tail, bias, bias_bf16, end; /* where they begin; without bias_bf16 that is end */
+    size_t tail, bias, bias_bf16, doubled, end; /* where they begin: what is not there, where the next one does */
 };
 struct weir_cuda_image weir_cuda_image_of(const struct weir_parameters *parameters);
 /* Rows from `first` on, and the tail: to host memory aligned as their place in the image is. `scratch` has room for so
@@ -121,7 +125,8 @@ struct weir_cuda_plan {
     } shape;
     size_t workspace_bytes;
     struct weir_cuda_product *product;         /* LINEAR, GROUPED_LINEAR: cuBLASLt's choice, or NULL: our own kernel */
-    struct weir_cuda_convolution *convolution; /* CONV2D, CONV_TEMPORAL in bf16: cuDNN's plan for a row */
+    bool tiled;                                /* CONV2D, CONV_TEMPORAL in bf16: by conv_tiles.cu */
+    struct weir_cuda_convolution *convolution; /* or where it is not: cuDNN's plan for a row */
     struct weir_cuda_convolution *together;    /* the same for all rows at once, or NULL */
 };
 
@@ -182,7 +187,8 @@ enum weir_status weir_cuda_epilogue(const struct weir_linear *shape, cudaStream_
 /* --- convolutions ------------------------------------------------------------------------------------------------- */
 
 /* Any convolution of images, a product being one of 1 x 1 pixels: y[n,v,u,o] = bias[o] + row_bias[n / frames, o] +
- * residual[n,v,u,o] + sum weight[o, ky, kx, i] x'[n, v * stride + ky - pad_y, u * stride + kx - pad_x, i]. */
+ * residual[n,v,u,o] + sum weight[o, ky, kx, i] x'[n, v * stride + ky - pad_y, u * stride + kx - pad_x, i], or with silu
+ * the SiLU of that. */
 struct weir_cuda_window {
     uint64_t images;
     uint32_t frames;                                         /* images a row */
@@ -191,7 +197,7 @@ struct weir_cuda_window {
     uint32_t kernel_y, kernel_x, stride, pad_y, pad_x, end_y, end_x;
     uint32_t in, out;
     uint32_t x_stride, y_stride; /* channels from one pixel to the next */
-    bool row_bias, residual;
+    bool row_bias, residual, silu;
     enum weir_dtype dtype, y_dtype;
 };
 struct weir_cuda_window weir_cuda_window_of_conv2d(const struct weir_conv2d *shape);
@@ -220,6 +226,14 @@ enum weir_status weir_cuda_resize(const struct weir_cuda_window *window, cudaStr
 enum weir_status weir_cuda_window_epilogue(const struct weir_cuda_window *window, cudaStream_t stream, const void *sums,
                                            uint32_t sums_stride, const float *bias, const void *row_bias,
                                            const void *residual, void *y);
+
+/* Our own on the tensor cores of sm_90a, with all that comes before and after; whether it takes a window does not
+ * depend on the number of images, nor do the values of one on the others. */
+bool weir_cuda_tiles_take(const struct weir_cuda *cuda, const struct weir_cuda_window *window,
+                          const struct weir_cuda_packed *layer);
+enum weir_status weir_cuda_tiles_run(const struct weir_cuda *cuda, const struct weir_cuda_window *window,
+                                     cudaStream_t stream, const struct weir_cuda_packed *layer, const void *x,
+                                     const void *row_bias, const void *residual, void *y);
 
 /* Our own, for every shape. Terms are added in the order ky, kx, i by one thread. */
 enum weir_status weir_cuda_window_run(const struct weir_cuda_window *window, cudaStream_t stream, const void *x,

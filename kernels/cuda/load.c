@@ -214,7 +214,8 @@ static enum weir_status put(struct weir_load *load, struct job *job, struct weir
     return status;
 }
 
-/* The layer's numbers in f32 at once: what no buffer has a row of is packed as any layer is. */
+/* The layer's numbers in f32 at once: what no buffer has a row of, or what is not made in pieces, is packed as any layer
+ * is. */
 static enum weir_status pack_whole(struct weir_load *load, const struct weir_parameters *parameters,
                                    const struct weir_numbers *weight, const struct weir_numbers *bias,
                                    struct weir_packed **out, struct weir_error *error)
@@ -247,7 +248,7 @@ enum weir_status weir_cuda_load_pack(struct weir_load *load, const struct weir_p
     assert(!q->shape_only);
     WEIR_TRY(weir_check_parameters(q, error));
     const struct weir_cuda_image image = weir_cuda_image_of(q);
-    if (image.row_bytes > BUFFER_BYTES || tail_bytes(&image) > BUFFER_BYTES)
+    if (image.row_bytes > BUFFER_BYTES || tail_bytes(&image) > BUFFER_BYTES || image.doubled < image.end)
         return pack_whole(load, q, weight, bias, out, error);
     WEIR_TRY(hire(load, image.end, error));
     WEIR_TRY(weir_cuda_packed_create(&load->cuda->head, q, &image, &packed, error));

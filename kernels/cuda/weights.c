@@ -28,6 +28,12 @@ static uint64_t weight_room(const struct weir_parameters *q)
     return q->op == WEIR_OP_CONV2D ? count / q->out * weir_cuda_conv_rows(q->out, q->dtype) : count;
 }
 
+/* Numbers of the four kernels of 2 x 2, or none. */
+static uint64_t doubled_count(const struct weir_parameters *q)
+{
+    return q->doubled && q->dtype == WEIR_BF16 ? 16 * (uint64_t)q->out * q->in : 0;
+}
+
 /* Numbers of a row: what keeps its order is a row a number. */
 static uint64_t row_numbers(const struct weir_parameters *q)
 {
@@ -54,7 +60,8 @@ struct weir_cuda_image weir_cuda_image_of(const struct weir_parameters *q)
     image.tail = image.rows * image.row_bytes;
     image.bias = weir_cuda_aligned(weight_room(q) * weir_dtype_bytes(image.dtype));
     image.bias_bf16 = image.bias + weir_cuda_aligned(weir_bias_count(q) * sizeof(float));
-    image.end = image.bias_bf16 + (has_bf16 ? weir_cuda_aligned(weir_bias_count(q) * sizeof(uint16_t)) : 0);
+    image.doubled = image.bias_bf16 + (has_bf16 ? weir_cuda_aligned(weir_bias_count(q) * sizeof(uint16_t)) : 0);
+    image.end = image.doubled + weir_cuda_aligned(doubled_count(q) * sizeof(uint16_t));
     return image;
 }
 
@@ -99,7 +106,27 @@ void weir_cuda_image_tail(const struct weir_cuda_image *image, const struct weir
     memset(at, 0, image->end - image->tail);
     if (count == 0) return;
     weir_numbers_f32(bias, 0, count, (float *)(void *)(at + (image->bias - image->tail)));
-    if (image->bias_bf16 < image->end) weir_numbers_bf16(bias, 0, count, at + (image->bias_bf16 - image->tail));
+    if (image->bias_bf16 < image->doubled) weir_numbers_bf16(bias, 0, count, at + (image->bias_bf16 - image->tail));
+}
+
+/* The kernel of 3 x 3 behind a resize to twice the size, [out, in, 3, 3], as four of 2 x 2, [4, out, 2, 2, in], one for
+ * each parity of y's rows and columns: taps that fall on the same pixel are summed, in the order of ky and kx. Even
+ * rows see the pixel above and, twice, their own; odd ones twice their own and the one below. `sums`: `in` floats. */
+static void write_doubled(const struct weir_parameters *q, float *sums, void *to)
+{
+    char *at = to;
+    for (uint64_t i = 0; i < 4 * (uint64_t)q->out; i++) {
+        const uint32_t odd_y = (uint32_t)(i / q->out / 2), odd_x = (uint32_t)(i / q->out % 2);
+        const float *row = q->weight + i % q->out * 9 * q->in;
+        for (uint32_t tap = 0; tap < 4; tap++, at += q->in * sizeof(uint16_t)) {
+            memset(sums, 0, q->in * sizeof *sums);
+            for (uint32_t k = 0; k < 9; k++) {
+                if ((k / 3 > odd_y) != tap / 2 || (k % 3 > odd_x) != tap % 2) continue;
+                for (uint32_t c = 0; c < q->in; c++) sums[c] += row[c * 9 + k];
+            }
+            weir_f32_to_bf16(sums, q->in, at);
+        }
+    }
 }
 
 /* A layer in host memory as it will lie on the device; NULL when there is no memory. */
@@ -110,11 +137,12 @@ static char *arrange(const struct weir_parameters *q, const struct weir_cuda_ima
                                          .run_count = 1,
                                          .run_length = weight_count };
     const struct weir_numbers bias = { .run = { { q->bias, WEIR_F32 } }, .run_count = 1, .run_length = bias_count };
-    float *scratch = malloc((weir_cuda_image_scratch(image) + 1) * sizeof *scratch);
+    float *scratch = malloc((weir_cuda_image_scratch(image) + q->in + 1) * sizeof *scratch);
     char *bytes = aligned_alloc(WEIR_ALIGNMENT, image->end);
     if (scratch && bytes) {
         weir_cuda_image_rows(image, &weight, 0, image->rows, scratch, bytes);
         weir_cuda_image_tail(image, &bias, bytes + image->tail);
+        if (doubled_count(q)) write_doubled(q, scratch, bytes + image->doubled);
     } else {
         free(bytes);
         bytes = NULL;
@@ -132,11 +160,13 @@ enum weir_status weir_cuda_packed_create(struct weir_device *device, const struc
     if (!packed) return weir_fail(error, WEIR_NO_MEMORY, "device cuda: no memory for a layer");
     weir_packed_head(&packed->head, device, q);
     packed->bytes = image->end;
+    packed->has_doubled = image->doubled < image->end;
     if (!q->shape_only) {
         WEIR_TRY(device->table->memory_alloc(device, image->end, &packed->memory, error));
         packed->weight = packed->memory;
         if (q->bias) packed->bias = (float *)(void *)((char *)packed->memory + image->bias);
-        if (image->bias_bf16 < image->end) packed->bias_bf16 = (char *)packed->memory + image->bias_bf16;
+        if (image->bias_bf16 < image->doubled) packed->bias_bf16 = (char *)packed->memory + image->bias_bf16;
+        if (packed->has_doubled) packed->doubled = (char *)packed->memory + image->doubled;
     }
     *out = packed;
     packed = NULL;

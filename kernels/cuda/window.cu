@@ -132,6 +132,7 @@ __global__ void __launch_bounds__(256) window(struct weir_cuda_window w, uint64_
             if (bias) value += bias[out];
             if (w.row_bias) value += weir_read(row_bias + row * w.out + out);
             if (w.residual) value += weir_read(residual + pixel * w.y_stride + out);
+            if (w.silu) value = weir_act(WEIR_ACT_SILU, value);
             weir_write(y + pixel * w.y_stride + out, value);
         }
     }

@@ -54,6 +54,7 @@ __global__ void window_epilogue(struct weir_cuda_window w, uint64_t count, const
         if (bias) value += bias[o];
         if (w.row_bias) value += weir_read(row_bias + i / row * w.out + o);
         if (w.residual) value += weir_read(residual + i);
+        if (w.silu) value = weir_act(WEIR_ACT_SILU, value);
         weir_write(y + i, value);
     }
 }
@@ -83,6 +84,10 @@ __global__ void window_epilogue_8(struct weir_cuda_window w, uint64_t count, con
             weir_read_8(residual + i * 8, others);
 #pragma unroll
             for (int n = 0; n < 8; n++) values[n] += others[n];
+        }
+        if (w.silu) {
+#pragma unroll
+            for (int n = 0; n < 8; n++) values[n] = weir_act_fast<WEIR_ACT_SILU>(values[n]);
         }
         weir_write_8(y + i * 8, values);
     }

@@ -46,7 +46,9 @@ void weir_ref_conv2d(const struct weir_conv2d *s, const struct weir_ref_packed *
                 }
                 window_sum(s, &size, layer, x + image * image_count, (int64_t)v * s->stride - s->pad,
                            (int64_t)u * s->stride - s->pad, sum);
-                for (uint32_t o = 0; o < s->out; o++) y[at + o] = (float)sum[o];
+                for (uint32_t o = 0; o < s->out; o++) {
+                    y[at + o] = (float)weir_ref_activation(s->silu ? WEIR_ACT_SILU : WEIR_ACT_NONE, sum[o]);
+                }
             }
         }
     }

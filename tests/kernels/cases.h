@@ -395,6 +395,20 @@ static const struct kernel_case kernel_cases[] = {
     CONV2D(1, 4, 4, 1280, 320, 3, 1, 1, 1),
     CONV2D(2, 96, 96, 128, 3, 3, 1, 1, 1),
     CONV2D(1, 96, 96, 160, 5, 3, 1, 1, 1, .row_bias = true, .residual = true),
+    CONV2D(2, 16, 24, 64, 160, 3, 1, 1, 1, .row_bias = true, .residual = true),
+    CONV2D(3, 10, 18, 72, 136, 3, 1, 1, 1, .residual = true),
+    CONV2D(2, 5, 9, 64, 48, 3, 1, 1, 1, .residual = true, .resize_height = 10, .resize_width = 18),
+    CONV2D(1, 24, 16, 128, 128, 3, 1, 1, 1, .resize_height = 48, .resize_width = 32),
+    CONV2D(2, 8, 16, 40, 320, 3, 1, 1, 1, .row_bias = true, .resize_height = 16, .resize_width = 32),
+    CONV2D(2, 9, 11, 32, 40, 3, 1, 1, 1, .resize_height = 17, .resize_width = 22),
+    CONV2D(2, 20, 12, 64, 64, 3, 2, 1, 1),
+    CONV2D(1, 17, 24, 96, 72, 3, 2, 0, 1, .residual = true),
+    CONV2D(2, 14, 10, 24, 16, 5, 1, 2, 2, .residual = true),
+    CONV2D(2, 24, 8, 200, 640, 1, 1, 0, 0, .residual = true),
+    CONV2D(1, 48, 40, 128, 128, 3, 1, 1, 1, .silu = true),
+    CONV2D(2, 7, 9, 5, 6, 3, 1, 1, 1, .silu = true, .row_bias = true),
+    CONV2D(1, 40, 24, 36, 36, 3, 2, 1, 1, .silu = true),
+    CONV2D(1, 40, 24, 64, 3, 3, 1, 1, 1, .silu = true),
 
     { .label = "conv2d without bias",
       .op = WEIR_OP_CONV2D,
@@ -418,6 +432,8 @@ static const struct kernel_case kernel_cases[] = {
     CONV_TEMPORAL(16, 16, 144, 144, .residual = true),
     CONV_TEMPORAL(13, 100, 320, 64),
     CONV_TEMPORAL(3, 16, 1280, 160),
+    CONV_TEMPORAL(24, 45, 64, 160, .residual = true),
+    CONV_TEMPORAL(16, 64, 320, 320, .residual = true),
     CONV_TEMPORAL(3, 16400, 4, 6, .residual = true), /* wide rows: folded */
     CONV_TEMPORAL(2, 8209, 3, 2),                    /* a prime: not */
 
@@ -971,6 +987,7 @@ static inline struct weir_parameters parameters_of(const struct kernel_case *c)
         break;
     case WEIR_OP_CONV2D:
         q.out = c->shape.conv2d.out, q.in = c->shape.conv2d.in, q.kernel = c->shape.conv2d.kernel;
+        q.doubled = q.kernel == 3 && c->shape.conv2d.resize_height > 0;
         break;
     case WEIR_OP_CONV_TEMPORAL:
         q.out = c->shape.conv_temporal.out, q.in = c->shape.conv_temporal.in;

@@ -28,6 +28,7 @@ static const struct {
     { { .op = WEIR_OP_LINEAR, .out = 7, .in = 33 }, false, 1, 0, 0 },
     { { .op = WEIR_OP_CONV2D, .out = 515, .in = 260, .kernel = 3 }, true, 1, 0, 0 }, /* with rows of zeros in bf16 */
     { { .op = WEIR_OP_CONV2D, .out = 3, .in = 128, .kernel = 3 }, true, 1, 0, 0 },
+    { { .op = WEIR_OP_CONV2D, .out = 64, .in = 96, .kernel = 3, .doubled = true }, true, 1, 0, 0 },
     { { .op = WEIR_OP_CONV2D, .out = 2, .in = 120000, .kernel = 3 }, true, 1, 0, 0 }, /* a row that no buffer holds */
     { { .op = WEIR_OP_CONV_TEMPORAL, .out = 700, .in = 1024 }, true, 1, 0, 0 },
     { { .op = WEIR_OP_DEPTHWISE_CONV, .out = 9000, .kernel = 5 }, true, 1, 0, 0 },

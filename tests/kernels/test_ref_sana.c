@@ -329,6 +329,19 @@ static void wrong_shapes_of_new_ops_are_refused_in_words(void **state)
     const struct weir_parameters rms = { .op = WEIR_OP_RMS_NORM, .weight = weight, .out = 3 };
     const struct weir_parameters table = { .op = WEIR_OP_TABLE_ADD, .weight = weight, .out = 3, .in = 2 };
 
+    const struct weir_parameters conv = { .op = WEIR_OP_CONV2D, .weight = weight, .out = 2, .in = 2, .kernel = 1 };
+
+    REFUSED(WEIR_OP_CONV2D, &conv, "SiLU and a residual exclude each other",
+            (struct weir_conv2d){ .rows = 1,
+                                  .frames = 1,
+                                  .height = 1,
+                                  .width = 1,
+                                  .in = 2,
+                                  .out = 2,
+                                  .kernel = 1,
+                                  .stride = 1,
+                                  .residual = true,
+                                  .silu = true });
     struct weir_linear l = { .rows = 1, .tokens = 1, .in = 2, .out = 4, .gate_vectors = 2, .gate_vector = 2 };
     REFUSED(WEIR_OP_LINEAR, &linear, "fc: the gate is vector 2 of 2", l);
     l.gate_vectors = 0;
@@ -430,6 +443,8 @@ static void layers_of_new_ops_are_refused_in_words(void **state)
         { { .op = WEIR_OP_TABLE_ADD, .out = 4, .in = 2, .bias = &some }, "no bias" },
         { { .op = WEIR_OP_RMS_NORM }, "weight has the dimensions [0]" },
         { { .op = WEIR_OP_RMS_NORM, .out = 4, .geglu = true }, "linear's alone" },
+        { { .op = WEIR_OP_CONV2D, .out = 4, .in = 2, .kernel = 5, .doubled = true }, "conv2d of kernel 3" },
+        { { .op = WEIR_OP_LINEAR, .out = 4, .in = 2, .doubled = true }, "conv2d of kernel 3" },
         { { .op = WEIR_OP_ROPE, .out = 4 }, "this op has no parameters" },
     };
     for (size_t i = 0; i < WEIR_COUNT(cases); i++) {

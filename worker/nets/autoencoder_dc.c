@@ -263,8 +263,9 @@ static struct weir_value res_block(const struct weir_autoencoder_dc *net, struct
 {
     const uint32_t c = stage->channels;
     const struct weir_conv2d_call plain = { 0 };
-    struct weir_value h = conv(net, p, x, (struct weir_conv2d_params){ .in = c, .out = c }, plain, prefix, "conv1");
-    h = weir_program_activate(p, h, stage->activation);
+    const struct weir_conv2d_call first = { .silu = stage->activation == WEIR_ACT_SILU };
+    struct weir_value h = conv(net, p, x, (struct weir_conv2d_params){ .in = c, .out = c }, first, prefix, "conv1");
+    if (!first.silu) h = weir_program_activate(p, h, stage->activation);
     h = conv(net, p, h, (struct weir_conv2d_params){ .in = c, .out = c, .no_bias = true }, plain, prefix, "conv2");
     return norm(net, p, h, c, (struct weir_rms_norm_call){ .residual = x }, prefix, "norm");
 }
@@ -359,7 +360,7 @@ static struct weir_value way_up(const struct weir_autoencoder_dc *net, struct we
     const struct weir_value s = shortcut ? weir_program_pixel_shuffle(p, x, out, none) : none;
     if (net->config.interpolate)
         return conv(
-            net, p, x, (struct weir_conv2d_params){ .in = in, .out = out },
+            net, p, x, (struct weir_conv2d_params){ .in = in, .out = out, .doubled = true },
             (struct weir_conv2d_call){ .resize_height = 2 * d.height, .resize_width = 2 * d.width, .residual = s },
             prefix, "conv");
     x = conv(net, p, x, (struct weir_conv2d_params){ .in = in, .out = 4 * out }, (struct weir_conv2d_call){ 0 }, prefix,

@@ -128,7 +128,7 @@ static struct weir_value mid_attention(const struct weir_autoencoder_kl *net, st
 static struct weir_value up_block(const struct weir_autoencoder_kl *net, struct weir_program *p, struct weir_value x,
                                   uint32_t index, uint32_t in, uint32_t out)
 {
-    const struct weir_conv2d_params shape = { .in = out, .out = out, .kernel = 3 };
+    const struct weir_conv2d_params shape = { .in = out, .out = out, .kernel = 3, .doubled = true };
     char prefix[PREFIX_BYTES];
     for (uint32_t layer = 0; layer <= net->config.layers_per_block; layer++, in = out) {
         snprintf(prefix, sizeof prefix, "decoder.up_blocks.%u.resnets.%u", index, layer);

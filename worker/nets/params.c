@@ -441,10 +441,13 @@ const struct weir_packed *weir_params_conv2d(struct weir_params *params, const s
                                              const char *format, ...)
 {
     FORMAT_NAME(name, format);
-    return take_pair(
-        params, name,
-        (struct weir_parameters){ .op = WEIR_OP_CONV2D, .out = shape->out, .in = shape->in, .kernel = shape->kernel },
-        !shape->no_bias, SHAPE(shape->out, shape->in, shape->kernel, shape->kernel));
+    return take_pair(params, name,
+                     (struct weir_parameters){ .op = WEIR_OP_CONV2D,
+                                               .out = shape->out,
+                                               .in = shape->in,
+                                               .kernel = shape->kernel,
+                                               .doubled = shape->doubled },
+                     !shape->no_bias, SHAPE(shape->out, shape->in, shape->kernel, shape->kernel));
 }
 
 const struct weir_packed *weir_params_conv_temporal(struct weir_params *params, uint32_t in, uint32_t out,

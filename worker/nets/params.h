@@ -64,6 +64,7 @@ const struct weir_packed *weir_params_grouped_linear(struct weir_params *params,
 struct weir_conv2d_params {
     uint32_t in, out, kernel;
     bool no_bias;
+    bool doubled; /* runs behind a resize to twice the size, if it can */
 };
 const struct weir_packed *weir_params_conv2d(struct weir_params *params, const struct weir_conv2d_params *shape,
                                              const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -390,12 +390,12 @@ static struct weir_value middle(struct build *b, struct weir_value x)
 /* Doubles the size, or nearly: it becomes that of the skip it will meet, which had an odd one before it was halved. */
 static struct weir_value upsample(struct build *b, struct weir_value x, uint32_t channels, const char *prefix)
 {
-    char name[PREFIX_BYTES];
     const struct weir_dims target = weir_program_dims(b->p, b->skips[b->skip_count - 1]);
-    join(name, "%s.upsamplers.0", prefix);
-    return conv3(b, x, channels, channels,
-                 (struct weir_conv2d_call){ .resize_height = target.height, .resize_width = target.width }, name,
-                 "conv");
+    const struct weir_conv2d_params shape = { .in = channels, .out = channels, .kernel = 3, .doubled = true };
+    const struct weir_conv2d_call call = {
+        .pad = 1, .pad_end = 1, .resize_height = target.height, .resize_width = target.width
+    };
+    return weir_program_conv2d(b->p, weir_params_conv2d(b->params, &shape, "%s.upsamplers.0.conv", prefix), x, &call);
 }
 
 static struct weir_value way_up(struct build *b, struct weir_value x)
