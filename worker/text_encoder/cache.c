@@ -45,6 +45,12 @@ cleanup:
     return status;
 }
 
+bool weir_embedding_exists(const struct weir_stage_ground *ground, const char *key)
+{
+    uint64_t bytes;
+    return weir_store_stat(ground->link->store, key, &bytes, NULL) == WEIR_OK;
+}
+
 bool weir_embedding_find(const struct weir_stage_ground *ground, const char *key, float *out)
 {
     struct weir_store *store = ground->link->store;

@@ -16,6 +16,8 @@
 /* Where a text's embedding lies. BAD_ARGUMENT for a text that the tokenizer refuses. */
 enum weir_status weir_embedding_key(const struct weir_stage_ground *ground, const char *tenant, const char *text,
                                     bool is_negative, char out[WEIR_KEY_BYTES], struct weir_error *error);
+/* Whether there is one, sound or not: a look that reads nothing. */
+bool weir_embedding_exists(const struct weir_stage_ground *ground, const char *key);
 /* Fills text_rows * text_channels floats; false when there is none that is sound. */
 bool weir_embedding_find(const struct weir_stage_ground *ground, const char *key, float *out);
 void weir_embedding_keep(const struct weir_stage_ground *ground, const char *key, const float *values);

@@ -68,15 +68,24 @@ cleanup:
     return status;
 }
 
+/* The item's texts in the order of the embedding; how many there are. */
+static uint32_t texts_of(const struct weir_stage_ground *ground, const struct weir_task *task, const char *texts[2])
+{
+    const Weir__Pb__JobSpec *spec = task->lease->spec;
+    const bool guided = weir_item_guided(weir_pipeline_facts(ground->pipeline), &task->item);
+    const char *prompt = spec->prompt ? spec->prompt : "", *negative = spec->negative ? spec->negative : "";
+    texts[0] = guided ? negative : prompt;
+    texts[1] = prompt;
+    return guided ? 2 : 1;
+}
+
 static enum weir_status compose(const struct weir_stage_ground *ground, struct text_encoder *encoder,
                                 struct weir_task *task, bool *is_done, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     const struct weir_model_facts *facts = weir_pipeline_facts(ground->pipeline);
-    const Weir__Pb__JobSpec *spec = task->lease->spec;
-    const bool guided = weir_item_guided(facts, &task->item);
-    const char *texts[2] = { guided ? spec->negative : spec->prompt, spec->prompt };
-    const uint32_t copies = guided ? 2 : 1;
+    const char *texts[2];
+    const uint32_t copies = texts_of(ground, task, texts);
     const size_t one = (size_t)facts->text_rows * facts->text_channels;
     void *bytes = NULL;
     size_t byte_count, count;
@@ -88,8 +97,7 @@ static enum weir_status compose(const struct weir_stage_ground *ground, struct t
     WEIR_TRY(weir_artefact_create(3, dims, &bytes, &byte_count, &values, &count, error));
     for (uint32_t i = 0; i < copies && *is_done; i++) {
         WEIR_TRY(weir_task_check(task, error));
-        WEIR_TRY(
-            embed(ground, encoder, task, texts[i] ? texts[i] : "", i + 1 < copies, values + i * one, is_done, error));
+        WEIR_TRY(embed(ground, encoder, task, texts[i], i + 1 < copies, values + i * one, is_done, error));
         if (*is_done) weir_task_progress(task, i + 1, copies);
     }
     if (!*is_done) goto cleanup;
@@ -101,10 +109,21 @@ cleanup:
     return status;
 }
 
+/* Where one is missing none is read: run() will read the others. */
 static enum weir_status recall(const struct weir_stage_ground *ground, struct weir_task *task, bool *is_done,
                                struct weir_error *error)
 {
-    return compose(ground, NULL, task, is_done, error);
+    const char *texts[2];
+    const uint32_t copies = texts_of(ground, task, texts);
+    *is_done = true;
+    for (uint32_t i = 0; i < copies && *is_done; i++) {
+        char key[WEIR_KEY_BYTES];
+        const enum weir_status status =
+            weir_embedding_key(ground, task->lease->tenant, texts[i], i + 1 < copies, key, error);
+        if (status != WEIR_OK) return status;
+        *is_done = weir_embedding_exists(ground, key);
+    }
+    return *is_done ? compose(ground, NULL, task, is_done, error) : WEIR_OK;
 }
 
 static enum weir_status run(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error)
