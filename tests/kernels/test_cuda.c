@@ -7,7 +7,7 @@
 #include "kernels/program.h"
 
 static size_t part = 0, parts = 1;
-static struct weir_device *cuda;   /* one for all tests: opening takes seconds */
+static struct weir_device *cuda; /* one for all tests: opening takes seconds */
 
 static void every_op_computes_what_ref_computes(void **state)
 {
