@@ -116,9 +116,9 @@ def main():
         "lowered": [[t, t.lower().strip()] for t in LOWERED],
         "prompts": prompts,
     }
-    lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
-    text = json.dumps(head, separators=(",", ":"))[:-1] + ', "cases": [\n' + lines + "\n]}\n"
-    (here / "gemma_bpe.json").write_text(text)
+    lines = ",\n".join(json.dumps(case, separators=(",", ":"), ensure_ascii=False) for case in cases)
+    text = json.dumps(head, separators=(",", ":"), ensure_ascii=False)[:-1] + ', "cases": [\n' + lines + "\n]}\n"
+    (here / "gemma_bpe.json").write_text(text, encoding="utf-8")
     print(
         len(cases),
         "cases,",
