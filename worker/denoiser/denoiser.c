@@ -15,6 +15,7 @@
 #include "worker/denoiser/lora_cache.h"
 #include "worker/link/artefact.h"
 #include "worker/stage.h"
+#include "worker/text_encoder/embedding.h"
 
 #include <assert.h>
 #include <math.h>
@@ -26,8 +27,7 @@ struct rider {
     struct weir_task *task;
     struct weir_checkpoint_place place;
     struct weir_checkpoint_owner owner;
-    void *input; /* the embedding's bytes, */
-    const float *embedding;
+    float *embedding;
     struct weir_factors *factors; /* NULL: no adapters */
     float *latents;               /* read out: latent_count floats, then as many of history */
     uint32_t seat;
@@ -146,7 +146,7 @@ static void rider_free(struct rider *r)
 {
     weir_factors_destroy(&r->factors);
     free(r->latents);
-    free(r->input);
+    free(r->embedding);
     *r = (struct rider){ 0 };
 }
 
@@ -215,16 +215,19 @@ static enum weir_status take_input(struct denoiser *d, struct rider *r, struct w
 {
     enum weir_status status = WEIR_OK;
     const struct weir_model_facts *facts = weir_pipeline_facts(ground_of(d)->pipeline);
-    const uint32_t dims[] = { weir_item_guided(facts, &r->task->item) ? 2 : 1, facts->text_rows, facts->text_channels };
+    const uint32_t copies = weir_item_guided(facts, &r->task->item) ? 2 : 1;
     struct weir_artefact_tensor embedding;
+    void *bytes = NULL;
     size_t byte_count;
-    WEIR_TRY(weir_task_input(r->task, ground_of(d)->link, 0, &r->input, &byte_count, error));
-    WEIR_TRY(weir_artefact_parse(r->input, byte_count, &embedding, error));
-    WEIR_TRY(weir_artefact_expect(&embedding, "the embedding", 3, dims, error));
-    r->embedding = embedding.values;
+    WEIR_TRY(weir_task_input(r->task, ground_of(d)->link, 0, &bytes, &byte_count, error));
+    WEIR_TRY(weir_artefact_parse(bytes, byte_count, &embedding, error));
+    r->embedding = malloc(weir_item_embedding_count(facts, &r->task->item) * sizeof *r->embedding);
+    if (!r->embedding) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for an embedding"));
+    WEIR_TRY(weir_embedding_unpack(facts, copies, &embedding, r->embedding, error));
     r->latents = malloc(2 * d->latent_count * sizeof *r->latents);
     if (!r->latents) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %zu latents", d->latent_count));
 cleanup:
+    free(bytes);
     return status;
 }
 

@@ -2,7 +2,7 @@
 
 #include "proto/base/bytes.h"
 #include "store/store.h"
-#include "worker/link/artefact.h"
+#include "worker/text_encoder/embedding.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,30 +17,29 @@ enum weir_status weir_embedding_key(const struct weir_stage_ground *ground, cons
     return status;
 }
 
-static void dims_of(const struct weir_stage_ground *ground, uint32_t dims[2])
+static const struct weir_model_facts *facts_of(const struct weir_stage_ground *ground)
 {
-    const struct weir_model_facts *facts = weir_pipeline_facts(ground->pipeline);
-    dims[0] = facts->text_rows;
-    dims[1] = facts->text_channels;
+    return weir_pipeline_facts(ground->pipeline);
 }
 
-static size_t object_bytes(const uint32_t dims[2])
+static size_t object_bytes_max(const struct weir_model_facts *facts)
 {
-    return WEIR_ARTEFACT_HEADER_BYTES + (size_t)dims[0] * dims[1] * sizeof(float) + WEIR_SHA256_BYTES;
+    return WEIR_ARTEFACT_HEADER_BYTES + (size_t)facts->text_rows * facts->text_channels * sizeof(float) +
+           WEIR_SHA256_BYTES;
 }
 
-static enum weir_status parse(const uint8_t *bytes, size_t count, const uint32_t dims[2],
-                              struct weir_artefact_tensor *out, struct weir_error *error)
+static enum weir_status parse(const struct weir_model_facts *facts, const uint8_t *bytes, size_t count, float *out,
+                              struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
+    struct weir_artefact_tensor tensor;
     uint8_t digest[WEIR_SHA256_BYTES];
-    if (count != object_bytes(dims))
-        return weir_fail(error, WEIR_BAD_FILE, "it has %zu bytes instead of %zu", count, object_bytes(dims));
+    if (count < sizeof digest) return weir_fail(error, WEIR_BAD_FILE, "it has %zu bytes", count);
     weir_sha256_of(bytes, count - WEIR_SHA256_BYTES, digest);
     if (memcmp(digest, bytes + count - WEIR_SHA256_BYTES, sizeof digest) != 0)
         return weir_fail(error, WEIR_BAD_FILE, "its digest does not match its bytes");
-    WEIR_TRY(weir_artefact_parse(bytes, count - WEIR_SHA256_BYTES, out, error));
-    WEIR_TRY(weir_artefact_expect(out, "the embedding", 2, dims, error));
+    WEIR_TRY(weir_artefact_parse(bytes, count - WEIR_SHA256_BYTES, &tensor, error));
+    WEIR_TRY(weir_embedding_unpack(facts, 1, &tensor, out, error));
 cleanup:
     return status;
 }
@@ -55,17 +54,12 @@ bool weir_embedding_find(const struct weir_stage_ground *ground, const char *key
 {
     struct weir_store *store = ground->link->store;
     struct weir_error why = { .words = "" };
-    struct weir_artefact_tensor tensor;
-    uint32_t dims[2];
     void *bytes = NULL;
     size_t count;
-    dims_of(ground, dims);
-    enum weir_status status = weir_store_get(store, key, 2 * object_bytes(dims), &bytes, &count, &why);
+    enum weir_status status = weir_store_get(store, key, object_bytes_max(facts_of(ground)), &bytes, &count, &why);
     if (status == WEIR_NOT_FOUND) return false;
-    if (status == WEIR_OK) status = parse(bytes, count, dims, &tensor, &why);
-    if (status == WEIR_OK) {
-        memcpy(out, tensor.values, tensor.count * sizeof *out);
-    } else {
+    if (status == WEIR_OK) status = parse(facts_of(ground), bytes, count, out, &why);
+    if (status != WEIR_OK) {
         weir_log(ground->log, WEIR_LOG_WARN, "embedding passed over key=%s words=\"%s\"", key, why.words);
         if (status == WEIR_BAD_FILE || status == WEIR_TOO_LARGE) (void)weir_store_remove(store, key, NULL);
     }
@@ -79,11 +73,11 @@ void weir_embedding_keep(const struct weir_stage_ground *ground, const char *key
     void *bytes = NULL;
     size_t byte_count, count;
     float *to;
-    uint32_t dims[2];
-    dims_of(ground, dims);
+    const uint32_t rows = weir_embedding_rows(facts_of(ground), 1, values);
+    const uint32_t dims[2] = { rows, facts_of(ground)->text_channels };
     enum weir_status status = weir_artefact_create(2, dims, &bytes, &byte_count, &to, &count, &why);
     if (status == WEIR_OK) {
-        memcpy(to, values, count * sizeof *to);
+        weir_embedding_pack(facts_of(ground), 1, rows, values, to);
         uint8_t *grown = realloc(bytes, byte_count + WEIR_SHA256_BYTES);
         if (grown) {
             bytes = grown;

@@ -1,5 +1,5 @@
 /* cache: a tenant's embeddings of single texts in the store, at t/<tenant>/emb/<text key>: a tensor artefact [rows,
- * channels] and behind it the SHA-256 of all before it (PROTOCOL.md section 8). The key says all that the numbers depend
+ * channels] (embedding.h) and behind it the SHA-256 of all before it (PROTOCOL.md section 8). The key says all that the numbers depend
  * on, so what is found is what would be computed.
  *
  * It is a cache: what cannot be read or written is said in the log, and computed. What is damaged is removed, so that it

@@ -4,6 +4,7 @@
 #include "worker/link/artefact.h"
 #include "worker/stage.h"
 #include "worker/text_encoder/cache.h"
+#include "worker/text_encoder/embedding.h"
 
 #include <stdlib.h>
 
@@ -89,23 +90,27 @@ static enum weir_status compose(const struct weir_stage_ground *ground, struct t
     const size_t one = (size_t)facts->text_rows * facts->text_channels;
     void *bytes = NULL;
     size_t byte_count, count;
-    float *values;
+    float *packed, *values = malloc(copies * one * sizeof *values);
     struct weir_output *output;
 
-    const uint32_t dims[] = { copies, facts->text_rows, facts->text_channels };
     *is_done = true;
-    WEIR_TRY(weir_artefact_create(3, dims, &bytes, &byte_count, &values, &count, error));
+    if (!values) return weir_fail(error, WEIR_NO_MEMORY, "no memory for an embedding");
     for (uint32_t i = 0; i < copies && *is_done; i++) {
         WEIR_TRY(weir_task_check(task, error));
         WEIR_TRY(embed(ground, encoder, task, texts[i], i + 1 < copies, values + i * one, is_done, error));
         if (*is_done) weir_task_progress(task, i + 1, copies);
     }
     if (!*is_done) goto cleanup;
+    const uint32_t rows = weir_embedding_rows(facts, copies, values);
+    const uint32_t dims[] = { copies, rows, facts->text_channels };
+    WEIR_TRY(weir_artefact_create(3, dims, &bytes, &byte_count, &packed, &count, error));
+    weir_embedding_pack(facts, copies, rows, values, packed);
     WEIR_TRY(weir_task_output(task, &output, error));
     WEIR_TRY(weir_link_put_remakeable(ground->link, task->lease->tenant, &task->id, "embedding",
                                       WEIR_ARTEFACT_MEDIA_TYPE, bytes, byte_count, output, error));
 cleanup:
     free(bytes);
+    free(values);
     return status;
 }
 
