@@ -1,19 +1,35 @@
-/* What a worker takes from the store or from a peer: tensors and checkpoints. The first byte chooses; a checkpoint gets a
+/* What a worker takes from the store or from a peer: tensors, embeddings among them, and checkpoints. The first byte chooses; a checkpoint gets a
  * right digest at its end half of the time, so that the digest does not keep the fuzzer out. */
 #include "worker/denoiser/checkpoint.h"
 #include "worker/link/artefact.h"
+#include "worker/text_encoder/embedding.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { LATENTS = 6 };
+enum { LATENTS = 6, TOKENS = 3, ROWS = TOKENS + 1, CHANNELS = 2 };
 
 static void read_all(const float *values, size_t count)
 {
     volatile float sum = 0;
     for (size_t i = 0; i < count; i++) sum = sum + values[i];
+}
+
+/* What is an embedding is one again when it was packed with as few rows as hold it. */
+static void embedding(const struct weir_artefact_tensor *tensor, uint32_t copies, uint32_t tokens)
+{
+    const struct weir_model_facts facts = { .text_tokens = tokens, .text_rows = ROWS, .text_channels = CHANNELS };
+    float full[2 * ROWS * CHANNELS], packed[2 * ROWS * CHANNELS], again[2 * ROWS * CHANNELS];
+    struct weir_error error;
+    if (weir_embedding_unpack(&facts, copies, tensor, full, &error) != WEIR_OK) return;
+    read_all(full, (size_t)copies * ROWS * CHANNELS);
+    const uint32_t rows = weir_embedding_rows(&facts, copies, full);
+    if (rows > ROWS) abort();
+    weir_embedding_pack(&facts, copies, rows, full, packed);
+    const struct weir_artefact_tensor less = { 3, { copies, rows, CHANNELS }, packed, (size_t)copies * rows * CHANNELS };
+    if (weir_embedding_unpack(&facts, copies, &less, again, &error) != WEIR_OK) abort();
 }
 
 static void tensor(const uint8_t *bytes, size_t count)
@@ -25,6 +41,10 @@ static void tensor(const uint8_t *bytes, size_t count)
     (void)weir_artefact_expect(&tensor, "it", 2, dims, &error);
     if (weir_artefact_expect(&tensor, "it", tensor.rank, tensor.dims, &error) != WEIR_OK) abort();
     read_all(tensor.values, tensor.count);
+    for (uint32_t copies = 1; copies <= 2; copies++) {
+        embedding(&tensor, copies, TOKENS);
+        embedding(&tensor, copies, ROWS); /* a family that counts nothing */
+    }
     void *again;
     size_t again_bytes, again_count;
     float *values;
