@@ -28,7 +28,9 @@ static void embedding(const struct weir_artefact_tensor *tensor, uint32_t copies
     const uint32_t rows = weir_embedding_rows(&facts, copies, full);
     if (rows > ROWS) abort();
     weir_embedding_pack(&facts, copies, rows, full, packed);
-    const struct weir_artefact_tensor less = { 3, { copies, rows, CHANNELS }, packed, (size_t)copies * rows * CHANNELS };
+    const struct weir_artefact_tensor less = {
+        3, { copies, rows, CHANNELS }, packed, (size_t)copies * rows * CHANNELS
+    };
     if (weir_embedding_unpack(&facts, copies, &less, again, &error) != WEIR_OK) abort();
 }
 

@@ -10,6 +10,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,7 @@
 #include <cmocka.h>
 
 /* In place of the C library's, for all of this program. */
-static int syncs;
+static atomic_int syncs;
 int fsync(int fd)
 {
     syncs++;
