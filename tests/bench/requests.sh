@@ -5,6 +5,7 @@
 # time, many in flight, and the cold start; then the steps alone (weir-bench), whose share of the denoise stage's time is
 # how busy the GPU was in its loop. WEIR_DEVICE names another device than cuda.
 set -eu
+[ $# -eq 2 ] || { echo "usage: $0 BUILD_DIR MODELS_DIR" >&2; exit 64; }
 here=$(dirname "$0")
 build=$1
 models=$2
