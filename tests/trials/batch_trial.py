@@ -23,6 +23,8 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "deploy" / "models" / "train"))
 import grammar_images as grammar  # noqa: E402
 
+from cluster import Client  # noqa: E402
+
 TICKS = 100.0  # of /proc/PID/stat, a second
 
 
@@ -32,20 +34,20 @@ def seconds_of(pid):
     return sum(map(int, fields[11:15])) / TICKS
 
 
-class Cluster:
+class Cluster(Client):
     """`weir serve` in a directory of its own; a context manager."""
 
     def __init__(self, weir, model, workers, folder):
-        self.weir, self.folder, self.used = weir, folder, {}
+        super().__init__(weir, folder)
+        self.used = {}
         command = [weir, "serve", "--dir", folder, "--model", model, "--workers", str(workers), "--threads", "1"]
         self.log = open(f"{folder}.log", "w")  # noqa: SIM115 (closed by __exit__)
         self.serve = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
     def __enter__(self):
         for _ in range(300):
-            if subprocess.run([self.weir, "ls", "--dir", self.folder], capture_output=True, check=False).returncode == 0:
-                if len(self.workers()) > 0:
-                    return self
+            if self.ask("ls").returncode == 0 and self.workers():
+                return self
             time.sleep(0.1)
         sys.exit(f"the cluster does not answer: {pathlib.Path(self.log.name).read_text()}")
 
@@ -53,13 +55,6 @@ class Cluster:
         self.serve.send_signal(signal.SIGTERM)
         self.serve.wait()
         self.log.close()
-
-    def call(self, *words):
-        done = subprocess.run([self.weir, *words, "--dir", self.folder], stdin=subprocess.DEVNULL, capture_output=True,
-                              check=False)
-        if done.returncode:
-            sys.exit(f"weir {' '.join(words)}: exit code {done.returncode}: {done.stderr.decode().strip()[-500:]}")
-        return done.stdout.decode()
 
     def workers(self):
         """Process ids of the workers that are there now."""

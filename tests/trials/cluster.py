@@ -1,6 +1,7 @@
-"""A broker and workers as the trials want them: several models on one worker, workers that are killed and started by hand.
+"""What trials share: asking a cluster that lies in a directory, and a broker and workers that are started by hand: several
+models on one worker, workers that are killed.
 
-Everything lies in one directory, as `weir serve` lays it out, so that `weir ... --dir` finds it.
+Everything lies in that directory, as `weir serve` lays it out, so that `weir ... --dir` finds it.
 """
 import hashlib
 import json
@@ -13,11 +14,31 @@ import time
 PATIENCE = 180.0  # seconds until a worker has its models; a GPU's libraries alone take some
 
 
-class Cluster:
+class Client:
+    """The program `weir`, asking the cluster in `directory`."""
+
+    def __init__(self, weir, directory):
+        self.weir, self.directory = str(weir), pathlib.Path(directory)
+
+    def ask(self, command, *words):
+        return subprocess.run([self.weir, command, *map(str, words), "--dir", str(self.directory)],
+                              stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+    def call(self, command, *words):
+        """What it prints; ends the trial when it fails."""
+        done = self.ask(command, *words)
+        if done.returncode:
+            sys.exit(f"weir {command} {' '.join(map(str, words))}: exit code {done.returncode}: "
+                     f"{done.stderr.decode().strip()[-500:]}")
+        return done.stdout.decode()
+
+
+class Cluster(Client):
     """A context manager. `folder` is where the programs are."""
 
     def __init__(self, folder, directory, models, device="auto", precision="f32"):
-        self.folder, self.directory, self.models = pathlib.Path(folder), pathlib.Path(directory), models
+        super().__init__(pathlib.Path(folder) / "weir", directory)
+        self.folder, self.models = pathlib.Path(folder), models
         self.device, self.precision = device, precision
         self.workers, self.logs = [], []
         run = self.directory / "run"
@@ -72,17 +93,6 @@ class Cluster:
 
     def log(self, name):
         return (self.directory / f"{name}.log").read_text(errors="replace")
-
-    def ask(self, command, *words):
-        return subprocess.run([str(self.folder / "weir"), command, *map(str, words), "--dir", str(self.directory)],
-                              stdin=subprocess.DEVNULL, capture_output=True, check=False)
-
-    def call(self, command, *words):
-        done = self.ask(command, *words)
-        if done.returncode:
-            sys.exit(f"weir {command} {' '.join(map(str, words))}: exit code {done.returncode}: "
-                     f"{done.stderr.decode().strip()[-500:]}")
-        return done.stdout.decode()
 
     def submit(self, prompt, *flags):
         return self.call("submit", prompt, *flags).split()[-1]
