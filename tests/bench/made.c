@@ -1,7 +1,7 @@
 #include "tests/bench/made.h"
 
 #include "tests/bench/marks.h"
-#include "tests/kernels/cases.h"
+#include "tests/kernels/run_cases.h"
 
 #include <assert.h>
 

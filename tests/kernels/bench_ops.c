@@ -8,7 +8,7 @@
  * time, so that other work on the machine disturbs little; with more it is the wall's. On cuda the clock is the wall's,
  * and a sample waits once for QUEUED runs, as a network does; what only moves memory is not set beside a copy there.
  * Not a test: it fails nothing. */
-#include "tests/kernels/cases.h"
+#include "tests/kernels/run_cases.h"
 
 #include <time.h>
 

@@ -1,6 +1,6 @@
 /* The cpu device computes what ref computes; its bytes depend neither on threads nor on the rows beside; and its oneDNN
  * calls start no threads of their own. */
-#include "tests/kernels/cases.h"
+#include "tests/kernels/run_cases.h"
 
 #include "kernels/cpu/simd.h"
 

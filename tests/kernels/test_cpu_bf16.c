@@ -1,7 +1,7 @@
 /* Layers whose products read bf16: what rounding means, by ref; that cpu computes the same, and its bytes depend neither
  * on threads nor on the rows beside; that it is refused by name where the processor has no such products. There the
  * tests of cpu's own products are skipped. */
-#include "tests/kernels/cases.h"
+#include "tests/kernels/run_cases.h"
 
 #include "kernels/cpu/simd.h"
 

@@ -1,6 +1,6 @@
 /* Opening the cpu device, packing layers and planning each op: whichever of our allocations fails, the answer is
  * NO_MEMORY in words, and all that was taken is given back (AddressSanitizer looks for leaks). */
-#include "tests/kernels/cases.h"
+#include "tests/kernels/run_cases.h"
 
 void *__real_malloc(size_t bytes);
 void *__real_calloc(size_t count, size_t bytes);

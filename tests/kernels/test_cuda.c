@@ -1,7 +1,7 @@
 /* The cuda device computes what ref computes, and its bytes depend neither on the rows beside a row nor on where y
  * lies. Without a GPU the tests are skipped, with a count.
  *   test_cuda [NAME [PART PARTS]]      tests, with * and ?; and of the cases of the test of every op each PARTS-th */
-#include "tests/kernels/cases.h"
+#include "tests/kernels/run_cases.h"
 #include "tests/kernels/kernels_seen.h"
 
 #include "kernels/program.h"

@@ -1,7 +1,7 @@
 /* The cuda device in bf16: what ref computes from the same rounded numbers, but for the rounding of what is stored; and
  * the bytes of a row are its own. Without a GPU the tests are skipped, with a count.
  *   test_cuda_bf16 [NAME [PART PARTS]]      tests, with * and ?; and of the cases of the test of every op each PARTS-th */
-#include "tests/kernels/cases.h"
+#include "tests/kernels/run_cases.h"
 #include "tests/kernels/kernels_seen.h"
 
 /* Half a unit of 8 bits is 2e-3 at most and 1.1e-3 on average; convolutions round twice. */

@@ -1,5 +1,5 @@
 /* The judge's ops of the Sana family, judged by hand as in test_ref.c: small cases, identities, and what is refused. */
-#include "tests/kernels/cases.h"
+#include "tests/kernels/run_cases.h"
 
 #define NEAR(value, wanted) assert_float_equal(value, wanted, 2e-6f)
 
