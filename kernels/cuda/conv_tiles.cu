@@ -129,17 +129,30 @@ template <int N, int BLOCKS, int TEAM, int TAPS_Y> static enum weir_status launc
     X(128, 2, 2, 0.97, 0.98)
 #define FEW_N 8
 
+/* A team has the tile of two warpgroups that take turns, or twice that, and writes while nobody multiplies: of one block
+ * each it is quicker with the many taps of three rows alone, of two blocks where tiles are flat. */
+static constexpr bool is_made(int n, int blocks, int team, uint32_t taps_y)
+{
+    return n == FEW_N || team == 1 || (blocks == 1 ? taps_y == 3 : taps_y == FLAT);
+}
+
+template <int N, int BLOCKS, int TEAM, int TAPS_Y> static enum weir_status launch_made(const struct work *k)
+{
+    if constexpr (is_made(N, BLOCKS, TEAM, TAPS_Y)) return launch<N, BLOCKS, TEAM, TAPS_Y>(k);
+    return WEIR_INTERNAL;
+}
+
 template <int N, int BLOCKS, int TEAM> static enum weir_status launch_rows(const struct work *k, uint32_t taps_y)
 {
     switch (taps_y) {
     case 1:
-        return launch<N, BLOCKS, TEAM, 1>(k);
+        return launch_made<N, BLOCKS, TEAM, 1>(k);
     case 2:
-        return launch<N, BLOCKS, TEAM, 2>(k);
+        return launch_made<N, BLOCKS, TEAM, 2>(k);
     case 3:
-        return launch<N, BLOCKS, TEAM, 3>(k);
+        return launch_made<N, BLOCKS, TEAM, 3>(k);
     default:
-        return launch<N, BLOCKS, TEAM, FLAT>(k);
+        return launch_made<N, BLOCKS, TEAM, FLAT>(k);
     }
 }
 
@@ -179,7 +192,7 @@ static enum weir_status launch_best(const struct work *k)
     for (int flat = 0; flat < 2; flat++) {
         if (!flat && !blocks_can) continue;
 #define X(N, BLOCKS, TEAM, RATE, FLAT_RATE)                                                                            \
-    {                                                                                                                  \
+    if (is_made(N, BLOCKS, TEAM, flat ? FLAT : taps_y)) {                                                              \
         const double cost = cost_of(k, flat, N, BLOCKS, TEAM, flat ? FLAT_RATE : RATE);                                \
         if (!chosen || cost < best) best = cost, chosen = launch_rows<N, BLOCKS, TEAM>, rows = flat ? FLAT : taps_y;   \
     }
