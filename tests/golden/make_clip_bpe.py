@@ -53,9 +53,9 @@ def main():
         (here / "clip_bpe" / name).write_text(text, encoding="utf-8")
     head = {"made_by": "make_clip_bpe.py", "transformers": transformers.__version__,
             "tokenizers": tokenizers.__version__, "window": WINDOW, "styles": styles}
-    lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
-    text = json.dumps(head)[:-1] + ', "cases": [\n' + lines + "\n]}\n"
-    (here / "clip_bpe.json").write_text(text)
+    lines = ",\n".join(json.dumps(case, separators=(",", ":"), ensure_ascii=False) for case in cases)
+    text = json.dumps(head, ensure_ascii=False)[:-1] + ', "cases": [\n' + lines + "\n]}\n"
+    (here / "clip_bpe.json").write_text(text, encoding="utf-8")
     print(len(cases), "cases,", len(text), "bytes; vocabulary",
           [(p.name, p.stat().st_size) for p in sorted((here / "clip_bpe").iterdir())])
 
