@@ -134,10 +134,11 @@ def work(rows, compiled):
 
 
 class Child:
-    def __init__(self, rows, compiled):
+    def __init__(self, rows, compiled, threads=2):
         mode = "compile" if compiled else "eager"
         self.name, self.results, self.ready, self.done = f"{mode} {' '.join(rows)}", [], threading.Event(), threading.Event()
-        environment = dict(os.environ, TORCHINDUCTOR_COMPILE_THREADS="2", OMP_NUM_THREADS="2")
+        self.begin = time.monotonic()
+        environment = dict(os.environ, TORCHINDUCTOR_COMPILE_THREADS=str(threads), OMP_NUM_THREADS="2")
         self.process = subprocess.Popen([sys.executable, __file__, "--work", mode, *rows], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
         threading.Thread(target=self.listen, daemon=True).start()
@@ -147,6 +148,7 @@ class Child:
             if line.startswith("{"):
                 self.results.append(json.loads(line))
             elif line.startswith("ready"):
+                print(f"torch_rows: {self.name}: ready after {time.monotonic() - self.begin:.0f} s", file=sys.stderr)
                 self.ready.set()
         self.ready.set()
         self.done.set()
@@ -161,7 +163,8 @@ class Child:
 
 
 def measure_all(rows, wait_s):
-    children = [Child([row], True) for row in rows] + [Child(rows, False)]
+    threads = max(2, (os.cpu_count() or 2) // len(rows))  # of each compilation
+    children = [Child([row], True, threads) for row in rows] + [Child(rows, False)]
     end = time.monotonic() + wait_s
     for child in children:
         child.ready.wait(max(0.0, end - time.monotonic()))
