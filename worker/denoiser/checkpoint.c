@@ -141,7 +141,7 @@ static bool note_step(void *context, const char *key)
 
 enum weir_status weir_checkpoint_save(const struct weir_checkpoint_place *place,
                                       const struct weir_checkpoint_owner *owner,
-                                      const struct weir_checkpoint_state *state, struct weir_error *error)
+                                      const struct weir_checkpoint_state *state, bool durable, struct weir_error *error)
 {
     void *bytes = NULL;
     size_t count;
@@ -149,7 +149,7 @@ enum weir_status weir_checkpoint_save(const struct weir_checkpoint_place *place,
     enum weir_status status = weir_checkpoint_write(owner, state, &bytes, &count, error);
     if (status == WEIR_OK) {
         weir_key_checkpoint(place->tenant, place->task, state->step, key);
-        status = weir_store_put(place->store, key, bytes, count, error);
+        status = (durable ? weir_store_put : weir_store_put_remakeable)(place->store, key, bytes, count, error);
     }
     free(bytes);
     if (status == WEIR_OK && state->step > KEPT * WEIR_CHECKPOINT_STEPS) {

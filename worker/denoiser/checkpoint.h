@@ -50,9 +50,11 @@ struct weir_checkpoint_place {
     const char *tenant;
     const struct weir_task_id *task;
 };
+/* `durable`: a power cut takes it no more (fsync); otherwise it may be gone after one, or passed over. */
 enum weir_status weir_checkpoint_save(const struct weir_checkpoint_place *place,
                                       const struct weir_checkpoint_owner *owner,
-                                      const struct weir_checkpoint_state *state, struct weir_error *error);
+                                      const struct weir_checkpoint_state *state, bool durable,
+                                      struct weir_error *error);
 /* The newest usable one; false when there is none. A damaged one is removed, so that its step can be written again. */
 bool weir_checkpoint_load(const struct weir_checkpoint_place *place, const struct weir_checkpoint_owner *owner,
                           struct weir_checkpoint_state *out, void **memory);

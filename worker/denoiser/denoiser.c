@@ -22,6 +22,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DURABLE_NS (5 * 1000000000ull) /* of work: what a power cut may take */
+
 /* One task's way through the steps. */
 struct rider {
     struct weir_task *task;
@@ -31,7 +33,8 @@ struct rider {
     struct weir_factors *factors; /* NULL: no adapters */
     float *latents;               /* read out: latent_count floats, then as many of history */
     uint32_t seat;
-    uint64_t ns; /* its share */
+    uint64_t ns;         /* its share */
+    uint64_t durable_ns; /* when it began, or had its last durable checkpoint */
 };
 
 struct denoiser {
@@ -294,7 +297,7 @@ static enum weir_status join(struct denoiser *d, struct weir_task *task)
 {
     const uint64_t begin_ns = weir_clock_now_ns();
     struct rider *r = &d->riders[d->rider_count++];
-    *r = (struct rider){ .task = task };
+    *r = (struct rider){ .task = task, .durable_ns = begin_ns };
     ground_of(d)->link->cancel = &task->cancel;
     const enum weir_status status = sit_down(d, r, &task->error);
     ground_of(d)->link->cancel = NULL;
@@ -386,12 +389,19 @@ cleanup:
 
 /* ---- steps ---- */
 
+/* An fsync takes as long as a step of a GPU: not for work that is soon done again. */
 static enum weir_status save(struct denoiser *d, struct rider *r, uint32_t step, struct weir_error *error)
 {
+    enum weir_status status = WEIR_OK;
     const struct weir_checkpoint_state state = { step, r->latents,
                                                  r->owner.history_count ? r->latents + d->latent_count : NULL };
-    const enum weir_status status = read_state(d, r, error);
-    return status == WEIR_OK ? weir_checkpoint_save(&r->place, &r->owner, &state, error) : status;
+    const uint64_t now_ns = weir_clock_now_ns();
+    const bool durable = now_ns - r->durable_ns >= DURABLE_NS;
+    WEIR_TRY(read_state(d, r, error));
+    WEIR_TRY(weir_checkpoint_save(&r->place, &r->owner, &state, durable, error));
+    if (durable) r->durable_ns = now_ns;
+cleanup:
+    return status;
 }
 
 static enum weir_status check_finite(const struct rider *r, uint32_t step, struct weir_error *error)
