@@ -1,8 +1,11 @@
-/* The cuda device in bf16: what ref computes from the same rounded numbers, but for the rounding of what is stored; and
- * the bytes of a row are its own. Without a GPU the tests are skipped, with a count.
- *   test_cuda_bf16 [NAME [PART PARTS]]      tests, with * and ?; and of the cases of the test of every op each PARTS-th */
+/* The cuda device in bf16: what ref computes from the same rounded numbers, but for the rounding of what is stored; the
+ * bytes of a row are its own, and those of a convolution the same by every tile shape. Without a GPU the tests are
+ * skipped, with a count.
+ *   test_cuda_bf16 [NAME [PART PARTS]]      tests, with * and ?; and of the cases of every_* each PARTS-th */
 #include "tests/kernels/run_cases.h"
 #include "tests/kernels/kernels_seen.h"
+
+#include "kernels/cuda/cuda.h"
 
 /* Half a unit of 8 bits is 2e-3 at most and 1.1e-3 on average; convolutions round twice. */
 #define BF16_TOLERANCE 4e-3
@@ -167,11 +170,50 @@ static void bytes_of_a_row_do_not_depend_on_the_rows_beside_it(void **state)
     assert_int_equal(faults, 0);
 }
 
+/* --- tiles of convolutions ---------------------------------------------------------------------------------------- */
+
+/* What conv_tiles.cu makes tile shapes for, small: on a GPU of so few multiprocessors it takes all that it takes for
+ * large pictures on a large one. */
+#define FEW_MULTIPROCESSORS 4
+static const struct kernel_case tiled_cases[] = {
+    CONV2D(1, 8, 64, 8, 136, 1, 1, 0, 0, .residual = true),
+    CONV2D(1, 8, 16, 8, 136, 3, 1, 1, 1, .row_bias = true, .resize_height = 16, .resize_width = 32),
+    CONV2D(1, 16, 32, 8, 136, 3, 1, 1, 1, .row_bias = true, .residual = true),
+    CONV_TEMPORAL(16, 32, 8, 136, .residual = true),
+    CONV2D(1, 32, 64, 8, 136, 3, 2, 1, 1, .silu = true),
+    CONV2D(1, 16, 32, 8, 40, 5, 1, 2, 2, .residual = true),
+    CONV2D(1, 16, 32, 1096, 136, 3, 1, 1, 1, .residual = true),
+};
+
+static void every_tile_shape_makes_the_same_bytes(void **state)
+{
+    (void)state;
+    struct weir_cuda *gpu = (struct weir_cuda *)cuda;
+    const int multiprocessors = gpu->multiprocessors;
+    int faults = 0;
+    for (size_t i = part; i < WEIR_COUNT(tiled_cases); i += parts) {
+        struct running_case wanted = rounded_case(&tiled_cases[i], 0, 2), got = rounded_case(&tiled_cases[i], 0, 2);
+        run_in_bf16(&wanted);
+        gpu->multiprocessors = FEW_MULTIPROCESSORS;
+        run_in_bf16(&got);
+        gpu->multiprocessors = multiprocessors;
+        const size_t y = wanted.sizes.y;
+        if (memcmp(wanted.operands[y], got.operands[y], y_bytes(&wanted, 2)) != 0) {
+            print_error("%s: other bytes with %d multiprocessors\n", wanted.c.label, FEW_MULTIPROCESSORS);
+            faults++;
+        }
+        case_end(&wanted);
+        case_end(&got);
+    }
+    assert_int_equal(faults, 0);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_op_computes_what_ref_computes_from_the_same_numbers),
         cmocka_unit_test(bytes_of_a_row_do_not_depend_on_the_rows_beside_it),
+        cmocka_unit_test(every_tile_shape_makes_the_same_bytes),
     };
     struct weir_error error = { 0 };
     const enum weir_status status = weir_device_open("cuda", 0, &cuda, &error);

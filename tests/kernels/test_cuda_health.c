@@ -4,6 +4,7 @@
 #include "tests/kernels/fake_nvml.h"
 
 #include <dlfcn.h>
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,9 +19,14 @@ static struct fake_nvml *fake;
 static struct weir_cuda_health *health;
 static struct weir_health now;
 
-/* The library, and a sound GPU of 80 GiB of which this process has 2 and another 1. */
-static void *load(const char *path)
+/* The library, which lies beside this program, and a sound GPU of 80 GiB of which this process has 2 and another 1. */
+static void *load(const char *name)
 {
+    char path[PATH_MAX];
+    const ssize_t length = readlink("/proc/self/exe", path, sizeof path - strlen(name));
+    if (length <= 0 || (size_t)length == sizeof path - strlen(name)) fail_msg("/proc/self/exe: no path");
+    path[length] = '\0';
+    strcpy(strrchr(path, '/') + 1, name);
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!library) fail_msg("%s", dlerror());
     fake = dlsym(library, "fake_nvml");
