@@ -2,14 +2,15 @@
 /* picture: one picture as a file: PNG, JPEG or WebP in memory, with the receipt inside.
  *
  *   png    libspng, 8-bit RGB, every filter tried, zlib level 6; the receipt is an iTXt chunk "weir". Exact
- *   jpeg   libjpeg-turbo, baseline, quality 95, 4:4:4, integer DCT, optimised Huffman tables. The receipt is a COM
- *          segment: JPEG's own place for text, which the library writes and reads; EXIF and XMP would want a structure
- *          around it that we had to parse
+ *   jpeg   libjpeg-turbo, baseline, quality 95, 4:4:4, integer DCT, the standard Huffman tables; over 32 rows a restart
+ *          marker every 32, between which several threads compress. The receipt is a COM segment: JPEG's own place for
+ *          text, which the library writes and reads; EXIF and XMP would want a structure around it that we had to parse
  *   webp   libwebp, lossless, method 4, effort 75: who wants loss has JPEG, and an exact one is smaller than the PNG.
  *          The receipt is the ImageDescription, the only field, of an EXIF chunk: WebP has no place for plain text, and
  *          this one is 26 fixed bytes and the text; XMP would have to be escaped into XML
  *
- * Encoders run on one thread with these settings and no others, so that bytes depend on pixels, receipt and libraries.
+ * Encoders run with these settings and no others, and what threads do is joined in order, so that bytes depend on pixels,
+ * receipt and libraries.
  * Reading is for what this program writes; anything else is refused or read as far as the libraries do, inside the
  * limits below. A picture that is read is decoded as a whole, so damage is seen.
  *
