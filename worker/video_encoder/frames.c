@@ -40,6 +40,8 @@ enum weir_status weir_frames_read(const struct weir_frames *frames, int in_fd, w
     if (isatty(in_fd)) return weir_fail(error, WEIR_BAD_ARGUMENT, "standard input: a terminal, raw frames are wanted");
     uint8_t *rgb = malloc(frame_bytes);
     if (!rgb) return weir_fail(error, WEIR_NO_MEMORY, "out of memory for a frame of %zu bytes", frame_bytes);
+    const size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+    for (size_t at = 0; at < frame_bytes; at += page_bytes) rgb[at] = 0; /* while the first frame is still made */
     const enum weir_status status = take_frames(frames, in_fd, rgb, take, taker, error);
     free(rgb);
     return status;
