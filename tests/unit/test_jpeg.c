@@ -142,6 +142,71 @@ static void one_processor_writes_what_many_write(void **state)
     weir_picture_deinit(&picture);
 }
 
+/* Rows that come from a whole picture, as long as they may. */
+struct rows {
+    const uint8_t *rgb;
+    size_t at, end;
+};
+
+static enum weir_status next_rows(void *context, uint8_t *rgb, size_t count, struct weir_error *error)
+{
+    struct rows *rows = context;
+    if (rows->at + count > rows->end) return weir_fail(error, WEIR_INTERRUPTED, "after %zu bytes", rows->at);
+    memcpy(rgb, rows->rgb + rows->at, count);
+    rows->at += count;
+    if (rows->at % 3 == 0) sched_yield(); /* so that others begin */
+    return WEIR_OK;
+}
+
+static enum weir_status encode_rows(const struct weir_picture *picture, size_t end, uint8_t **out, size_t *count,
+                                    struct weir_error *error)
+{
+    struct rows rows = { picture->rgb, 0, end };
+    const struct weir_picture_source source = { next_rows, &rows };
+    struct weir_picture room = { picture->width, picture->height, malloc((size_t)picture->width * picture->height * 3),
+                                 NULL };
+    assert_non_null(room.rgb);
+    const enum weir_status status = weir_picture_encode_from(&weir_picture_jpeg, &room, &source, out, count, error);
+    if (status == WEIR_OK) assert_int_equal(rows.at, (size_t)picture->width * picture->height * 3);
+    free(room.rgb);
+    return status;
+}
+
+static void rows_that_come_later_give_the_same_bytes(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < WEIR_COUNT(sizes); i++) {
+        struct weir_picture picture = picture_of(sizes[i][0], sizes[i][1]);
+        struct weir_error error;
+        size_t count, wanted_count;
+        uint8_t *bytes, *wanted = encoded(&picture, &wanted_count);
+        assert_int_equal(encode_rows(&picture, SIZE_MAX, &bytes, &count, &error), WEIR_OK);
+        assert_int_equal(count, wanted_count);
+        assert_memory_equal(bytes, wanted, count);
+        free(bytes);
+        free(wanted);
+        weir_picture_deinit(&picture);
+    }
+}
+
+static void rows_that_do_not_come_end_it_with_the_source_s_words(void **state)
+{
+    (void)state;
+    struct weir_picture picture = picture_of(320, 500);
+    const size_t stripe_bytes = (size_t)320 * 3 * STRIPE_ROWS;
+    for (size_t stripes = 0; stripes < 16; stripes++) {
+        struct weir_error error = { .words = "" };
+        char words[64];
+        uint8_t *bytes;
+        size_t count;
+        assert_int_equal(encode_rows(&picture, stripes * stripe_bytes + 1, &bytes, &count, &error), WEIR_INTERRUPTED);
+        snprintf(words, sizeof words, "after %zu bytes", stripes * stripe_bytes);
+        assert_string_equal(error.words, words);
+        assert_null(bytes);
+    }
+    weir_picture_deinit(&picture);
+}
+
 /* In a process that may have so much more address space: 0 the right bytes, 1 words about memory, 2 something else. */
 static int with_memory(const struct weir_picture *picture, const uint8_t *wanted, size_t wanted_count, size_t more)
 {
@@ -195,6 +260,8 @@ int main(void)
         cmocka_unit_test(the_bytes_are_those_of_one_piece_with_restart_markers),
         cmocka_unit_test(the_pixels_are_those_of_a_picture_without_stripes),
         cmocka_unit_test(one_processor_writes_what_many_write),
+        cmocka_unit_test(rows_that_come_later_give_the_same_bytes),
+        cmocka_unit_test(rows_that_do_not_come_end_it_with_the_source_s_words),
         cmocka_unit_test(too_little_memory_is_an_error_in_words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

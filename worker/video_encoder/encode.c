@@ -232,8 +232,8 @@ static enum weir_status encoder_give(struct encoder *e, const uint8_t *rgb, stru
 static enum weir_status read_frames(const struct weir_encode *encode, int in_fd, weir_frame_taker *take, void *taker,
                                     struct weir_error *error)
 {
-    const struct weir_frames frames = { encode->width, encode->height, encode->frames };
-    return weir_frames_read(&frames, in_fd, take, taker, error);
+    struct weir_frames frames = { encode->width, encode->height, encode->frames, in_fd, 0 };
+    return weir_frames_read(&frames, take, taker, error);
 }
 
 struct film {

@@ -6,43 +6,63 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static enum weir_status take_frames(const struct weir_frames *frames, int in_fd, uint8_t *rgb, weir_frame_taker *take,
-                                    void *taker, struct weir_error *error)
+static size_t frame_bytes(const struct weir_frames *frames)
 {
-    enum weir_status status = WEIR_OK;
-    const size_t frame_bytes = (size_t)frames->width * (size_t)frames->height * 3;
-    const unsigned long long all = (unsigned long long)frame_bytes * (unsigned long long)frames->count;
-    uint8_t one_more;
-    size_t got;
-    for (int64_t i = 0; i < frames->count; i++) {
-        WEIR_TRY(weir_guard_read(in_fd, rgb, frame_bytes, &got, error));
-        if (got != frame_bytes) {
-            return weir_fail(error, WEIR_BAD_FILE, "standard input: %llu bytes, but %lld frames of %lldx%lld have %llu",
-                             (unsigned long long)frame_bytes * (unsigned long long)i + got, (long long)frames->count,
-                             (long long)frames->width, (long long)frames->height, all);
-        }
-        WEIR_TRY(take(taker, i, rgb, error));
-    }
-    WEIR_TRY(weir_guard_read(in_fd, &one_more, 1, &got, error));
-    if (got) {
-        return weir_fail(error, WEIR_BAD_FILE,
-                         "standard input: at least %llu bytes, but %lld frames of %lldx%lld have %llu", all + 1,
-                         (long long)frames->count, (long long)frames->width, (long long)frames->height, all);
-    }
-cleanup:
-    return status;
+    return (size_t)frames->width * (size_t)frames->height * 3;
 }
 
-enum weir_status weir_frames_read(const struct weir_frames *frames, int in_fd, weir_frame_taker *take, void *taker,
+static enum weir_status wrong_count(const struct weir_frames *frames, const char *at_least, uint64_t bytes,
+                                    struct weir_error *error)
+{
+    return weir_fail(error, WEIR_BAD_FILE, "standard input: %s%llu bytes, but %lld frames of %lldx%lld have %llu",
+                     at_least, (unsigned long long)bytes, (long long)frames->count, (long long)frames->width,
+                     (long long)frames->height,
+                     (unsigned long long)frame_bytes(frames) * (unsigned long long)frames->count);
+}
+
+enum weir_status weir_frames_room(const struct weir_frames *frames, uint8_t **out, struct weir_error *error)
+{
+    const size_t bytes = frame_bytes(frames), page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+    *out = NULL;
+    if (isatty(frames->fd))
+        return weir_fail(error, WEIR_BAD_ARGUMENT, "standard input: a terminal, raw frames are wanted");
+    uint8_t *rgb = malloc(bytes);
+    if (!rgb) return weir_fail(error, WEIR_NO_MEMORY, "out of memory for a frame of %zu bytes", bytes);
+    for (size_t at = 0; at < bytes; at += page_bytes) rgb[at] = 0; /* while the first frame is still made */
+    *out = rgb;
+    return WEIR_OK;
+}
+
+enum weir_status weir_frames_take(struct weir_frames *frames, uint8_t *out, size_t count, struct weir_error *error)
+{
+    size_t got = 0;
+    const enum weir_status status = weir_guard_read(frames->fd, out, count, &got, error);
+    frames->got += got;
+    if (status != WEIR_OK || got == count) return status;
+    return wrong_count(frames, "", frames->got, error);
+}
+
+enum weir_status weir_frames_end(struct weir_frames *frames, struct weir_error *error)
+{
+    uint8_t one_more;
+    size_t got = 0;
+    const enum weir_status status = weir_guard_read(frames->fd, &one_more, 1, &got, error);
+    if (status != WEIR_OK || got == 0) return status;
+    return wrong_count(frames, "at least ", frames->got + 1, error);
+}
+
+enum weir_status weir_frames_read(struct weir_frames *frames, weir_frame_taker *take, void *taker,
                                   struct weir_error *error)
 {
-    const size_t frame_bytes = (size_t)frames->width * (size_t)frames->height * 3;
-    if (isatty(in_fd)) return weir_fail(error, WEIR_BAD_ARGUMENT, "standard input: a terminal, raw frames are wanted");
-    uint8_t *rgb = malloc(frame_bytes);
-    if (!rgb) return weir_fail(error, WEIR_NO_MEMORY, "out of memory for a frame of %zu bytes", frame_bytes);
-    const size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
-    for (size_t at = 0; at < frame_bytes; at += page_bytes) rgb[at] = 0; /* while the first frame is still made */
-    const enum weir_status status = take_frames(frames, in_fd, rgb, take, taker, error);
+    enum weir_status status = WEIR_OK;
+    uint8_t *rgb;
+    WEIR_TRY(weir_frames_room(frames, &rgb, error));
+    for (int64_t i = 0; i < frames->count; i++) {
+        WEIR_TRY(weir_frames_take(frames, rgb, frame_bytes(frames), error));
+        WEIR_TRY(take(taker, i, rgb, error));
+    }
+    WEIR_TRY(weir_frames_end(frames, error));
+cleanup:
     free(rgb);
     return status;
 }

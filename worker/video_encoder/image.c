@@ -56,19 +56,25 @@ static enum weir_status verify_image(const struct writing *writing, const struct
     return status;
 }
 
-static enum weir_status write_image(void *taker, int64_t index, uint8_t *rgb, struct weir_error *error)
+static enum weir_status read_rows(void *context, uint8_t *rgb, size_t count, struct weir_error *error)
 {
-    (void)index;
-    struct writing *writing = taker;
+    return weir_frames_take(context, rgb, count, error);
+}
+
+/* Encodes the frame as it comes, writes it and looks at what was written. */
+static enum weir_status write_image(struct writing *writing, struct weir_frames *frame, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
     const struct weir_image *image = writing->image;
-    const struct weir_picture picture = { .width = (uint32_t)image->width,
-                                          .height = (uint32_t)image->height,
-                                          .comment = (char *)image->comment,
-                                          .rgb = rgb };
+    const struct weir_picture_source source = { read_rows, frame };
+    struct weir_picture picture = { .width = (uint32_t)image->width,
+                                    .height = (uint32_t)image->height,
+                                    .comment = (char *)(uintptr_t)image->comment };
     uint8_t *bytes = NULL;
     size_t count;
-    enum weir_status status = WEIR_OK;
-    WEIR_TRY(weir_picture_encode(writing->kind, &picture, &bytes, &count, error));
+    WEIR_TRY(weir_frames_room(frame, &picture.rgb, error));
+    WEIR_TRY(weir_picture_encode_from(writing->kind, &picture, &source, &bytes, &count, error));
+    WEIR_TRY(weir_frames_end(frame, error));
     WEIR_TRY(weir_guard_check(error));
     WEIR_TRY(weir_fd_write(writing->output.fd, bytes, count, image->path, error));
     WEIR_TRY(verify_bytes(writing, bytes, count, error));
@@ -76,6 +82,7 @@ static enum weir_status write_image(void *taker, int64_t index, uint8_t *rgb, st
 
 cleanup:
     free(bytes);
+    free(picture.rgb);
     return status;
 }
 
@@ -83,12 +90,12 @@ enum weir_status weir_image_run(const struct weir_image *image, int in_fd, struc
 {
     enum weir_status status = WEIR_OK;
     struct writing writing = { .image = image, .kind = weir_picture_kind_find(image->format) };
-    const struct weir_frames frame = { image->width, image->height, 1 };
+    struct weir_frames frame = { .width = image->width, .height = image->height, .count = 1, .fd = in_fd };
     if (!writing.kind) {
         return weir_fail(error, WEIR_BAD_ARGUMENT, "--format %s: png, jpeg and webp are images", image->format);
     }
     WEIR_TRY(weir_output_open(&writing.output, image->path, false, error));
-    WEIR_TRY(weir_frames_read(&frame, in_fd, write_image, &writing, error));
+    WEIR_TRY(write_image(&writing, &frame, error));
     WEIR_TRY(weir_guard_check(error));
     WEIR_TRY(weir_output_commit(&writing.output, image->is_scratch, error));
 

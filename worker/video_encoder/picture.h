@@ -34,6 +34,12 @@ struct weir_picture {
 };
 void weir_picture_deinit(struct weir_picture *picture);
 
+/* Rows that are still on their way: puts the next `count` bytes at rgb. Called in the encoder's thread, top row first. */
+struct weir_picture_source {
+    enum weir_status (*read)(void *context, uint8_t *rgb, size_t count, struct weir_error *error);
+    void *context;
+};
+
 struct weir_picture_kind {       /* one row a format */
     const char *name;            /* "png" */
     const char *pixels, *matrix; /* what is stored, as probe says it */
@@ -45,6 +51,10 @@ struct weir_picture_kind {       /* one row a format */
     /* Errors   NO_MEMORY, INTERRUPTED, EXPIRED, INTERNAL */
     enum weir_status (*encode)(const struct weir_picture *picture, uint8_t **out, size_t *bytes,
                                struct weir_error *error);
+    /* While the rows come. NULL: it needs all of them to begin with. source NULL: they are there.
+     * Errors   those of encode and of the source */
+    enum weir_status (*encode_from)(const struct weir_picture *picture, const struct weir_picture_source *source,
+                                    uint8_t **out, size_t *bytes, struct weir_error *error);
     /* Errors   BAD_FILE, TOO_LARGE, NO_MEMORY; the words do not name the file. `out` is blank before */
     enum weir_status (*decode)(const uint8_t *bytes, size_t count, bool with_pixels, struct weir_picture *out,
                                struct weir_error *error);
@@ -59,6 +69,11 @@ const struct weir_picture_kind *weir_picture_kind_at(size_t number);
 /* Errors   TOO_LARGE: the receipt is over what the format holds; those of encode */
 enum weir_status weir_picture_encode(const struct weir_picture_kind *kind, const struct weir_picture *picture,
                                      uint8_t **out, size_t *bytes, struct weir_error *error);
+/* Of a picture whose rgb has room for what the source gives; it is whole when this returns OK.
+ * Errors   likewise, and those of the source */
+enum weir_status weir_picture_encode_from(const struct weir_picture_kind *kind, const struct weir_picture *picture,
+                                          const struct weir_picture_source *source, uint8_t **out, size_t *bytes,
+                                          struct weir_error *error);
 /* Errors   those of decode */
 enum weir_status weir_picture_decode(const uint8_t *bytes, size_t count, bool with_pixels,
                                      const struct weir_picture_kind **kind, struct weir_picture *out,

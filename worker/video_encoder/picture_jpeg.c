@@ -10,7 +10,6 @@
 #include <assert.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,12 +110,15 @@ static bool sink_open(struct sink *sink, size_t room)
     return sink->bytes != NULL;
 }
 
-/* A picture that is cut into stripes. */
+/* A picture that is cut into stripes, which are compressed in order, each as soon as its rows are there. */
 struct job {
     const struct weir_picture *picture;
     struct sink *stripes;
     uint32_t count;
-    atomic_uint next; /* the first that nobody has begun */
+    pthread_mutex_t lock; /* of what follows */
+    pthread_cond_t more;
+    uint32_t there, next; /* the first whose rows are missing, and that nobody has begun */
+    bool is_over;         /* no more will come: the picture failed */
 };
 
 /* Who compresses them: the caller and its threads. */
@@ -169,6 +171,28 @@ static void compress(struct jpeg_compress_struct *jpeg, const struct job *job, u
     jpeg_finish_compress(jpeg);
 }
 
+/* Waits for one whose rows are there. False: there are none left. */
+static bool take(struct job *job, uint32_t *number)
+{
+    pthread_mutex_lock(&job->lock);
+    while (!job->is_over && job->next < job->count && job->next >= job->there) {
+        pthread_cond_wait(&job->more, &job->lock);
+    }
+    const bool goes_on = !job->is_over && job->next < job->count;
+    if (goes_on) *number = job->next++;
+    pthread_mutex_unlock(&job->lock);
+    return goes_on;
+}
+
+static void tell(struct job *job, uint32_t there, bool is_over)
+{
+    pthread_mutex_lock(&job->lock);
+    job->there = there;
+    job->is_over |= is_over;
+    pthread_cond_broadcast(&job->more);
+    pthread_mutex_unlock(&job->lock);
+}
+
 /* What is changed after setjmp() lies in *hand and *job, where a jump does not lose it. */
 static void *work(void *context)
 {
@@ -178,9 +202,7 @@ static void *work(void *context)
     if (setjmp(hand->fault.jump) == 0) {
         jpeg_create_compress(&hand->jpeg);
         set_up(&hand->jpeg, job);
-        for (uint32_t number; (number = atomic_fetch_add(&job->next, 1)) < job->count;) {
-            compress(&hand->jpeg, job, number);
-        }
+        for (uint32_t number; take(job, &number);) compress(&hand->jpeg, job, number);
         hand->is_done = true;
     }
     jpeg_destroy_compress(&hand->jpeg);
@@ -206,16 +228,34 @@ static unsigned start_threads(struct hand *hands, struct job *job)
     return started;
 }
 
-static enum weir_status compress_all(struct job *job, struct weir_error *error)
+static enum weir_status read_stripes(struct job *job, const struct weir_picture_source *source,
+                                     struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    const size_t row_bytes = (size_t)job->picture->width * 3;
+    for (uint32_t i = 0; source && i < job->count; i++) {
+        WEIR_TRY(source->read(source->context, job->picture->rgb + i * STRIPE_ROWS * row_bytes,
+                              stripe_rows(job, i) * row_bytes, error));
+        tell(job, i + 1, false);
+    }
+    tell(job, job->count, false);
+cleanup:
+    if (status != WEIR_OK) tell(job, 0, true);
+    return status;
+}
+
+static enum weir_status compress_all(struct job *job, const struct weir_picture_source *source,
+                                     struct weir_error *error)
 {
     struct hand hands[HANDS_MAX] = { { .job = job } };
     const unsigned count = start_threads(hands, job);
+    const enum weir_status status = read_stripes(job, source, error);
     work(&hands[0]);
     for (unsigned i = 1; i < count; i++) pthread_join(hands[i].thread, NULL);
-    for (unsigned i = 0; i < count; i++) {
+    for (unsigned i = 0; status == WEIR_OK && i < count; i++) {
         if (!hands[i].is_done) return fault_end(&hands[i].fault, WEIR_INTERNAL, error);
     }
-    return WEIR_OK;
+    return status;
 }
 
 /* Where a stripe's compressed data begin: behind the segment SOS; *frame: where the segment SOF0 lies. */
@@ -255,19 +295,29 @@ static enum weir_status join(const struct job *job, uint8_t **out, size_t *bytes
     return WEIR_OK;
 }
 
-static enum weir_status encode(const struct weir_picture *picture, uint8_t **out, size_t *bytes,
-                               struct weir_error *error)
+static enum weir_status encode_from(const struct weir_picture *picture, const struct weir_picture_source *source,
+                                    uint8_t **out, size_t *bytes, struct weir_error *error)
 {
     enum weir_status status = WEIR_OK;
     struct job job = { .picture = picture, .count = (picture->height + STRIPE_ROWS - 1) / STRIPE_ROWS };
     job.stripes = calloc(job.count, sizeof *job.stripes);
     if (!job.stripes) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a JPEG");
-    WEIR_TRY(compress_all(&job, error));
+    pthread_mutex_init(&job.lock, NULL);
+    pthread_cond_init(&job.more, NULL);
+    WEIR_TRY(compress_all(&job, source, error));
     WEIR_TRY(join(&job, out, bytes, error));
 cleanup:
+    pthread_cond_destroy(&job.more);
+    pthread_mutex_destroy(&job.lock);
     for (uint32_t i = 0; i < job.count; i++) free(job.stripes[i].bytes);
     free(job.stripes);
     return status;
+}
+
+static enum weir_status encode(const struct weir_picture *picture, uint8_t **out, size_t *bytes,
+                               struct weir_error *error)
+{
+    return encode_from(picture, NULL, out, bytes, error);
 }
 
 /* ---- decoding ---- */
@@ -341,5 +391,6 @@ const struct weir_picture_kind weir_picture_jpeg = {
     .comment_bytes_max = COMMENT_BYTES_MAX,
     .library = library,
     .encode = encode,
+    .encode_from = encode_from,
     .decode = decode,
 };
