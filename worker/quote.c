@@ -84,6 +84,39 @@ static enum weir_status note_shape(struct work *work, const struct weir_item *it
     return WEIR_OK;
 }
 
+/* A picture or adapters add to what its size takes. */
+static bool is_plain(const struct weir_item *item)
+{
+    return !item->has_control && !item->has_start && item->lora_count == 0;
+}
+
+static const struct weir_quote_plan *known_plan(const struct weir_quoter *quoter, const struct weir_model *model,
+                                                const struct weir_item *item)
+{
+    for (size_t k = 0; k < WEIR_QUOTE_PLANS && is_plain(item); k++) {
+        const struct weir_quote_plan *known = &quoter->plans[k];
+        if (known->model == model && alike(&known->item, item) && known->item.frames == item->frames &&
+            known->item.bands == item->bands)
+            return known;
+    }
+    return NULL;
+}
+
+static enum weir_status plan_item(const struct work *work, const struct weir_item *item, uint64_t *bytes,
+                                  struct weir_error *error)
+{
+    struct weir_quoter *quoter = work->quoter;
+    const struct weir_quote_plan *known = known_plan(quoter, work->model, item);
+    if (known) {
+        *bytes = known->bytes;
+        return WEIR_OK;
+    }
+    const enum weir_status status = weir_stages_plan(work->model->quotes, quoter->device, item, bytes, error);
+    if (status == WEIR_OK && is_plain(item))
+        quoter->plans[quoter->plan_next++ % WEIR_QUOTE_PLANS] = (struct weir_quote_plan){ work->model, *item, *bytes };
+    return status;
+}
+
 /* Plans the memory of each shape. */
 static enum weir_status plan(struct work *work, struct weir_error *error)
 {
@@ -91,7 +124,7 @@ static enum weir_status plan(struct work *work, struct weir_error *error)
         const struct shape *shape = &work->shapes[k];
         const struct weir_item *item = &shape->most;
         uint64_t bytes = 0;
-        enum weir_status status = weir_stages_plan(work->model->quotes, work->quoter->device, item, &bytes, error);
+        enum weir_status status = plan_item(work, item, &bytes, error);
         if (status == WEIR_BAD_SHAPE) { /* over what an op can count, long before any machine's memory */
             status = weir_fail(error, WEIR_TOO_LARGE, "--size %ux%u with %u frames: more pixels than any plan can hold",
                                item->width, item->height, item->frames);

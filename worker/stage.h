@@ -6,6 +6,7 @@
  *   recall        before open: does a task without the networks, from what the store kept, if it can; NULL: never
  *   run           one task: inputs through the link, outputs put in the store and added to the task; or all but the
  *                 files that remain to be written, as task->rest
+ *   afterwards    when run's task has ended and may be gone: what nobody waits for; NULL: nothing
  *   run_batch     instead of run, in a stage that runs several tasks at once: a first one, and whoever waits at the door
  *   close         gives everything back
  *
@@ -84,6 +85,7 @@ struct weir_stage_kind {
                              struct weir_error *error);
     bool (*fits)(const struct weir_open_stage *stage, const struct weir_item *item);
     enum weir_status (*run)(struct weir_open_stage *stage, struct weir_task *task, struct weir_error *error);
+    void (*afterwards)(struct weir_open_stage *stage);
     enum weir_status (*run_batch)(struct weir_open_stage *stage, struct weir_task *first,
                                   const struct weir_stage_door *door);
     void (*close)(struct weir_open_stage *stage);

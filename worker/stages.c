@@ -455,7 +455,9 @@ void weir_stages_run(struct weir_stages *stages, struct weir_task *task, const s
         entry->link.cancel = NULL;
         task->milliseconds = weir_clock_now_ms() - begin_ms;
         is_left = task->rest != NULL;
+        const struct weir_stage_kind *kind = kinds[task->id.stage];
         if (!is_left) flow->ended(flow->context, task);
+        if (kind->afterwards && entry->stage) kind->afterwards(entry->stage);
     }
     if (is_left)
         flow->left(flow->context, task); /* and the entry is needed until that is done */

@@ -314,15 +314,17 @@ static struct weir_message quoted(struct broker *b, const Weir__Pb__JobSpec *wis
     return m;
 }
 
-void quote(struct broker *b, const Weir__Pb__JobSpec *wish)
+uint64_t quote(struct broker *b, const Weir__Pb__JobSpec *wish)
 {
     struct weir_message m = quoted(b, wish);
     if (m.body.quoted->status != WEIR_OK) fail_msg("QUOTED: %s", m.body.quoted->words);
-    assert_true(m.body.quoted->memory_bytes > 0);
+    const uint64_t memory_bytes = m.body.quoted->memory_bytes;
+    assert_true(memory_bytes > 0);
     assert_true(m.body.quoted->cost_ms > 0);
     if (b->spec) weir__pb__job_spec__free_unpacked(b->spec, NULL);
     b->spec = copy_spec(m.body.quoted->spec);
     weir_message_release(&m);
+    return memory_bytes;
 }
 
 void quote_refused(struct broker *b, const Weir__Pb__JobSpec *wish, enum weir_status status, const char *words)

@@ -72,8 +72,8 @@ void see_until(struct broker *b, const uint32_t *what, uint32_t least);
 void see_credit(struct broker *b, int64_t credit);
 
 Weir__Pb__JobSpec *copy_spec(const Weir__Pb__JobSpec *spec);
-/* QUOTE of a wish; QUOTED must be OK. Fills b->spec. */
-void quote(struct broker *b, const Weir__Pb__JobSpec *wish);
+/* QUOTE of a wish; QUOTED must be OK. Fills b->spec; returns memory_bytes. */
+uint64_t quote(struct broker *b, const Weir__Pb__JobSpec *wish);
 void quote_refused(struct broker *b, const Weir__Pb__JobSpec *wish, enum weir_status status, const char *words);
 
 struct ticketed { /* one lease */

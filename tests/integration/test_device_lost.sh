@@ -8,7 +8,7 @@ set -eu
 
 # The programs, of which the worker is the one that breaks.
 mkdir "$work/bin"
-for program in weir weir-broker weir-encode; do cp "$1/bin/$program" "$work/bin/$program"; done
+for program in weir weir-broker weir-encode weir-encode-film; do cp "$1/bin/$program" "$work/bin/$program"; done
 cp "$1/bin/weir-worker-faulty" "$work/bin/weir-worker"
 weir=$work/bin/weir
 export WEIR_TEST_FAULT="$work/fault"

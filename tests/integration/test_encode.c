@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -753,6 +754,38 @@ static void command_lines_that_make_no_sense_are_refused(void **state)
     assert_non_null(strstr(w->output, "--metadata FILE"));
 }
 
+/* Where its neighbour is missing, it makes images, and says what it would need for all else. */
+static void images_need_no_neighbour(void **state)
+{
+    struct world *w = *state;
+    size_t count;
+    char *program = path_of(w, "weir-encode"), *bytes = NULL, line[512];
+    assert_int_equal(weir_file_read(PROGRAM, (size_t)1 << 28, &bytes, &count, NULL), WEIR_OK);
+    write_file(w, "weir-encode", bytes, count);
+    free(bytes);
+    assert_int_equal(chmod(program, 0700), 0);
+    write_file(w, "frame", "123456789012", 12);
+    snprintf(line, sizeof line, "cd %s && ./weir-encode image --width 2 --height 2 --format jpeg -o out/alone < frame",
+             w->folder);
+    assert_int_equal(system(line), 0);
+    free(read_file(w, "out/alone", &count));
+    assert_true(count > 100);
+    snprintf(line, sizeof line, "cd %s && ./weir-encode version 2> said", w->folder);
+    const int code = system(line);
+    assert_int_equal(WEXITSTATUS(code), 70);
+    bytes = read_file(w, "said", &count);
+    assert_non_null(strstr(bytes, "/weir-encode-film: No such file or directory; it belongs beside weir-encode\n"));
+    free(bytes);
+    clear_out(w);
+    static const char *const left[] = { "weir-encode", "frame", "said" };
+    for (size_t i = 0; i < WEIR_COUNT(left); i++) {
+        char *path = path_of(w, left[i]);
+        unlink(path);
+        free(path);
+    }
+    free(program);
+}
+
 static void a_folder_of_pictures_is_never_mixed_with_what_was_there(void **state)
 {
     struct world *w = *state;
@@ -995,6 +1028,7 @@ int main(void)
         cmocka_unit_test(too_few_and_too_many_bytes_are_refused_with_both_counts),
         cmocka_unit_test(every_limit_names_its_flag_and_both_sides_hold),
         cmocka_unit_test(command_lines_that_make_no_sense_are_refused),
+        cmocka_unit_test(images_need_no_neighbour),
         cmocka_unit_test(a_folder_of_pictures_is_never_mixed_with_what_was_there),
         cmocka_unit_test(a_folder_that_cannot_be_written_is_a_clear_error),
         cmocka_unit_test(a_file_over_its_limit_leaves_nothing),

@@ -56,6 +56,37 @@ static void a_worker_says_what_it_is_and_takes_one_lease_more_than_it_runs(void 
     see_credit(b, 2);
 }
 
+/* Shapes are planned once, as long as they are remembered: whichever way it was found, a shape's memory is the same. */
+static void a_shape_takes_the_memory_that_its_first_quote_said(void **state)
+{
+    enum { SIZES = 20, SHAPES = 3 * SIZES }; /* more than are remembered */
+    struct broker *b = *state;
+    Weir__Pb__JobSpec wish;
+    uint64_t first[SHAPES];
+    worker_start(b, NULL);
+    worker_greet(b);
+    for (uint32_t turn = 0; turn < 3; turn++) {
+        for (uint32_t k = 0; k < SHAPES; k++) {
+            const uint32_t shape = turn == 1 ? SHAPES - 1 - k : k, size = shape % SIZES;
+            wish_init(&wish, 4);
+            wish.frames = shape < SIZES ? 16 : 17;
+            wish.has_guidance = true;
+            wish.guidance = shape < 2 * SIZES ? 3 : 1;
+            wish.width = 64 + 8 * (size % 5);
+            wish.height = 64 + 8 * (size / 5);
+            const uint64_t bytes = quote(b, &wish);
+            if (turn == 0) first[shape] = bytes;
+            assert_int_equal(bytes, first[shape]);
+            assert_int_equal(quote(b, &wish), bytes);
+        }
+    }
+    for (uint32_t size = 0; size < SIZES; size++) {
+        assert_true(first[size] < first[SIZES + size]);             /* a frame more */
+        assert_true(first[2 * SIZES + size] < first[SIZES + size]); /* no guidance */
+        assert_true(size == 0 || first[size] != first[size - 1]);
+    }
+}
+
 static void a_quote_fills_every_blank_or_says_why_not(void **state)
 {
     struct broker *b = *state;
@@ -737,6 +768,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(a_worker_says_what_it_is_and_takes_one_lease_more_than_it_runs),
+        CASE(a_shape_takes_the_memory_that_its_first_quote_said),
         CASE(a_quote_fills_every_blank_or_says_why_not),
         CASE(the_four_stages_make_a_film_with_its_receipt),
         CASE(pictures_and_gifs_pass_through_the_assembler),

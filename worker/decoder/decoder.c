@@ -276,6 +276,10 @@ struct picture {
     struct weir_rest rest;
     struct weir_image_file file;
     uint8_t *rgb;
+    const struct weir_stage_ground *ground;
+    struct weir_task *task;
+    enum weir_status begun; /* of the file, and why not */
+    struct weir_error why;
 };
 
 static void picture_free(struct picture *picture)
@@ -298,6 +302,12 @@ cleanup:
     return status;
 }
 
+static void begin_file(void *context)
+{
+    struct picture *picture = context;
+    picture->begun = weir_image_file_begin(&picture->file, picture->ground, picture->task, &picture->why);
+}
+
 static enum weir_status run_image(struct decoder *decoder, struct weir_task *task, const float *latents,
                                   struct weir_error *error)
 {
@@ -305,11 +315,12 @@ static enum weir_status run_image(struct decoder *decoder, struct weir_task *tas
     const size_t bytes = weir_item_frame_bytes(&task->item);
     struct picture *picture = calloc(1, sizeof *picture);
     if (!picture) return weir_fail(error, WEIR_NO_MEMORY, "no memory for a picture's way");
-    picture->rest.finish = finish_image;
+    *picture = (struct picture){ .rest = { finish_image }, .ground = decoder->stage.ground, .task = task };
     picture->rgb = malloc(bytes);
     if (!picture->rgb) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for a picture of %zu bytes", bytes));
-    WEIR_TRY(weir_image_file_begin(&picture->file, decoder->stage.ground, task, error));
+    weir_decoder_meanwhile(decoder->run, begin_file, picture);
     WEIR_TRY(weir_decoder_run(decoder->run, &task->item, latents, 0, 1, picture->rgb, error));
+    if (picture->begun != WEIR_OK) WEIR_TRY(weir_fail(error, picture->begun, "%s", picture->why.words));
     task->rest = &picture->rest;
     picture = NULL;
 cleanup:

@@ -23,6 +23,8 @@ struct weir_decoder {
     float *made;            /* one picture as it is made, and one as it is wanted behind it; where the sizes differ */
     uint8_t *page;          /* a frame of 8 bits on its way from the device; NULL where it needs none, and before */
     struct weir_item shape; /* planned for */
+    void (*meanwhile)(void *context); /* NULL: nothing */
+    void *meanwhile_context;
 };
 
 /* A band's values lie where those of `once` were, before or behind what it gave. */
@@ -245,6 +247,13 @@ static enum weir_status read_rows(struct weir_decoder *d, size_t offset, uint8_t
 }
 
 /* The `count` frames whose latents were written, as they are wanted. */
+static void call_meanwhile(struct weir_decoder *d)
+{
+    void (*const call)(void *context) = d->meanwhile;
+    d->meanwhile = NULL;
+    if (call) call(d->meanwhile_context);
+}
+
 static enum weir_status run_whole(struct weir_decoder *d, uint32_t count, uint8_t *rgb, float *out,
                                   struct weir_error *error)
 {
@@ -252,6 +261,7 @@ static enum weir_status run_whole(struct weir_decoder *d, uint32_t count, uint8_
     const struct weir_program *p = d->program;
     const size_t floats = picture_floats(d, wanted_size(d)), rgb_bytes = weir_item_frame_bytes(&d->shape);
     WEIR_TRY(weir_run_program(&d->run, p, 0, NULL, 0, error));
+    call_meanwhile(d);
     for (uint32_t i = 0; i < count; i++) {
         uint8_t *frame_rgb = rgb ? rgb + i * rgb_bytes : NULL;
         float *frame = out ? out + i * floats : NULL;
@@ -291,6 +301,7 @@ static enum weir_status run_bands(struct weir_decoder *d, uint8_t *rgb, float *o
     enum weir_status status = WEIR_OK;
     const struct frame_rows rows = rows_of(d, rgb, out);
     WEIR_TRY(weir_run_program(&d->run, d->once, 0, NULL, 0, error));
+    call_meanwhile(d);
     WEIR_TRY(run_windows(d, &rows, 0, d->bands.count, 0, error));
     if (resizes(d)) resize_frame(d, rgb, out);
 cleanup:
@@ -321,6 +332,7 @@ static enum weir_status run(struct weir_decoder *d, const struct weir_item *item
         WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "no memory for %llu bytes of latents and pictures",
                            (unsigned long long)weir_decoder_host_bytes(d)));
     }
+    if (!d->device->table->overlaps) call_meanwhile(d);
     const size_t floats = picture_floats(d, wanted_size(d)), frame_bytes = weir_item_frame_bytes(item);
     for (uint32_t done = 0; done < count; done += d->frames) {
         const uint32_t now = count - done < d->frames ? count - done : d->frames;
@@ -337,10 +349,18 @@ cleanup:
     return status;
 }
 
+void weir_decoder_meanwhile(struct weir_decoder *decoder, void (*call)(void *context), void *context)
+{
+    decoder->meanwhile = call;
+    decoder->meanwhile_context = context;
+}
+
 enum weir_status weir_decoder_run(struct weir_decoder *decoder, const struct weir_item *item, const float *latents,
                                   uint32_t first, uint32_t count, uint8_t *rgb, struct weir_error *error)
 {
-    return run(decoder, item, latents, first, count, rgb, NULL, error);
+    const enum weir_status status = run(decoder, item, latents, first, count, rgb, NULL, error);
+    decoder->meanwhile = NULL;
+    return status;
 }
 
 enum weir_status weir_decoder_run_f32(struct weir_decoder *decoder, const struct weir_item *item, const float *latents,

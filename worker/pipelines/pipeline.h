@@ -248,6 +248,9 @@ enum weir_status weir_pipeline_band_rows(const struct weir_pipeline *pipeline, c
  * BAD_ARGUMENT: the item does not fit, or the range leaves the item's frames. Blocks until done. */
 enum weir_status weir_decoder_run(struct weir_decoder *decoder, const struct weir_item *item, const float *latents,
                                   uint32_t first, uint32_t count, uint8_t *rgb, struct weir_error *error);
+/* Something to do, once, when the next run has given the device its first work; where a device has no time of its own,
+ * before. A run that fails early does not. */
+void weir_decoder_meanwhile(struct weir_decoder *decoder, void (*call)(void *context), void *context);
 /* Band `band` of an item with bands, f32, into `out` as weir_pipeline_band_rows says. What comes before all bands is not
  * computed again where the run before this one was of the same latents. */
 enum weir_status weir_decoder_run_band(struct weir_decoder *decoder, const struct weir_item *item, const float *latents,

@@ -1,5 +1,7 @@
 /* How it works: noise.h. The polynomials are written one fused multiply-add at a time because the order of roundings is
  * the contract: the bits are those of torch's AVX2 code, whose compiler fuses each product with the sum that follows.
+ * Each fmaf is one rounding, whether a library does it or an instruction; so blocks are compiled twice, once for
+ * processors with AVX2 and FMA, where eight numbers go at a time, and nothing is chosen but speed.
  */
 #include "worker/samplers/noise.h"
 
@@ -59,18 +61,21 @@ static double draw_uniform_f64(struct weir_noise *noise)
     return (double)(both & ((UINT64_C(1) << 53) - 1)) * 0x1p-53;
 }
 
-/* ln x for x in (0, 1]. */
-static float log_f32(float x)
+/* What is compiled twice must become part of its caller. */
+#define INLINE static inline __attribute__((always_inline))
+
+/* ln x for x from 2^-24 to 1. */
+INLINE float log_f32(float x)
 {
-    int exponent;
-    float m = frexpf(x, &exponent); /* x = m * 2^exponent, m in [0.5, 1) */
-    float e = (float)exponent;
-    if (m < 0.707106781186547524f) {
-        e -= 1.0f;
-        m = (m - 1.0f) + m;
-    } else {
-        m -= 1.0f;
-    }
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    float e = (float)((int32_t)(bits >> 23) - 126); /* x = m * 2^e, m in [0.5, 1) */
+    bits = (bits & 0x7fffffu) | 0x3f000000u;
+    float m;
+    memcpy(&m, &bits, sizeof m);
+    const bool is_low = m < 0.707106781186547524f;
+    e = is_low ? e - 1.0f : e;
+    m = is_low ? (m - 1.0f) + m : m - 1.0f;
     const float z = m * m;
     float y = 7.0376836292e-2f;
     y = fmaf(y, m, -1.1514610310e-1f);
@@ -89,7 +94,7 @@ static float log_f32(float x)
 }
 
 /* sin x and cos x for x in [0, 2 pi]. */
-static void sincos_f32(float x, float *sine, float *cosine)
+INLINE void sincos_f32(float x, float *sine, float *cosine)
 {
     int32_t octant = (int32_t)(x * 1.27323954473516f);
     octant = (octant + 1) & ~1;
@@ -113,23 +118,47 @@ static void sincos_f32(float x, float *sine, float *cosine)
     odd = fmaf(odd, x, x);
 
     const bool swapped = (octant & 2) != 0;
-    *sine = swapped ? even : odd;
-    *cosine = swapped ? odd : even;
-    if (octant & 4) *sine = -*sine;
-    if (((octant - 2) & 4) == 0) *cosine = -*cosine;
+    const float up = swapped ? even : odd, along = swapped ? odd : even;
+    *sine = octant & 4 ? -up : up;
+    *cosine = (octant - 2) & 4 ? along : -along;
 }
 
-/* Box and Muller's change of 16 uniforms to 16 normals, in place. */
-static void normal_block(float data[BLOCK])
+/* Box and Muller's change of 16 uniforms to 16 normals, in place, block after block. */
+INLINE void change_blocks(float *data, size_t blocks)
 {
-    for (int j = 0; j < BLOCK / 2; j++) {
-        const float radius = sqrtf(-2.0f * log_f32(1.0f - data[j]));
-        float sine, cosine;
-        sincos_f32((float)two_pi * data[j + BLOCK / 2], &sine, &cosine);
-        /* + 0: torch adds the mean, which turns -0 into 0 */
-        data[j] = radius * cosine + 0.0f;
-        data[j + BLOCK / 2] = radius * sine + 0.0f;
+    for (; blocks > 0; blocks--, data += BLOCK) {
+        for (int j = 0; j < BLOCK / 2; j++) {
+            const float radius = sqrtf(-2.0f * log_f32(1.0f - data[j]));
+            float sine, cosine;
+            sincos_f32((float)two_pi * data[j + BLOCK / 2], &sine, &cosine);
+            /* + 0: torch adds the mean, which turns -0 into 0 */
+            data[j] = radius * cosine + 0.0f;
+            data[j + BLOCK / 2] = radius * sine + 0.0f;
+        }
     }
+}
+
+static void change_anywhere(float *data, size_t blocks)
+{
+    change_blocks(data, blocks);
+}
+
+#if defined(__x86_64__) && !defined(WEIR_NOISE_PORTABLE) /* defined by a test */
+__attribute__((target("avx2,fma"))) static void change_with_fma(float *data, size_t blocks)
+{
+    change_blocks(data, blocks);
+}
+#endif
+
+static void normal_blocks(float *data, size_t blocks)
+{
+#if defined(__x86_64__) && !defined(WEIR_NOISE_PORTABLE) /* defined by a test */
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        change_with_fma(data, blocks);
+        return;
+    }
+#endif
+    change_anywhere(data, blocks);
 }
 
 /* The path of calls of fewer than 16 numbers. */
@@ -168,11 +197,11 @@ void weir_noise_normal_f32(struct weir_noise *noise, float *out, size_t count)
         return;
     }
     for (size_t i = 0; i < count; i++) out[i] = draw_uniform_f32(noise);
-    for (size_t i = 0; i + BLOCK <= count; i += BLOCK) normal_block(out + i);
+    normal_blocks(out, count / BLOCK);
     if (count % BLOCK != 0) { /* the last 16 are drawn anew, over some that were done */
         float *last = out + count - BLOCK;
         for (size_t i = 0; i < BLOCK; i++) last[i] = draw_uniform_f32(noise);
-        normal_block(last);
+        normal_blocks(last, 1);
     }
 }
 
@@ -186,8 +215,26 @@ void weir_noise_normal_f16(struct weir_noise *noise, float *out, size_t count)
     for (size_t i = 0; i < count; i += BLOCK) {
         float *block = out + (i + BLOCK <= count ? i : count - BLOCK);
         for (size_t j = 0; j < BLOCK; j++) block[j] = draw_uniform_f32(noise);
-        normal_block(block);
+        normal_blocks(block, 1);
         for (size_t j = 0; j < BLOCK; j++) block[j] = round_to_f16(block[j]);
+    }
+}
+
+/* Leaves the generator where a draw of so many numbers leaves it, one word a number: f32 draws the last block anew, f16
+ * the rest of a block together with numbers before it. */
+static void skip_draw(struct weir_noise *noise, bool is_f16, size_t count)
+{
+    const size_t rest = count % BLOCK;
+    if (count < BLOCK) {
+        for (size_t i = 0; i < count; i++) (void)normal_single(noise);
+        return;
+    }
+    for (size_t left = count - (is_f16 ? rest : 0) + (rest != 0 ? BLOCK : 0); left > 0;) {
+        if (noise->next >= WEIR_NOISE_WORDS) twist(noise);
+        const size_t here = WEIR_NOISE_WORDS - noise->next;
+        const size_t taken = left < here ? left : here;
+        noise->next += (uint32_t)taken;
+        left -= taken;
     }
 }
 
@@ -195,12 +242,11 @@ void weir_noise_draw(uint64_t seed, bool first_f16, uint32_t index, float *out, 
 {
     struct weir_noise noise;
     weir_noise_init(&noise, seed);
-    for (uint32_t i = 0; i <= index; i++) {
-        if (i == 0 && first_f16)
-            weir_noise_normal_f16(&noise, out, count);
-        else
-            weir_noise_normal_f32(&noise, out, count);
-    }
+    for (uint32_t i = 0; i < index; i++) skip_draw(&noise, i == 0 && first_f16, count);
+    if (index == 0 && first_f16)
+        weir_noise_normal_f16(&noise, out, count);
+    else
+        weir_noise_normal_f32(&noise, out, count);
 }
 
 void weir_noise_save(const struct weir_noise *noise, uint8_t out[WEIR_NOISE_STATE_BYTES])

@@ -3,22 +3,20 @@
 
 #include "proto/base/bytes.h"
 #include "worker/video_encoder/container.h"
+#include "worker/video_encoder/frames.h"
 #include "worker/video_encoder/guard.h"
 #include "worker/video_encoder/output.h"
 #include "worker/video_encoder/palette.h"
 #include "worker/video_encoder/png_folder.h"
 #include "worker/video_encoder/probe.h"
 
-#include <errno.h>
 #include <libavutil/opt.h>
 #include <libswscale/swscale.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-enum { KEYFRAME_FRAMES = 64, FINGERPRINT_FRAMES = 8, FINGERPRINT_SIDE = 64, READ_BACK_BYTES = 64 << 10 };
+enum { KEYFRAME_FRAMES = 64, FINGERPRINT_FRAMES = 8, FINGERPRINT_SIDE = 64 };
 
 /* Quality: flat colours within 3 levels after decoding (tests/integration/test_encode.c measures it). */
 static const struct codec {
@@ -231,38 +229,11 @@ static enum weir_status encoder_give(struct encoder *e, const uint8_t *rgb, stru
                      (long long)e->sent, (long long)e->received);
 }
 
-/* Frames in, one after the other, to whoever takes them. */
-typedef enum weir_status frame_taker(void *taker, int64_t index, uint8_t *rgb, struct weir_error *error);
-
-static enum weir_status read_frames(const struct weir_encode *encode, int in_fd, frame_taker *take, void *taker,
+static enum weir_status read_frames(const struct weir_encode *encode, int in_fd, weir_frame_taker *take, void *taker,
                                     struct weir_error *error)
 {
-    enum weir_status status = WEIR_OK;
-    const size_t frame_bytes = (size_t)encode->width * (size_t)encode->height * 3;
-    const unsigned long long all = (unsigned long long)frame_bytes * (unsigned long long)encode->frames;
-    uint8_t *rgb = malloc(frame_bytes), one_more;
-    size_t got;
-    if (!rgb) return weir_fail(error, WEIR_NO_MEMORY, "out of memory for a frame of %zu bytes", frame_bytes);
-    for (int64_t i = 0; i < encode->frames; i++) {
-        WEIR_TRY(weir_guard_read(in_fd, rgb, frame_bytes, &got, error));
-        if (got != frame_bytes) {
-            status = weir_fail(error, WEIR_BAD_FILE, "standard input: %llu bytes, but %lld frames of %lldx%lld have "
-                               "%llu", (unsigned long long)frame_bytes * (unsigned long long)i + got,
-                               (long long)encode->frames, (long long)encode->width, (long long)encode->height, all);
-            goto cleanup;
-        }
-        WEIR_TRY(take(taker, i, rgb, error));
-    }
-    WEIR_TRY(weir_guard_read(in_fd, &one_more, 1, &got, error));
-    if (got) {
-        status = weir_fail(error, WEIR_BAD_FILE, "standard input: at least %llu bytes, but %lld frames of %lldx%lld "
-                           "have %llu", all + 1, (long long)encode->frames, (long long)encode->width,
-                           (long long)encode->height, all);
-    }
-
-cleanup:
-    free(rgb);
-    return status;
+    struct weir_frames frames = { encode->width, encode->height, encode->frames, in_fd, 0 };
+    return weir_frames_read(&frames, take, taker, error);
 }
 
 struct film {
@@ -369,89 +340,8 @@ cleanup:
     return status;
 }
 
-struct image {
-    const struct weir_encode *encode;
-    const struct weir_picture_kind *kind;
-    struct weir_output output;
-};
-
-/* The file holds these bytes by now. */
-static enum weir_status verify_bytes(const struct image *image, const uint8_t *bytes, size_t count,
-                                     struct weir_error *error)
-{
-    uint8_t part[READ_BACK_BYTES];
-    struct stat facts;
-    bool same = fstat(image->output.fd, &facts) == 0 && (uint64_t)facts.st_size == count;
-    for (size_t at = 0; same && at < count;) {
-        const ssize_t got = pread(image->output.fd, part, sizeof part, (off_t)at);
-        if (got < 0 && errno == EINTR) continue;
-        same = got > 0 && (size_t)got <= count - at && memcmp(part, bytes + at, (size_t)got) == 0;
-        if (same) at += (size_t)got;
-    }
-    return same ? WEIR_OK : weir_fail(error, WEIR_IO, "%s: read back as other bytes", image->encode->path);
-}
-
-/* What they hold is what went in: its size, its receipt and, where the format is exact, every pixel. */
-static enum weir_status verify_image(const struct image *image, const struct weir_picture *wanted, const uint8_t *bytes,
-                                     size_t count, struct weir_error *error)
-{
-    const struct weir_picture_kind *kind;
-    struct weir_picture found;
-    enum weir_status status = weir_picture_decode(bytes, count, image->kind->is_exact, &kind, &found, error);
-    if (status != WEIR_OK) return status;
-    const bool same_size = found.width == wanted->width && found.height == wanted->height;
-    const size_t pixel_bytes = (size_t)found.width * found.height * 3;
-    const char *comment = found.comment ? found.comment : "";
-    if (kind != image->kind || !same_size || strcmp(comment, wanted->comment ? wanted->comment : "") != 0 ||
-        (kind->is_exact && memcmp(found.rgb, wanted->rgb, pixel_bytes) != 0)) {
-        status = weir_fail(error, WEIR_INTERNAL, "%s: encoded to something else", image->encode->path);
-    }
-    weir_picture_deinit(&found);
-    return status;
-}
-
-static enum weir_status write_image(void *taker, int64_t index, uint8_t *rgb, struct weir_error *error)
-{
-    (void)index;
-    struct image *image = taker;
-    const struct weir_encode *encode = image->encode;
-    const struct weir_picture picture = { .width = (uint32_t)encode->width, .height = (uint32_t)encode->height,
-                                          .comment = (char *)encode->comment, .rgb = rgb };
-    uint8_t *bytes = NULL;
-    size_t count;
-    enum weir_status status = WEIR_OK;
-    WEIR_TRY(weir_picture_encode(image->kind, &picture, &bytes, &count, error));
-    WEIR_TRY(weir_guard_check(error));
-    WEIR_TRY(weir_fd_write(image->output.fd, bytes, count, encode->path, error));
-    WEIR_TRY(verify_bytes(image, bytes, count, error));
-    WEIR_TRY(verify_image(image, &picture, bytes, count, error));
-
-cleanup:
-    free(bytes);
-    return status;
-}
-
-static enum weir_status encode_image(const struct weir_encode *encode, int in_fd, struct weir_error *error)
-{
-    enum weir_status status = WEIR_OK;
-    struct image image = { .encode = encode, .kind = weir_picture_kind_find(encode->format) };
-    if (!image.kind) {
-        return weir_fail(error, WEIR_BAD_ARGUMENT, "--format %s: png, jpeg and webp are images", encode->format);
-    }
-    WEIR_TRY(weir_output_open(&image.output, encode->path, false, error));
-    WEIR_TRY(read_frames(encode, in_fd, write_image, &image, error));
-    WEIR_TRY(weir_guard_check(error));
-    WEIR_TRY(weir_output_commit(&image.output, encode->is_scratch, error));
-
-cleanup:
-    weir_output_close(&image.output);
-    return status;
-}
-
 enum weir_status weir_encode_run(const struct weir_encode *encode, int in_fd, struct weir_error *error)
 {
-    if (isatty(in_fd)) return weir_fail(error, WEIR_BAD_ARGUMENT, "standard input: a terminal, raw frames are wanted");
-    if (encode->is_image) return encode_image(encode, in_fd, error);
     const struct weir_container *container = weir_container_find(encode->format);
     return container ? encode_film(encode, container, in_fd, error) : encode_folder(encode, in_fd, error);
 }

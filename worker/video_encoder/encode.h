@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-/* encode: raw RGB24 frames from standard input to one film, or one frame to one picture (picture.h).
+/* encode: raw RGB24 frames from standard input to one film, or a folder of pictures.
  *
  * Every MP4 or WebM film is made so that it can be joined: one encoder thread, no B-frames, closed groups of pictures,
  * a key frame every 64 frames whatever the film's length, headers in the container. So the bytes depend on the frames,
@@ -19,8 +19,7 @@
 
 struct weir_encode {
     int64_t width, height, frames, fps;
-    bool is_image;      /* one frame to one file; no codec */
-    const char *format; /* mp4, webm, gif, png (a folder); of an image png, jpeg, webp */
+    const char *format; /* mp4, webm, gif, png (a folder) */
     const char *codec;  /* h264, av1, vp9; NULL: the format's first that is installed */
     const char *comment; /* the receipt; may be NULL */
     const char *path;

@@ -41,17 +41,37 @@ const struct weir_picture_kind *weir_picture_kind_of(const uint8_t *head, size_t
     return NULL;
 }
 
+static enum weir_status check_comment(const struct weir_picture_kind *kind, const struct weir_picture *picture,
+                                      struct weir_error *error)
+{
+    const size_t comment_bytes = picture->comment ? strlen(picture->comment) : 0;
+    if (comment_bytes <= kind->comment_bytes_max) return WEIR_OK;
+    return weir_fail(error, WEIR_TOO_LARGE, "the receipt has %zu bytes; a %s holds at most %zu", comment_bytes,
+                     kind->name, kind->comment_bytes_max);
+}
+
 enum weir_status weir_picture_encode(const struct weir_picture_kind *kind, const struct weir_picture *picture,
                                      uint8_t **out, size_t *bytes, struct weir_error *error)
 {
-    const size_t comment_bytes = picture->comment ? strlen(picture->comment) : 0;
     *out = NULL;
     *bytes = 0;
-    if (comment_bytes > kind->comment_bytes_max) {
-        return weir_fail(error, WEIR_TOO_LARGE, "the receipt has %zu bytes; a %s holds at most %zu", comment_bytes,
-                         kind->name, kind->comment_bytes_max);
-    }
-    return kind->encode(picture, out, bytes, error);
+    const enum weir_status status = check_comment(kind, picture, error);
+    return status == WEIR_OK ? kind->encode(picture, out, bytes, error) : status;
+}
+
+enum weir_status weir_picture_encode_from(const struct weir_picture_kind *kind, const struct weir_picture *picture,
+                                          const struct weir_picture_source *source, uint8_t **out, size_t *bytes,
+                                          struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    *out = NULL;
+    *bytes = 0;
+    WEIR_TRY(check_comment(kind, picture, error));
+    if (kind->encode_from) return kind->encode_from(picture, source, out, bytes, error);
+    WEIR_TRY(source->read(source->context, picture->rgb, (size_t)picture->width * picture->height * 3, error));
+    WEIR_TRY(kind->encode(picture, out, bytes, error));
+cleanup:
+    return status;
 }
 
 enum weir_status weir_picture_decode(const uint8_t *bytes, size_t count, bool with_pixels,

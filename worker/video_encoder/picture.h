@@ -2,14 +2,15 @@
 /* picture: one picture as a file: PNG, JPEG or WebP in memory, with the receipt inside.
  *
  *   png    libspng, 8-bit RGB, every filter tried, zlib level 6; the receipt is an iTXt chunk "weir". Exact
- *   jpeg   libjpeg-turbo, baseline, quality 95, 4:4:4, integer DCT, optimised Huffman tables. The receipt is a COM
- *          segment: JPEG's own place for text, which the library writes and reads; EXIF and XMP would want a structure
- *          around it that we had to parse
+ *   jpeg   libjpeg-turbo, baseline, quality 95, 4:4:4, integer DCT, the standard Huffman tables; over 32 rows a restart
+ *          marker every 32, between which several threads compress. The receipt is a COM segment: JPEG's own place for
+ *          text, which the library writes and reads; EXIF and XMP would want a structure around it that we had to parse
  *   webp   libwebp, lossless, method 4, effort 75: who wants loss has JPEG, and an exact one is smaller than the PNG.
  *          The receipt is the ImageDescription, the only field, of an EXIF chunk: WebP has no place for plain text, and
  *          this one is 26 fixed bytes and the text; XMP would have to be escaped into XML
  *
- * Encoders run on one thread with these settings and no others, so that bytes depend on pixels, receipt and libraries.
+ * Encoders run with these settings and no others, and what threads do is joined in order, so that bytes depend on pixels,
+ * receipt and libraries.
  * Reading is for what this program writes; anything else is refused or read as far as the libraries do, inside the
  * limits below. A picture that is read is decoded as a whole, so damage is seen.
  *
@@ -33,6 +34,12 @@ struct weir_picture {
 };
 void weir_picture_deinit(struct weir_picture *picture);
 
+/* Rows that are still on their way: puts the next `count` bytes at rgb. Called in the encoder's thread, top row first. */
+struct weir_picture_source {
+    enum weir_status (*read)(void *context, uint8_t *rgb, size_t count, struct weir_error *error);
+    void *context;
+};
+
 struct weir_picture_kind {       /* one row a format */
     const char *name;            /* "png" */
     const char *pixels, *matrix; /* what is stored, as probe says it */
@@ -44,6 +51,10 @@ struct weir_picture_kind {       /* one row a format */
     /* Errors   NO_MEMORY, INTERRUPTED, EXPIRED, INTERNAL */
     enum weir_status (*encode)(const struct weir_picture *picture, uint8_t **out, size_t *bytes,
                                struct weir_error *error);
+    /* While the rows come. NULL: it needs all of them to begin with. source NULL: they are there.
+     * Errors   those of encode and of the source */
+    enum weir_status (*encode_from)(const struct weir_picture *picture, const struct weir_picture_source *source,
+                                    uint8_t **out, size_t *bytes, struct weir_error *error);
     /* Errors   BAD_FILE, TOO_LARGE, NO_MEMORY; the words do not name the file. `out` is blank before */
     enum weir_status (*decode)(const uint8_t *bytes, size_t count, bool with_pixels, struct weir_picture *out,
                                struct weir_error *error);
@@ -58,6 +69,11 @@ const struct weir_picture_kind *weir_picture_kind_at(size_t number);
 /* Errors   TOO_LARGE: the receipt is over what the format holds; those of encode */
 enum weir_status weir_picture_encode(const struct weir_picture_kind *kind, const struct weir_picture *picture,
                                      uint8_t **out, size_t *bytes, struct weir_error *error);
+/* Of a picture whose rgb has room for what the source gives; it is whole when this returns OK.
+ * Errors   likewise, and those of the source */
+enum weir_status weir_picture_encode_from(const struct weir_picture_kind *kind, const struct weir_picture *picture,
+                                          const struct weir_picture_source *source, uint8_t **out, size_t *bytes,
+                                          struct weir_error *error);
 /* Errors   those of decode */
 enum weir_status weir_picture_decode(const uint8_t *bytes, size_t count, bool with_pixels,
                                      const struct weir_picture_kind **kind, struct weir_picture *out,
