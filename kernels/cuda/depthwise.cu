@@ -4,13 +4,14 @@
 
 #define COLUMNS 8
 
-/* x as the products read it: activated, and rounded to its type as if that had been stored. */
-template <typename T> static __device__ __forceinline__ float read_as(enum weir_activation activation, const T *p)
+/* x as the products read it: what `activate` would have stored. */
+template <typename T> static __device__ __forceinline__ float read_as(const struct weir_depthwise_conv &s, const T *p)
 {
     const float value = weir_read(p);
-    if (activation == WEIR_ACT_NONE) return value;
+    if (s.activation == WEIR_ACT_NONE) return value;
+    const bool fast = sizeof(T) == sizeof(bf16) && s.channels % WEIR_EIGHT == 0;
     T stored;
-    weir_write(&stored, weir_act(activation, value));
+    weir_write(&stored, fast ? weir_act_fast<WEIR_ACT_SILU>(value) : weir_act(WEIR_ACT_SILU, value));
     return weir_read(&stored);
 }
 
@@ -35,7 +36,7 @@ static __device__ __forceinline__ void sums_of(const struct weir_depthwise_conv 
             for (int n = 0; n < COLUMNS + KERNEL - 1; n++) {
                 const int32_t column = (int32_t)u + n - pad;
                 const bool inside = column >= 0 && column < (int32_t)s.width;
-                kept[n] = inside ? read_as(s.activation, line + (uint64_t)column * s.channels) : 0.0f;
+                kept[n] = inside ? read_as(s, line + (uint64_t)column * s.channels) : 0.0f;
             }
         }
 #pragma unroll
@@ -49,7 +50,7 @@ static __device__ __forceinline__ void sums_of(const struct weir_depthwise_conv 
                 } else {
                     const int32_t column = (int32_t)u + n + kx - pad;
                     const bool inside = column >= 0 && column < (int32_t)s.width;
-                    value = inside ? read_as(s.activation, line + (uint64_t)column * s.channels) : 0.0f;
+                    value = inside ? read_as(s, line + (uint64_t)column * s.channels) : 0.0f;
                 }
                 sums[n] = fmaf(w, value, sums[n]);
             }
