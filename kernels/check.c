@@ -347,7 +347,10 @@ enum weir_status weir_check_depthwise_conv(const struct weir_packed *packed, con
     WEIR_TRY(check_equal(WEIR_OP_DEPTHWISE_CONV, packed, "the number of channels", s->channels, packed->out, error));
     WEIR_TRY(check_equal(WEIR_OP_DEPTHWISE_CONV, packed, "the kernel's size", s->kernel, packed->kernel, error));
     CHECK_COUNT(WEIR_OP_DEPTHWISE_CONV, packed, "x", s->rows, s->frames, s->height, s->width, s->channels);
-    if (s->glu && s->channels % 2 != 0) {
+    if (s->activation != WEIR_ACT_NONE && s->activation != WEIR_ACT_SILU) {
+        status = weir_fail(error, WEIR_BAD_SHAPE, "%s: activation %d; none and silu are possible",
+                           SUBJECT(WEIR_OP_DEPTHWISE_CONV, packed->name), (int)s->activation);
+    } else if (s->glu && s->channels % 2 != 0) {
         status = weir_fail(error, WEIR_BAD_SHAPE, "%s: %u channels are no value and gate of one size",
                            SUBJECT(WEIR_OP_DEPTHWISE_CONV, packed->name), s->channels);
     }

@@ -130,13 +130,15 @@ struct weir_conv_temporal {
 enum { WEIR_CONV_TEMPORAL_X, WEIR_CONV_TEMPORAL_RESIDUAL /* opt */, WEIR_CONV_TEMPORAL_Y, WEIR_CONV_TEMPORAL_OPERANDS };
 
 /* depthwise_conv: each channel of each image by itself, square odd kernel, stride 1, zero padding kernel / 2.
- *   u[r,t,y,x,c] = bias[c] + sum weight[c,ky,kx] x[r,t,y+ky-pad,x+kx-pad,c]
+ *   u[r,t,y,x,c] = bias[c] + sum weight[c,ky,kx] act(x[r,t,y+ky-pad,x+kx-pad,c])
+ *   act: NONE or SILU, rounded to dtype as if `activate` had stored it; what pads is 0 behind it
  *   plain: y = u. glu: y[..,c] = u[..,c] * silu(u[..,C/2+c]), c < C/2: first half the value, second half the gate
  * Weights  weight [C, kernel, kernel] (of Conv2d [C, 1, k, k]), bias [C] or NULL
  * Shapes   x [R, T, height, width, C]; y the same, with glu C / 2 channels
  * Source   torch.nn.Conv2d(groups=C); the gated form: GLUMBConv of Xie et al., arXiv:2410.10629 */
 struct weir_depthwise_conv {
     uint32_t rows, frames, height, width, channels, kernel;
+    enum weir_activation activation; /* of x: NONE or SILU */
     bool glu;
     enum weir_dtype dtype;
 };

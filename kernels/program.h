@@ -112,8 +112,12 @@ struct weir_value weir_program_group_norm(struct weir_program *p, const struct w
 struct weir_value weir_program_layer_norm(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
                                           float eps);
 
+struct weir_depthwise_conv_call {
+    enum weir_activation activation; /* of x */
+    bool glu;
+};
 struct weir_value weir_program_depthwise_conv(struct weir_program *p, const struct weir_packed *layer,
-                                              struct weir_value x, bool glu);
+                                              struct weir_value x, const struct weir_depthwise_conv_call *call);
 
 struct weir_rms_norm_call {
     float eps;

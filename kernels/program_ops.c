@@ -181,7 +181,7 @@ struct weir_value weir_program_conv_temporal(struct weir_program *p, const struc
 }
 
 struct weir_value weir_program_depthwise_conv(struct weir_program *p, const struct weir_packed *layer,
-                                              struct weir_value x, bool glu)
+                                              struct weir_value x, const struct weir_depthwise_conv_call *call)
 {
     if (!weir_program_check_layer(p, WEIR_OP_DEPTHWISE_CONV, layer)) return weir_program_none;
     if (!weir_program_check_operand(p, WEIR_OP_DEPTHWISE_CONV, layer, "x", x, p->dtype, NULL)) return weir_program_none;
@@ -192,10 +192,11 @@ struct weir_value weir_program_depthwise_conv(struct weir_program *p, const stru
                                                .width = d.width,
                                                .channels = d.channels,
                                                .kernel = layer->kernel,
-                                               .glu = glu,
+                                               .activation = call->activation,
+                                               .glu = call->glu,
                                                .dtype = p->dtype };
     p->status = weir_check_depthwise_conv(layer, &shape, &p->error); /* before the channels are halved */
-    if (glu) d.channels /= 2;
+    if (call->glu) d.channels /= 2;
     const struct weir_value y = weir_program_add_value(p, "depthwise_conv's y", p->dtype, &d);
     weir_program_add_op(p, WEIR_OP_DEPTHWISE_CONV, layer, &shape, OPERANDS(x, y), WEIR_DEPTHWISE_CONV_Y, APART);
     return p->status == WEIR_OK ? y : weir_program_none;

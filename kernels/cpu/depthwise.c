@@ -47,7 +47,7 @@ static void ring_load(const struct depthwise_plan *plan, const struct weir_cpu_s
     memset(to + (pad + s->width) * stride, 0, pad * stride * sizeof(float));
     for (uint32_t half = 0; half < plan->halves; half++) {
         simd->gather(image + (size_t)y * s->width * s->channels + half * plan->y_channels + first_channel, s->channels,
-                     s->width, channels, to + pad * stride + half * plan->padded, stride, plan->padded, false);
+                     s->width, channels, to + pad * stride + half * plan->padded, stride, plan->padded, s->activation);
     }
 }
 
@@ -63,7 +63,7 @@ static void gather_weights(const struct depthwise_plan *plan, const struct weir_
         simd->gather(layer->vector_weight + from, s->channels, taps, channels, weight + to, stride, plan->padded,
                      false);
         if (layer->bias) {
-            simd->gather(layer->bias + from, 0, 1, channels, bias + to, 0, plan->padded, false);
+            simd->gather(layer->bias + from, 0, 1, channels, bias + to, 0, plan->padded, WEIR_ACT_NONE);
         } else {
             memset(bias + to, 0, plan->padded * sizeof(float));
         }

@@ -36,7 +36,7 @@ static void grouped_item(void *context, uint32_t item, uint32_t slot)
     float *aside = plan->out_padded != plan->out ? near + plan->near_floats : NULL;
     const size_t width = (size_t)groups * plan->in;
 
-    run->cpu->simd->gather(x + first_group * plan->in, s->in, tokens, width, near, width, width, false);
+    run->cpu->simd->gather(x + first_group * plan->in, s->in, tokens, width, near, width, width, WEIR_ACT_NONE);
     for (size_t g = first_group; g < (size_t)first_group + groups; g++) {
         const float *weight = plan->head.layer->vector_weight + g * plan->in * plan->out_padded;
         float *to = y + g * plan->out;

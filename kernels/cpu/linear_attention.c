@@ -54,8 +54,8 @@ static void gather_keys(const struct weir_cpu_simd *simd, const struct weir_line
     for (uint32_t first = 0; first < shape->pixels; first += BLOCK_TOKENS) {
         const size_t tokens = shape->pixels - first < BLOCK_TOKENS ? shape->pixels - first : BLOCK_TOKENS;
         const size_t offset = (size_t)first * shape->stride;
-        simd->gather(k + offset, shape->stride, tokens, shape->head_dim, t->a, padded, padded, true);
-        simd->gather(v + offset, shape->stride, tokens, shape->head_dim, t->b, padded, padded, false);
+        simd->gather(k + offset, shape->stride, tokens, shape->head_dim, t->a, padded, padded, WEIR_ACT_RELU);
+        simd->gather(v + offset, shape->stride, tokens, shape->head_dim, t->b, padded, padded, WEIR_ACT_NONE);
         simd->product_turned(shape->head_dim, padded, tokens, t->a, padded, t->b, padded, t->s_part, padded);
         simd->add(t->s, t->s_part, t->s, (size_t)shape->head_dim * padded);
         simd->channel_sums(t->a, tokens, padded, t->zeros, t->part);
@@ -84,7 +84,7 @@ static void linear_attention_item(void *context, uint32_t item, uint32_t slot)
         for (uint32_t first = 0; first < s->pixels; first += BLOCK_TOKENS) {
             const size_t tokens = s->pixels - first < BLOCK_TOKENS ? s->pixels - first : BLOCK_TOKENS;
             simd->gather(x + s->q_channel + (size_t)first * s->stride, s->stride, tokens, s->head_dim, t.a, padded,
-                         padded, true);
+                         padded, WEIR_ACT_RELU);
             simd->product(tokens, padded, s->head_dim, t.a, padded, t.s, padded, t.b, padded);
             simd->divide(t.b, t.a, t.z, padded, y + first * y_stride, y_stride, tokens, s->head_dim, s->eps);
         }

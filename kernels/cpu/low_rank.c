@@ -40,8 +40,10 @@ static void copy_item(void *context, uint32_t item, uint32_t slot)
     float *a = weir_cpu_shared(run), *b = a + (size_t)s->in * plan->rank;
     (void)item;
     (void)slot;
-    run->cpu->simd->gather(run->operands[WEIR_LOW_RANK_A], s->rank, s->in, s->rank, a, plan->rank, plan->rank, false);
-    run->cpu->simd->gather(run->operands[WEIR_LOW_RANK_B], s->out, s->rank, s->out, b, plan->out, plan->out, false);
+    run->cpu->simd->gather(run->operands[WEIR_LOW_RANK_A], s->rank, s->in, s->rank, a, plan->rank, plan->rank,
+                           WEIR_ACT_NONE);
+    run->cpu->simd->gather(run->operands[WEIR_LOW_RANK_B], s->out, s->rank, s->out, b, plan->out, plan->out,
+                           WEIR_ACT_NONE);
 }
 
 static void low_rank_item(void *context, uint32_t item, uint32_t slot)

@@ -67,9 +67,9 @@ struct weir_cpu_simd {
     /* y = x to the nearest bf16, half to even; a NaN stays one */
     void (*round_bf16)(const float *x, uint16_t *y, size_t count);
 
-    /* to[i, 0..width-1] = from[i,:], or max(that, 0) with relu; to[i, width..padded-1] = 0. */
+    /* to[i, 0..width-1] = act(from[i,:]), activation NONE, RELU or SILU; to[i, width..padded-1] = 0. */
     void (*gather)(const float *from, size_t from_stride, size_t rows, size_t width, float *to, size_t to_stride,
-                   size_t padded, bool relu);
+                   size_t padded, enum weir_activation activation);
     /* y[l,:] = x[l,:] / (q[l,:] . z + eps) over `dim` channels; x, q [tokens, padded] and z [padded] hold zeros beyond
      * them, to whole vectors. */
     void (*divide)(const float *x, const float *q, const float *z, size_t padded, float *y, size_t y_stride,

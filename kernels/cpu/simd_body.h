@@ -652,9 +652,11 @@ INLINE void gather_all(const float *from, size_t from_stride, size_t rows, size_
 }
 
 static void gather(const float *from, size_t from_stride, size_t rows, size_t width, float *to, size_t to_stride,
-                   size_t padded, bool relu)
+                   size_t padded, enum weir_activation activation)
 {
-    if (relu) {
+    if (activation == WEIR_ACT_SILU) {
+        gather_all(from, from_stride, rows, width, to, to_stride, padded, WEIR_ACT_SILU);
+    } else if (activation == WEIR_ACT_RELU) {
         gather_all(from, from_stride, rows, width, to, to_stride, padded, WEIR_ACT_RELU);
     } else {
         gather_all(from, from_stride, rows, width, to, to_stride, padded, WEIR_ACT_NONE);

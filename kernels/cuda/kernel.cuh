@@ -119,9 +119,17 @@ static __device__ __forceinline__ float weir_tanh_fast(float x)
 {
     return 1.0f - __fdividef(2.0f, __expf(2.0f * x) + 1.0f);
 }
+/* __fdividef(x, 1 + __expf(-x)) without what those do for numbers below 2^-126: beside 1 they are nothing. */
+static __device__ __forceinline__ float weir_silu_fast(float x)
+{
+    float power, inverse;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(-1.4426950408889634f * x));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
+    return x * inverse;
+}
 template <enum weir_activation A> static __device__ __forceinline__ float weir_act_fast(float x)
 {
-    if (A == WEIR_ACT_SILU) return __fdividef(x, 1.0f + __expf(-x));
+    if (A == WEIR_ACT_SILU) return weir_silu_fast(x);
     if (A == WEIR_ACT_QUICK_GELU) return __fdividef(x, 1.0f + __expf(-1.702f * x));
     if (A == WEIR_ACT_GELU_TANH || A == WEIR_ACT_GEGLU_TANH)
         return 0.5f * x * (1.0f + weir_tanh_fast(0.79788456080286536f * fmaf(0.044715f * x * x, x, x)));

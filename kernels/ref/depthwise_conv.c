@@ -18,7 +18,7 @@ static double window_sum(const struct weir_depthwise_conv *s, const struct weir_
             if (row < 0 || row >= s->height || column < 0 || column >= s->width) continue;
             const size_t pixel = (size_t)row * s->width + (size_t)column;
             sum += (double)layer->weight[((size_t)c * s->kernel + ky) * s->kernel + kx] *
-                   (double)image[pixel * s->channels + c];
+                   weir_ref_activation(s->activation, (double)image[pixel * s->channels + c]);
         }
     }
     return sum;

@@ -553,6 +553,10 @@ static const struct kernel_case kernel_cases[] = {
     DEPTHWISE_CONV(2, 64, 9, 24, 3),
     DEPTHWISE_CONV(1, 5, 1500, 50, 3, .glu = true),
     DEPTHWISE_CONV(1, 8, 17, 20, 7),
+    DEPTHWISE_CONV(1, 6, 5, 33, 3, .activation = WEIR_ACT_SILU),
+    DEPTHWISE_CONV(2, 4, 8, 24, 5, .activation = WEIR_ACT_SILU),
+    DEPTHWISE_CONV(1, 9, 6, 30, 3, .activation = WEIR_ACT_SILU, .glu = true),
+    DEPTHWISE_CONV(1, 16, 16, 1120, 3, .activation = WEIR_ACT_SILU, .glu = true),
     { .label = "depthwise_conv without bias",
       .op = WEIR_OP_DEPTHWISE_CONV,
       .no_bias = true,
@@ -661,6 +665,12 @@ static const struct kernel_case kernel_cases[] = {
     DEPTHWISE_CONV(1, 4, 7, 12, 5),
     DEPTHWISE_CONV(1, 4, 7, 16, 5, .glu = true),
     DEPTHWISE_CONV(1, 4, 8, 16, 5, .glu = true),
+    DEPTHWISE_CONV(1, 4, 8, 24, 3, .activation = WEIR_ACT_SILU, .glu = true),
+    DEPTHWISE_CONV(1, 70, 40, 48, 3, .activation = WEIR_ACT_SILU, .glu = true),
+    DEPTHWISE_CONV(2, 37, 3, 144, 3, .activation = WEIR_ACT_SILU),
+    DEPTHWISE_CONV(1, 20, 33, 72, 5, .activation = WEIR_ACT_SILU),
+    DEPTHWISE_CONV(1, 70, 64, 40, 5),
+    DEPTHWISE_CONV(1, 3, 13, 80, 5, .activation = WEIR_ACT_SILU, .glu = true),
 };
 
 #endif

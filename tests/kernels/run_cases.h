@@ -95,7 +95,8 @@ static inline enum weir_dtype dtype_of(const struct kernel_case *c)
         return c->shape.op.dtype;
         WEIR_OP_TABLE(X)
 #undef X
-    case WEIR_OP_COUNT: break;
+    case WEIR_OP_COUNT:
+        break;
     }
     return WEIR_F32;
 }
@@ -528,6 +529,37 @@ static inline void y_over_what_it_may_be_has_the_bytes_of_y_apart(struct weir_de
         case_end(&apart);
         case_end(&over);
     }
+}
+
+/* depthwise_conv of x that it activates has the bytes of activate, and depthwise_conv of that. `run` is as case_run. */
+static inline void x_is_read_as_activate_would_store_it(struct weir_device *device, const struct kernel_case *c,
+                                                        void (*run)(struct running_case *r, struct weir_device *device))
+{
+    const struct weir_depthwise_conv *s = &c->shape.depthwise_conv;
+    if (c->op != WEIR_OP_DEPTHWISE_CONV || s->activation == WEIR_ACT_NONE) return;
+    const struct kernel_case activate = { .label = c->label,
+                                          .op = WEIR_OP_ACTIVATE,
+                                          .shape.activate = { .rows = s->rows,
+                                                              .tokens = s->frames * s->height * s->width,
+                                                              .channels = s->channels,
+                                                              .activation = s->activation } };
+    struct kernel_case plain = *c;
+    plain.shape.depthwise_conv.activation = WEIR_ACT_NONE;
+    struct running_case both = case_begin(c, 0, 2), first = case_begin(&activate, 0, 2),
+                        second = case_begin(&plain, 0, 2);
+    memcpy(first.operands[WEIR_ACTIVATE_X], both.operands[WEIR_DEPTHWISE_CONV_X],
+           operand_bytes(&both, WEIR_DEPTHWISE_CONV_X));
+    run(&both, device);
+    run(&first, device);
+    memcpy(second.operands[WEIR_DEPTHWISE_CONV_X], first.operands[WEIR_ACTIVATE_Y],
+           operand_bytes(&both, WEIR_DEPTHWISE_CONV_X));
+    run(&second, device);
+    if (memcmp(both.operands[WEIR_DEPTHWISE_CONV_Y], second.operands[WEIR_DEPTHWISE_CONV_Y], y_bytes(&both, 2)) != 0) {
+        fail_msg("%s: other bytes than with activate before it", c->label);
+    }
+    case_end(&both);
+    case_end(&first);
+    case_end(&second);
 }
 
 /* Row 1 alone, as the second of two, and as the first of three: always the same bytes. */

@@ -27,6 +27,16 @@ static void every_op_computes_what_ref_computes(void **state)
     weir_device_close(&cpu);
 }
 
+static void depthwise_conv_reads_what_activate_would_store(void **state)
+{
+    (void)state;
+    struct weir_device *cpu = open_device("cpu", 2);
+    for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) {
+        x_is_read_as_activate_would_store_it(cpu, &kernel_cases[i], case_run);
+    }
+    weir_device_close(&cpu);
+}
+
 static void bytes_do_not_depend_on_the_number_of_threads(void **state)
 {
     (void)state;
@@ -450,6 +460,7 @@ int main(void)
         cmocka_unit_test(keys_beyond_a_row_s_length_are_not_read),
         cmocka_unit_test(a_layer_s_bytes_are_known_before_its_weights),
         cmocka_unit_test(group_norm_far_from_zero_keeps_its_accuracy),
+        cmocka_unit_test(depthwise_conv_reads_what_activate_would_store),
         cmocka_unit_test(bytes_do_not_depend_on_the_number_of_threads),
         cmocka_unit_test(bytes_of_a_row_do_not_depend_on_the_rows_beside_it),
         cmocka_unit_test(y_may_lie_where_the_contract_allows_it),

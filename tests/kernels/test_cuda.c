@@ -30,6 +30,14 @@ static void every_op_computes_what_ref_computes(void **state)
     weir_device_close(&ref);
 }
 
+static void depthwise_conv_reads_what_activate_would_store(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) {
+        x_is_read_as_activate_would_store_it(cuda, &kernel_cases[i], case_run);
+    }
+}
+
 static void bytes_of_a_row_do_not_depend_on_the_rows_beside_it(void **state)
 {
     (void)state;
@@ -253,6 +261,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_op_computes_what_ref_computes),
+        cmocka_unit_test(depthwise_conv_reads_what_activate_would_store),
         cmocka_unit_test(bytes_of_a_row_do_not_depend_on_the_rows_beside_it),
         cmocka_unit_test(y_may_lie_where_the_contract_allows_it),
         cmocka_unit_test(a_layer_s_bytes_are_known_before_its_weights),

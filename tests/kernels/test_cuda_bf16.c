@@ -150,6 +150,20 @@ static void every_op_computes_what_ref_computes_from_the_same_numbers(void **sta
     weir_device_close(&ref);
 }
 
+static void run_on_cuda(struct running_case *r, struct weir_device *device)
+{
+    (void)device;
+    run_in_bf16(r);
+}
+
+static void depthwise_conv_reads_what_activate_would_store(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < WEIR_COUNT(kernel_cases); i++) {
+        x_is_read_as_activate_would_store_it(cuda, &kernel_cases[i], run_on_cuda);
+    }
+}
+
 static void bytes_of_a_row_do_not_depend_on_the_rows_beside_it(void **state)
 {
     (void)state;
@@ -212,6 +226,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_op_computes_what_ref_computes_from_the_same_numbers),
+        cmocka_unit_test(depthwise_conv_reads_what_activate_would_store),
         cmocka_unit_test(bytes_of_a_row_do_not_depend_on_the_rows_beside_it),
         cmocka_unit_test(every_tile_shape_makes_the_same_bytes),
     };

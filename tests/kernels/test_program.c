@@ -508,7 +508,7 @@ static void wrong_operands_of_new_ops_are_refused_in_words(void **state)
                 p, x, &(struct weir_linear_attention_call){ .heads = 3, .head_dim = 4, .head_step = 4, .eps = 1 });
             break;
         case 12:
-            weir_program_depthwise_conv(p, odd, one, true);
+            weir_program_depthwise_conv(p, odd, one, &(struct weir_depthwise_conv_call){ .glu = true });
             break;
         case 13:
             weir_program_low_rank(p, x, &(struct weir_low_rank_call){ .a = square, .b = square, .channel = 1 }, x);

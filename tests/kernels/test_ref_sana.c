@@ -82,6 +82,11 @@ static void depthwise_conv_has_a_kernel_a_channel(void **state)
     run_layer(ref, &q, &shape, (void *[]){ x, y });
     const float gated[] = { 15, 60, 5 * (1 - 4.539787e-5f), 70 };
     for (size_t i = 0; i < 4; i++) assert_float_equal(y[i], gated[i], 1e-5f);
+    shape.glu = false;
+    shape.activation = WEIR_ACT_SILU; /* silu(1) = 0.7310586, silu(3) = 2.8577224 move right; what pads stays 0 */
+    run_layer(ref, &q, &shape, (void *[]){ x, y });
+    const float activated[] = { 0.5f, 30, 1.2310586f, 40, 0.5f, 10 * (1 - 4.539787e-5f), 3.3577224f, 20 };
+    for (size_t i = 0; i < 8; i++) assert_float_equal(y[i], activated[i], 1e-5f);
 }
 
 static void rms_norm_divides_by_the_root_of_the_mean_square(void **state)
@@ -357,6 +362,8 @@ static void wrong_shapes_of_new_ops_are_refused_in_words(void **state)
     struct weir_depthwise_conv d = { .rows = 1, .frames = 1, .height = 1, .width = 1, .channels = 3, .kernel = 3 };
     d.glu = true;
     REFUSED(WEIR_OP_DEPTHWISE_CONV, &depth, "3 channels are no value and gate", d);
+    d.activation = WEIR_ACT_RELU;
+    REFUSED(WEIR_OP_DEPTHWISE_CONV, &depth, "activation 5; none and silu are possible", d);
     d.kernel = 5;
     REFUSED(WEIR_OP_DEPTHWISE_CONV, &depth, "the kernel's size is 5", d);
 

@@ -35,9 +35,10 @@ static struct weir_value glumb(struct weir_program *p, struct weir_params *param
 {
     const struct weir_linear_params inverted = { .in = 6, .out = 30, .bias = true }, point = { .in = 15, .out = 6 };
     const struct weir_rms_norm_params norm = { .channels = 6, .bias = true };
-    struct weir_value h = weir_program_linear(p, weir_params_linear(params, &inverted, "glumb.conv_inverted"), in[0],
-                                              &(struct weir_linear_call){ .activation = WEIR_ACT_SILU });
-    h = weir_program_depthwise_conv(p, weir_params_depthwise_conv(params, 30, 3, true, "glumb.conv_depth"), h, true);
+    struct weir_value h =
+        weir_program_linear(p, weir_params_linear(params, &inverted, "glumb.conv_inverted"), in[0], NULL);
+    h = weir_program_depthwise_conv(p, weir_params_depthwise_conv(params, 30, 3, true, "glumb.conv_depth"), h,
+                                    &(struct weir_depthwise_conv_call){ .activation = WEIR_ACT_SILU, .glu = true });
     h = weir_program_linear(p, weir_params_linear(params, &point, "glumb.conv_point"), h, NULL);
     return weir_program_rms_norm(p, weir_params_rms_norm(params, &norm, "glumb.norm"), h,
                                  &(struct weir_rms_norm_call){ .eps = 1e-5f, .residual = in[0] });
@@ -62,8 +63,9 @@ static struct weir_value dcae(struct weir_program *p, struct weir_params *params
     const struct weir_rms_norm_params norm = { .channels = 14, .bias = true };
     const char *multiscale = "dcae.to_qkv_multiscale.0";
     const struct weir_value near = weir_program_linear(p, weir_params_linear(params, &qkv, "dcae"), in[0], NULL);
-    struct weir_value h = weir_program_depthwise_conv(
-        p, weir_params_depthwise_conv(params, 24, 5, false, "%s.proj_in", multiscale), near, false);
+    struct weir_value h =
+        weir_program_depthwise_conv(p, weir_params_depthwise_conv(params, 24, 5, false, "%s.proj_in", multiscale), near,
+                                    &(struct weir_depthwise_conv_call){ .glu = false });
     h = weir_program_grouped_linear(p, weir_params_grouped_linear(params, 24, 24, 6, "%s.proj_out", multiscale), h);
     h = weir_program_linear_attention(
         p, weir_program_concat(p, near, h),

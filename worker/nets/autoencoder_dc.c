@@ -304,7 +304,7 @@ static struct weir_value multiscale_attention(const struct weir_autoencoder_dc *
             weir_program_depthwise_conv(p,
                                         weir_params_depthwise_conv(net->params, 3 * inner, stage->kernel[i], false,
                                                                    "%s.attn.to_qkv_multiscale.%u.proj_in", prefix, i),
-                                        qkv, false);
+                                        qkv, &(struct weir_depthwise_conv_call){ .glu = false });
         s = weir_program_grouped_linear(p,
                                         weir_params_grouped_linear(net->params, 3 * inner, 3 * inner, 3 * heads,
                                                                    "%s.attn.to_qkv_multiscale.%u.proj_out", prefix, i),
@@ -322,11 +322,11 @@ static struct weir_value gated_conv(const struct weir_autoencoder_dc *net, struc
     const uint32_t hidden = EXPANSION * c;
     const struct weir_linear_params inverted = { .in = c, .out = 2 * hidden, .bias = true };
     const struct weir_linear_params point = { .in = hidden, .out = c };
-    struct weir_value h =
-        weir_program_linear(p, weir_params_linear(net->params, &inverted, "%s.conv_out.conv_inverted", prefix), x,
-                            &(struct weir_linear_call){ .activation = WEIR_ACT_SILU });
+    struct weir_value h = weir_program_linear(
+        p, weir_params_linear(net->params, &inverted, "%s.conv_out.conv_inverted", prefix), x, NULL);
     h = weir_program_depthwise_conv(
-        p, weir_params_depthwise_conv(net->params, 2 * hidden, 3, true, "%s.conv_out.conv_depth", prefix), h, true);
+        p, weir_params_depthwise_conv(net->params, 2 * hidden, 3, true, "%s.conv_out.conv_depth", prefix), h,
+        &(struct weir_depthwise_conv_call){ .activation = WEIR_ACT_SILU, .glu = true });
     h = weir_program_linear(p, weir_params_linear(net->params, &point, "%s.conv_out.conv_point", prefix), h, NULL);
     return norm(net, p, h, c, (struct weir_rms_norm_call){ .residual = x }, prefix, "conv_out.norm");
 }

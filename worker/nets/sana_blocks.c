@@ -257,11 +257,10 @@ static struct weir_value feed_forward(struct weir_sana_build *b, struct weir_val
     char prefix[PREFIX_BYTES];
     snprintf(prefix, sizeof prefix, "transformer_blocks.%u.ff", index);
     struct weir_value y = weir_program_modulated_norm(b->p, h, m, SHIFT_FEED, SCALE_FEED, c->norm_eps);
-    y = linear(b, y, c->width, 2 * c->hidden, &(struct weir_linear_call){ .activation = WEIR_ACT_SILU }, prefix,
-               "conv_inverted");
+    y = linear(b, y, c->width, 2 * c->hidden, NULL, prefix, "conv_inverted");
     y = weir_program_depthwise_conv(
         b->p, weir_params_depthwise_conv(b->params, 2 * c->hidden, CONV_KERNEL, true, "%s.conv_depth", prefix), y,
-        true);
+        &(struct weir_depthwise_conv_call){ .activation = WEIR_ACT_SILU, .glu = true });
     return weir_adapted_linear(&b->adapted, &point, y,
                                &(struct weir_linear_call){ .residual = h, .gate = m, .gate_vector = GATE_FEED },
                                "%s.conv_point", prefix);
