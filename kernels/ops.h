@@ -165,12 +165,13 @@ struct weir_layer_norm {
 };
 enum { WEIR_LAYER_NORM_X, WEIR_LAYER_NORM_Y, WEIR_LAYER_NORM_OPERANDS };
 
-/* rms_norm: y[r,l,:] = act(x[r,l,:] / sqrt(mean(x[r,l,:]^2) + eps) * gamma + beta) + residual[r,l,:]
- * Weights  gamma [C], beta [C] or NULL. (Gemma's 1 + weight is added when the layer is packed.)
- * Shapes   x, y, residual [R, L, C]. y may be x or residual
+/* rms_norm: a token is `parts` parts of C channels, each normed by itself, and `rest` channels that are copied:
+ *   y[r,l,p,:] = act(x[r,l,p,:] / sqrt(mean(x[r,l,p,:]^2) + eps) * gamma[p,:] + beta[p,:]) + residual[r,l,:]
+ * Weights  gamma [parts, C], beta [parts, C] or NULL. (Gemma's 1 + weight is added when the layer is packed.)
+ * Shapes   x, y [R, L, parts * C + rest]; residual [R, L, C], only with one part and no rest. y may be x or residual
  * Source   Zhang and Sennrich, arXiv:1910.07467 */
 struct weir_rms_norm {
-    uint32_t rows, tokens, channels;
+    uint32_t rows, tokens, parts, channels, rest; /* parts: at least 1 */
     float eps;
     enum weir_activation activation; /* NONE, RELU or SILU */
     bool residual;

@@ -115,10 +115,12 @@ struct weir_value weir_program_layer_norm(struct weir_program *p, const struct w
 struct weir_value weir_program_depthwise_conv(struct weir_program *p, const struct weir_packed *layer,
                                               struct weir_value x, bool glu);
 
+/* x has the layer's channels, in parts, and `rest` more. */
 struct weir_rms_norm_call {
     float eps;
     enum weir_activation activation;
     struct weir_value residual; /* or none */
+    uint32_t parts, rest;       /* parts 0 means 1 */
 };
 struct weir_value weir_program_rms_norm(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
                                         const struct weir_rms_norm_call *call);

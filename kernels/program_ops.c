@@ -238,15 +238,19 @@ struct weir_value weir_program_rms_norm(struct weir_program *p, const struct wei
                                         const struct weir_rms_norm_call *call)
 {
     if (!weir_program_check_layer(p, WEIR_OP_RMS_NORM, layer)) return weir_program_none;
-    if (!weir_program_check_operand(p, WEIR_OP_RMS_NORM, layer, "x", x, p->dtype, NULL)) return weir_program_none;
-    const struct weir_dims d = weir_program_dims(p, x);
+    struct weir_dims d = weir_program_dims(p, x);
+    d.channels = layer->out + call->rest;
+    if (!weir_program_check_operand(p, WEIR_OP_RMS_NORM, layer, "x", x, p->dtype, &d)) return weir_program_none;
+    const uint32_t parts = call->parts ? call->parts : 1;
     const bool residual = call->residual.index != 0;
     if (residual && !weir_program_check_operand(p, WEIR_OP_RMS_NORM, layer, "residual", call->residual, p->dtype, &d)) {
         return weir_program_none;
     }
     const struct weir_rms_norm shape = { .rows = d.rows,
                                          .tokens = tokens_of(&d),
-                                         .channels = d.channels,
+                                         .parts = parts,
+                                         .channels = layer->out / parts,
+                                         .rest = call->rest,
                                          .eps = call->eps,
                                          .activation = call->activation,
                                          .residual = residual,

@@ -178,7 +178,7 @@ static inline struct operand_sizes sizes_of(const struct kernel_case *c)
     case WEIR_OP_RMS_NORM: {
         const struct weir_rms_norm *s = &c->shape.rms_norm;
         n.y = WEIR_RMS_NORM_Y;
-        n.row[WEIR_RMS_NORM_X] = n.row[n.y] = (size_t)s->tokens * s->channels;
+        n.row[WEIR_RMS_NORM_X] = n.row[n.y] = (size_t)s->tokens * weir_rms_norm_width(s);
         if (s->residual) n.row[WEIR_RMS_NORM_RESIDUAL] = n.row[n.y];
         break;
     }
@@ -328,7 +328,7 @@ static inline struct weir_parameters parameters_of(const struct kernel_case *c)
         q.out = c->shape.depthwise_conv.channels, q.kernel = c->shape.depthwise_conv.kernel;
         break;
     case WEIR_OP_RMS_NORM:
-        q.out = c->shape.rms_norm.channels;
+        q.out = c->shape.rms_norm.parts * c->shape.rms_norm.channels;
         break;
     case WEIR_OP_TABLE_ADD:
         q.out = c->shape.table_add.vectors, q.in = c->shape.table_add.channels;

@@ -78,6 +78,7 @@ static struct model random_norm(struct weir_program *p, const struct model *x, c
     run_op(ref, WEIR_OP_RMS_NORM, *layer,
            &(struct weir_rms_norm){ .rows = x->dims.rows,
                                     .tokens = x->dims.frames * x->dims.height * x->dims.width,
+                                    .parts = 1,
                                     .channels = x->dims.channels,
                                     .eps = 1e-5f,
                                     .residual = true },

@@ -90,7 +90,7 @@ static void rms_norm_divides_by_the_root_of_the_mean_square(void **state)
     const float gamma[] = { 1, 2 }, beta[] = { 0, 1 };
     float x[] = { 1, -7, 0, 0 }, residual[] = { 10, 20, 30, 40 }, y[4]; /* mean squares 25 and 0 */
     struct weir_parameters q = { .op = WEIR_OP_RMS_NORM, .weight = gamma, .out = 2 };
-    struct weir_rms_norm shape = { .rows = 1, .tokens = 2, .channels = 2, .eps = 1e-12f };
+    struct weir_rms_norm shape = { .rows = 1, .tokens = 2, .parts = 1, .channels = 2, .eps = 1e-12f };
     run_layer(ref, &q, &shape, (void *[]){ x, NULL, y });
     const float plain[] = { 0.2f, -2.8f, 0, 0 };
     for (size_t i = 0; i < 4; i++) NEAR(y[i], plain[i]);
@@ -100,6 +100,22 @@ static void rms_norm_divides_by_the_root_of_the_mean_square(void **state)
     run_layer(ref, &q, &shape, (void *[]){ x, residual, y });
     const float all[] = { 10.2f, 20, 30, 41 };
     for (size_t i = 0; i < 4; i++) NEAR(y[i], all[i]);
+}
+
+static void rms_norm_takes_each_part_by_itself_and_copies_the_rest(void **state)
+{
+    (void)state;
+    const float gamma[] = { 1, 2, 10, 100 }, beta[] = { 0, 1, 2, 3 };
+    float x[] = { 1, -7, 1, 7, 50, 0, 0, 1, 1, 60 }, y[10]; /* mean squares 25 and 25, then 0 and 1 */
+    const struct weir_parameters q = { .op = WEIR_OP_RMS_NORM, .weight = gamma, .bias = beta, .out = 4 };
+    const struct weir_rms_norm shape = {
+        .rows = 1, .tokens = 2, .parts = 2, .channels = 2, .rest = 1, .eps = 1e-12f, .activation = WEIR_ACT_RELU
+    };
+    const float wanted[] = { 0.2f, 0, 4, 143, 50, 0, 1, 12, 103, 60 };
+    run_layer(ref, &q, &shape, (void *[]){ x, NULL, y });
+    for (size_t i = 0; i < 10; i++) NEAR(y[i], wanted[i]);
+    run_layer(ref, &q, &shape, (void *[]){ x, NULL, x });
+    assert_memory_equal(x, y, sizeof x);
 }
 
 static void modulated_norm_takes_scale_and_shift_of_its_row(void **state)
@@ -360,11 +376,25 @@ static void wrong_shapes_of_new_ops_are_refused_in_words(void **state)
     d.kernel = 5;
     REFUSED(WEIR_OP_DEPTHWISE_CONV, &depth, "the kernel's size is 5", d);
 
-    struct weir_rms_norm n = { .rows = 1, .tokens = 1, .channels = 3, .eps = 0 };
+    struct weir_rms_norm n = { .rows = 1, .tokens = 1, .parts = 1, .channels = 3, .eps = 0 };
     REFUSED(WEIR_OP_RMS_NORM, &rms, "eps is 0", n);
     n.eps = 1e-6f;
     n.activation = WEIR_ACT_GELU;
     REFUSED(WEIR_OP_RMS_NORM, &rms, "none, relu and silu", n);
+    n.parts = 2;
+    REFUSED(WEIR_OP_RMS_NORM, &rms, "the layer has 3 channels, not 2 parts of 3 each", n);
+    n.parts = 0;
+    REFUSED(WEIR_OP_RMS_NORM, &rms, "not 0 parts of 3 each", n);
+    n.parts = 1;
+    n.rest = UINT32_MAX;
+    REFUSED(WEIR_OP_RMS_NORM, &rms, "a rest of 4294967295 channels", n);
+    n.rest = 1;
+    n.residual = true;
+    REFUSED(WEIR_OP_RMS_NORM, &rms, "a residual goes with one part and no rest, not 1 and 1", n);
+    n.rest = 0;
+    n.parts = 3;
+    n.channels = 1;
+    REFUSED(WEIR_OP_RMS_NORM, &rms, "a residual goes with one part and no rest, not 3 and 0", n);
     struct weir_modulated_norm m = { .rows = 1, .tokens = 1, .channels = 3, .vectors = 2, .scale = 2, .eps = 1e-6f };
     REFUSED(WEIR_OP_MODULATED_NORM, NULL, "the scale is vector 2 of 2", m);
     m.scale = 0;
@@ -466,6 +496,7 @@ int main(void)
         cmocka_unit_test(grouped_linear_sees_its_own_groups_inputs_alone),
         cmocka_unit_test(depthwise_conv_has_a_kernel_a_channel),
         cmocka_unit_test(rms_norm_divides_by_the_root_of_the_mean_square),
+        cmocka_unit_test(rms_norm_takes_each_part_by_itself_and_copies_the_rest),
         cmocka_unit_test(modulated_norm_takes_scale_and_shift_of_its_row),
         cmocka_unit_test(table_add_adds_to_all_vectors_or_to_one_repeated),
         cmocka_unit_test(attention_heads_share_keys_and_stop_at_the_rows_length),

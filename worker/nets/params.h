@@ -82,10 +82,13 @@ const struct weir_packed *weir_params_depthwise_conv(struct weir_params *params,
                                                      bool bias, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 
+/* With parts: those of a stacked linear, each normed by itself, with names as there. */
 struct weir_rms_norm_params {
-    uint32_t channels;
-    bool bias;        /* NAME.bias too */
-    bool unit_offset; /* what counts is 1 + NAME.weight (Gemma) */
+    uint32_t channels; /* of all parts together, each the same */
+    bool bias;         /* NAME.bias too */
+    bool unit_offset;  /* what counts is 1 + NAME.weight (Gemma) */
+    uint32_t parts;
+    const char *part[WEIR_PARAMS_STACK_MAX];
 };
 const struct weir_packed *weir_params_rms_norm(struct weir_params *params, const struct weir_rms_norm_params *shape,
                                                const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -172,12 +172,14 @@ static struct weir_value linear(struct weir_sana_build *b, struct weir_value x, 
     return weir_adapted_linear(&b->adapted, &shape, x, call, "%s.%s", prefix, name);
 }
 
-static struct weir_value rms_norm(struct weir_sana_build *b, struct weir_value x, uint32_t channels, const char *prefix,
-                                  const char *name)
+/* Norms of whole projections, in a model that has them; the last `rest` channels have none. */
+static struct weir_value qk_norm(struct weir_sana_build *b, const struct weir_rms_norm_params *shape,
+                                 struct weir_value x, uint32_t rest, const char *prefix)
 {
-    const struct weir_rms_norm_params shape = { .channels = channels };
-    return weir_program_rms_norm(b->p, weir_params_rms_norm(b->params, &shape, "%s.%s", prefix, name), x,
-                                 &(struct weir_rms_norm_call){ .eps = QK_NORM_EPS });
+    if (!b->config->qk_norm) return x;
+    return weir_program_rms_norm(
+        b->p, weir_params_rms_norm(b->params, shape, "%s", prefix), x,
+        &(struct weir_rms_norm_call){ .eps = QK_NORM_EPS, .parts = shape->parts, .rest = rest });
 }
 
 uint32_t weir_sana_cross_inner(const struct weir_sana_transformer_config *c)
@@ -185,23 +187,16 @@ uint32_t weir_sana_cross_inner(const struct weir_sana_transformer_config *c)
     return c->cross_heads * c->cross_head_dim;
 }
 
-/* q | k | v of one input. Norms are of whole projections, so with them each is a layer of its own. */
+/* q | k | v of one input */
 static struct weir_value project_self(struct weir_sana_build *b, struct weir_value x, const char *prefix)
 {
     const struct weir_sana_transformer_config *c = b->config;
-    const struct weir_linear_params one = { .in = c->width, .out = c->width, .bias = c->attention_bias };
-    struct weir_linear_params stack = one;
-    stack.out = 3 * c->width;
-    stack.parts = 3;
-    stack.part[0] = "to_q", stack.part[1] = "to_k", stack.part[2] = "to_v";
-    if (!c->qk_norm) return weir_adapted_linear(&b->adapted, &stack, x, NULL, "%s", prefix);
-
-    struct weir_value q = weir_adapted_linear(&b->adapted, &one, x, NULL, "%s.to_q", prefix);
-    struct weir_value k = weir_adapted_linear(&b->adapted, &one, x, NULL, "%s.to_k", prefix);
-    q = rms_norm(b, q, c->width, prefix, "norm_q");
-    k = rms_norm(b, k, c->width, prefix, "norm_k");
-    const struct weir_value v = weir_adapted_linear(&b->adapted, &one, x, NULL, "%s.to_v", prefix);
-    return weir_program_concat(b->p, weir_program_concat(b->p, q, k), v);
+    const struct weir_linear_params stack = {
+        .in = c->width, .out = 3 * c->width, .bias = c->attention_bias, .parts = 3, .part = { "to_q", "to_k", "to_v" }
+    };
+    const struct weir_rms_norm_params norms = { .channels = 2 * c->width, .parts = 2, .part = { "norm_q", "norm_k" } };
+    x = weir_adapted_linear(&b->adapted, &stack, x, NULL, "%s", prefix);
+    return qk_norm(b, &norms, x, c->width, prefix);
 }
 
 /* h + gate * to_out(linear attention(modulated norm of h)) */
@@ -230,11 +225,12 @@ static struct weir_value text_attention(struct weir_sana_build *b, struct weir_v
     const struct weir_sana_transformer_config *c = b->config;
     const uint32_t inner = weir_sana_cross_inner(c);
     char prefix[PREFIX_BYTES], slot[WEIR_SANA_SLOT_NAME_BYTES];
+    const struct weir_rms_norm_params norm = { .channels = inner, .parts = 1, .part = { "norm_q" } };
     snprintf(prefix, sizeof prefix, "transformer_blocks.%u.attn2", index);
     weir_sana_slot_name(b->slots, b->next_slot++, slot);
     const struct weir_value kv = weir_program_extern(b->p, slot, b->dtype, &b->text);
     struct weir_value q = linear(b, h, c->width, inner, NULL, prefix, "to_q");
-    if (c->qk_norm) q = rms_norm(b, q, inner, prefix, "norm_q");
+    q = qk_norm(b, &norm, q, 0, prefix);
     const struct weir_value y =
         weir_program_attention(b->p, &(struct weir_attention_call){ .kind = WEIR_ATTENTION_CROSS,
                                                                     .q = q,
@@ -326,10 +322,9 @@ static struct weir_value project_text(struct weir_sana_build *b, struct weir_val
     const struct weir_linear_params stack = {
         .in = width, .out = 2 * inner, .bias = true, .parts = 2, .part = { "to_k", "to_v" }
     };
-    if (!b->config->qk_norm) return weir_adapted_linear(&b->adapted, &stack, text, NULL, "%s", prefix);
-    struct weir_value k = linear(b, text, width, inner, NULL, prefix, "to_k");
-    k = rms_norm(b, k, inner, prefix, "norm_k");
-    return weir_program_concat(b->p, k, linear(b, text, width, inner, NULL, prefix, "to_v"));
+    const struct weir_rms_norm_params norm = { .channels = inner, .parts = 1, .part = { "norm_k" } };
+    const struct weir_value kv = weir_adapted_linear(&b->adapted, &stack, text, NULL, "%s", prefix);
+    return qk_norm(b, &norm, kv, inner, prefix);
 }
 
 static struct weir_value caption(struct weir_sana_build *b, struct weir_value text)
