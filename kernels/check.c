@@ -455,6 +455,10 @@ enum weir_status weir_check_table_add(const struct weir_packed *packed, const st
     WEIR_TRY(check_equal(WEIR_OP_TABLE_ADD, packed, "the number of vectors", s->vectors, packed->out, error));
     WEIR_TRY(check_equal(WEIR_OP_TABLE_ADD, packed, "the number of channels", s->channels, packed->in, error));
     CHECK_COUNT(WEIR_OP_TABLE_ADD, packed, "y", s->rows, s->vectors, s->channels);
+    if (s->given == 0 || s->vectors % s->given != 0) {
+        status = weir_fail(error, WEIR_BAD_SHAPE, "%s: %u vectors, again and again, do not make %u",
+                           SUBJECT(WEIR_OP_TABLE_ADD, packed->name), s->given, s->vectors);
+    }
 
 cleanup:
     return status;

@@ -191,13 +191,12 @@ struct weir_modulated_norm {
 };
 enum { WEIR_MODULATED_NORM_X, WEIR_MODULATED_NORM_M, WEIR_MODULATED_NORM_Y, WEIR_MODULATED_NORM_OPERANDS };
 
-/* table_add: y[r,n,:] = table[n,:] + x[r,n,:], or x[r,0,:] when x has one vector: a table of vectors (scale, shift and
- * gate of a block, or positions) added to each row.
+/* table_add: y[r,n,:] = table[n,:] + x[r,n % given,:]: a table of vectors (scale, shift and gate of one block or of all,
+ * or positions) added to each row, whose own vectors are repeated.
  * Weights  table [vectors, C]
- * Shapes   x [R, vectors or 1, C]; y [R, vectors, C]. y may be x when x has as many vectors */
+ * Shapes   x [R, given, C], given divides vectors; y [R, vectors, C]. y may be x when given is vectors */
 struct weir_table_add {
-    uint32_t rows, vectors, channels;
-    bool one; /* x has one vector a row */
+    uint32_t rows, vectors, given, channels;
     enum weir_dtype dtype;
 };
 enum { WEIR_TABLE_ADD_X, WEIR_TABLE_ADD_Y, WEIR_TABLE_ADD_OPERANDS };

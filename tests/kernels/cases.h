@@ -264,14 +264,14 @@ struct kernel_case {
             .eps = 1e-6f                                                                                               \
         }                                                                                                              \
     }
-#define TABLE_ADD(N, C, ...)                                                                                           \
+#define TABLE_ADD(N, GIVEN, C)                                                                                         \
     {                                                                                                                  \
-        .label = "table_add " #N " x " #C " " #__VA_ARGS__, .op = WEIR_OP_TABLE_ADD, .no_bias = true,                  \
+        .label = "table_add " #N " x " #C " to " #GIVEN, .op = WEIR_OP_TABLE_ADD, .no_bias = true,                     \
         .shape.table_add = {                                                                                           \
             .rows = 2,                                                                                                 \
             .vectors = N,                                                                                              \
-            .channels = C,                                                                                             \
-            __VA_ARGS__                                                                                                \
+            .given = GIVEN,                                                                                            \
+            .channels = C                                                                                              \
         }                                                                                                              \
     }
 #define LINEAR_ATTENTION(T, P, H, D, STRIDE, STEP, Q, K, V)                                                            \
@@ -602,10 +602,12 @@ static const struct kernel_case kernel_cases[] = {
     MODULATED_NORM(1024, 224, 2, 0, 1),
     MODULATED_NORM(30, 2240, 6, 3, 4),
 
-    TABLE_ADD(1, 1),
-    TABLE_ADD(6, 7),
-    TABLE_ADD(2, 33, .one = true),
-    TABLE_ADD(1024, 224),
+    TABLE_ADD(1, 1, 1),
+    TABLE_ADD(6, 6, 7),
+    TABLE_ADD(2, 1, 33),
+    TABLE_ADD(12, 4, 5),
+    TABLE_ADD(120, 6, 2240),
+    TABLE_ADD(1024, 1024, 224),
 
     SPATIAL(2, 3, 5, 2, 3, .lengths = true),
     SPATIAL(1, 100, 37, 4, 20, .softcap = 0.5f),

@@ -33,7 +33,8 @@ static inline struct operands_under_y operands_under_y(const struct kernel_case 
     case WEIR_OP_MODULATED_NORM:
         return UNDER(WEIR_MODULATED_NORM_X);
     case WEIR_OP_TABLE_ADD:
-        return c->shape.table_add.one ? UNDER(WEIR_OPERANDS_MAX) : UNDER(WEIR_TABLE_ADD_X);
+        return c->shape.table_add.given < c->shape.table_add.vectors ? UNDER(WEIR_OPERANDS_MAX)
+                                                                     : UNDER(WEIR_TABLE_ADD_X);
     case WEIR_OP_ROPE:
         return UNDER(WEIR_ROPE_X);
     case WEIR_OP_ACTIVATE:
@@ -95,7 +96,8 @@ static inline enum weir_dtype dtype_of(const struct kernel_case *c)
         return c->shape.op.dtype;
         WEIR_OP_TABLE(X)
 #undef X
-    case WEIR_OP_COUNT: break;
+    case WEIR_OP_COUNT:
+        break;
     }
     return WEIR_F32;
 }
@@ -193,7 +195,7 @@ static inline struct operand_sizes sizes_of(const struct kernel_case *c)
         const struct weir_table_add *s = &c->shape.table_add;
         n.y = WEIR_TABLE_ADD_Y;
         n.row[n.y] = (size_t)s->vectors * s->channels;
-        n.row[WEIR_TABLE_ADD_X] = s->one ? s->channels : n.row[n.y];
+        n.row[WEIR_TABLE_ADD_X] = (size_t)s->given * s->channels;
         break;
     }
     case WEIR_OP_ATTENTION: {

@@ -131,19 +131,24 @@ static void modulated_norm_takes_scale_and_shift_of_its_row(void **state)
     for (size_t i = 0; i < 8; i++) NEAR(y[i], wanted[i]);
 }
 
-static void table_add_adds_to_all_vectors_or_to_one_repeated(void **state)
+static void table_add_adds_to_all_vectors_or_to_some_repeated(void **state)
 {
     (void)state;
-    const float table[] = { 1, 2, 3, 4, 5, 6 }; /* 3 vectors of 2 */
+    const float table[] = { 1, 2, 3, 4, 5, 6 }; /* 3 vectors of 2, or 6 of 1 */
     float x[] = { 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120 }, y[12];
-    const struct weir_parameters q = { .op = WEIR_OP_TABLE_ADD, .weight = table, .out = 3, .in = 2 };
-    struct weir_table_add shape = { .rows = 2, .vectors = 3, .channels = 2 };
+    struct weir_parameters q = { .op = WEIR_OP_TABLE_ADD, .weight = table, .out = 3, .in = 2 };
+    struct weir_table_add shape = { .rows = 2, .vectors = 3, .given = 3, .channels = 2 };
     run_layer(ref, &q, &shape, (void *[]){ x, y });
     for (size_t i = 0; i < 12; i++) NEAR(y[i], x[i] + table[i % 6]);
-    shape.one = true;
+    shape.given = 1;
     run_layer(ref, &q, &shape, (void *[]){ x, y });
     const float wanted[] = { 11, 22, 13, 24, 15, 26, 31, 42, 33, 44, 35, 46 };
     for (size_t i = 0; i < 12; i++) NEAR(y[i], wanted[i]);
+    q.out = 6, q.in = 1;
+    shape.vectors = 6, shape.given = 3, shape.channels = 1;
+    run_layer(ref, &q, &shape, (void *[]){ x, y });
+    const float in_turn[] = { 11, 22, 33, 14, 25, 36, 41, 52, 63, 44, 55, 66 };
+    for (size_t i = 0; i < 12; i++) NEAR(y[i], in_turn[i]);
 }
 
 /* Queries of 0 weigh all keys alike, so each head's y is the mean of the values that it may see. */
@@ -401,7 +406,11 @@ static void wrong_shapes_of_new_ops_are_refused_in_words(void **state)
     m.shift = 3;
     REFUSED(WEIR_OP_MODULATED_NORM, NULL, "the shift is vector 3 of 2", m);
     REFUSED(WEIR_OP_TABLE_ADD, &table, "the number of vectors is 4",
-            (struct weir_table_add){ .rows = 1, .vectors = 4, .channels = 2 });
+            (struct weir_table_add){ .rows = 1, .vectors = 4, .given = 4, .channels = 2 });
+    REFUSED(WEIR_OP_TABLE_ADD, &table, "2 vectors, again and again, do not make 3",
+            (struct weir_table_add){ .rows = 1, .vectors = 3, .given = 2, .channels = 2 });
+    REFUSED(WEIR_OP_TABLE_ADD, &table, "0 vectors, again and again, do not make 3",
+            (struct weir_table_add){ .rows = 1, .vectors = 3, .channels = 2 });
 
     const struct weir_sequence_layout line = { .row_tokens = 2, .inner = 1, .token_step = 1 };
     struct weir_attention a = { .rows = 1,
@@ -498,7 +507,7 @@ int main(void)
         cmocka_unit_test(rms_norm_divides_by_the_root_of_the_mean_square),
         cmocka_unit_test(rms_norm_takes_each_part_by_itself_and_copies_the_rest),
         cmocka_unit_test(modulated_norm_takes_scale_and_shift_of_its_row),
-        cmocka_unit_test(table_add_adds_to_all_vectors_or_to_one_repeated),
+        cmocka_unit_test(table_add_adds_to_all_vectors_or_to_some_repeated),
         cmocka_unit_test(attention_heads_share_keys_and_stop_at_the_rows_length),
         cmocka_unit_test(attention_caps_the_scores_before_the_softmax),
         cmocka_unit_test(linear_attention_weighs_every_pair_by_its_relus),

@@ -521,6 +521,56 @@ const struct weir_packed *weir_params_table(struct weir_params *params, uint32_t
     return take_table(params, name, &(struct tensors){ .count = 0 }, vectors, channels);
 }
 
+/* More tensors than a stack has: they are put together here, in f32. */
+static enum weir_status load_tables(struct weir_params *params, const char *key, struct weir_parameters *q,
+                                    uint32_t count, const char *prefix, const char *name, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_packed *packed = NULL;
+    float *values = NULL;
+    const uint32_t vectors = q->out / count;
+    const size_t each = (size_t)vectors * q->in;
+    for (uint32_t i = 0; i < count && !params->shapes_only; i++) { /* the first one found, the others have room */
+        struct tensors table = { .count = 0 };
+        struct weir_weight found[WEIR_PARAMS_STACK_MAX];
+        add_name(&table, "%s.%u.%s", prefix, i, name);
+        set_shape(&table, SHAPE(vectors, q->in));
+        WEIR_TRY(find_tensors(params, &table, found, error));
+        if (!values) values = malloc(count * each * sizeof *values);
+        if (!values) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "%s: no memory for its values", key));
+        const struct weir_numbers numbers = numbers_of(&table, found);
+        weir_numbers_f32(&numbers, 0, each, values + i * each);
+    }
+    static const float nothing = 0;
+    q->name = key;
+    q->dtype = params->device->precision;
+    q->shape_only = params->shapes_only;
+    q->weight = values ? values : &nothing;
+    WEIR_TRY(params->device->ops->pack(params->device, q, &packed, error));
+    WEIR_TRY(add_layer(params, key, &packed, error));
+    params->count += count * each;
+cleanup:
+    free(values);
+    if (packed) params->device->ops->packed_destroy(packed);
+    return status;
+}
+
+const struct weir_packed *weir_params_tables(struct weir_params *params, uint32_t count, uint32_t vectors,
+                                             uint32_t channels, const char *prefix, const char *name)
+{
+    char key[2 * WEIR_PARAMS_NAME_MAX];
+    struct weir_parameters q = { .op = WEIR_OP_TABLE_ADD, .out = count * vectors, .in = channels };
+    const int length = snprintf(key, sizeof key, "%s.*.%s", prefix, name);
+    assert(length > 0 && length < WEIR_PARAMS_NAME_MAX);
+    (void)length;
+    if (params->status != WEIR_OK) return NULL;
+    const struct weir_packed *known = find_layer(params, key);
+    if (known) return known;
+    assert(!params->sealed);
+    params->status = load_tables(params, key, &q, count, prefix, name, &params->error);
+    return params->status == WEIR_OK ? find_layer(params, key) : NULL;
+}
+
 const struct weir_packed *weir_params_embed(struct weir_params *params, const struct weir_embed_params *shape,
                                             const char *table, const char *positions)
 {

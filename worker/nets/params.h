@@ -96,6 +96,9 @@ const struct weir_packed *weir_params_rms_norm(struct weir_params *params, const
 /* The tensor of that very name (it ends in no .weight), [vectors, channels] */
 const struct weir_packed *weir_params_table(struct weir_params *params, uint32_t vectors, uint32_t channels,
                                             const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* `count` of them as one, in order: PREFIX.NUMBER.NAME from 0 on, each [vectors, channels] */
+const struct weir_packed *weir_params_tables(struct weir_params *params, uint32_t count, uint32_t vectors,
+                                             uint32_t channels, const char *prefix, const char *name);
 /* A table of rows and a table of positions (positions 0: none), which have names of their own. Rows are multiplied by
  * `scale` (0: not) in f32. */
 struct weir_embed_params {

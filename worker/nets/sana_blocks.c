@@ -14,8 +14,9 @@
 #define CONV_KERNEL 3
 #define PREFIX_BYTES 64
 
-/* A block's six vectors, in the order of its table. */
+/* A block's six vectors, in the order of its table; one block's follow the other's. */
 enum { SHIFT_ATTENTION, SCALE_ATTENTION, GATE_ATTENTION, SHIFT_FEED, SCALE_FEED, GATE_FEED, BLOCK_VECTORS };
+#define VECTOR(index, name) ((index)*BLOCK_VECTORS + (name))
 
 /* ---- what a network owns ---- */
 
@@ -200,14 +201,16 @@ static struct weir_value project_self(struct weir_sana_build *b, struct weir_val
 }
 
 /* h + gate * to_out(linear attention(modulated norm of h)) */
-static struct weir_value self_attention(struct weir_sana_build *b, struct weir_value h, struct weir_value m,
-                                        uint32_t index)
+static struct weir_value self_attention(struct weir_sana_build *b, struct weir_value h, uint32_t index)
 {
     const struct weir_sana_transformer_config *c = b->config;
-    const struct weir_linear_call gated = { .residual = h, .gate = m, .gate_vector = GATE_ATTENTION };
+    const struct weir_linear_call gated = { .residual = h,
+                                            .gate = b->vectors,
+                                            .gate_vector = VECTOR(index, GATE_ATTENTION) };
     char prefix[PREFIX_BYTES];
     snprintf(prefix, sizeof prefix, "transformer_blocks.%u.attn1", index);
-    struct weir_value y = weir_program_modulated_norm(b->p, h, m, SHIFT_ATTENTION, SCALE_ATTENTION, c->norm_eps);
+    struct weir_value y = weir_program_modulated_norm(b->p, h, b->vectors, VECTOR(index, SHIFT_ATTENTION),
+                                                      VECTOR(index, SCALE_ATTENTION), c->norm_eps);
     y = project_self(b, y, prefix);
     y = weir_program_linear_attention(b->p, y,
                                       &(struct weir_linear_attention_call){ .heads = c->heads,
@@ -245,33 +248,30 @@ static struct weir_value text_attention(struct weir_sana_build *b, struct weir_v
 }
 
 /* h + gate * GLUMBConv(modulated norm of h) */
-static struct weir_value feed_forward(struct weir_sana_build *b, struct weir_value h, struct weir_value m,
-                                      uint32_t index)
+static struct weir_value feed_forward(struct weir_sana_build *b, struct weir_value h, uint32_t index)
 {
     const struct weir_sana_transformer_config *c = b->config;
     const struct weir_linear_params point = { .in = c->hidden, .out = c->width };
+    const struct weir_linear_call gated = { .residual = h,
+                                            .gate = b->vectors,
+                                            .gate_vector = VECTOR(index, GATE_FEED) };
     char prefix[PREFIX_BYTES];
     snprintf(prefix, sizeof prefix, "transformer_blocks.%u.ff", index);
-    struct weir_value y = weir_program_modulated_norm(b->p, h, m, SHIFT_FEED, SCALE_FEED, c->norm_eps);
+    struct weir_value y = weir_program_modulated_norm(b->p, h, b->vectors, VECTOR(index, SHIFT_FEED),
+                                                      VECTOR(index, SCALE_FEED), c->norm_eps);
     y = linear(b, y, c->width, 2 * c->hidden, &(struct weir_linear_call){ .activation = WEIR_ACT_SILU }, prefix,
                "conv_inverted");
     y = weir_program_depthwise_conv(
         b->p, weir_params_depthwise_conv(b->params, 2 * c->hidden, CONV_KERNEL, true, "%s.conv_depth", prefix), y,
         true);
-    return weir_adapted_linear(&b->adapted, &point, y,
-                               &(struct weir_linear_call){ .residual = h, .gate = m, .gate_vector = GATE_FEED },
-                               "%s.conv_point", prefix);
+    return weir_adapted_linear(&b->adapted, &point, y, &gated, "%s.conv_point", prefix);
 }
 
 struct weir_value weir_sana_block(struct weir_sana_build *b, struct weir_value h, uint32_t index)
 {
-    const struct weir_value m = weir_program_table_add(
-        b->p,
-        weir_params_table(b->params, BLOCK_VECTORS, b->config->width, "transformer_blocks.%u.scale_shift_table", index),
-        b->time);
-    h = self_attention(b, h, m, index);
+    h = self_attention(b, h, index);
     h = text_attention(b, h, index);
-    return feed_forward(b, h, m, index);
+    return feed_forward(b, h, index);
 }
 
 /* ---- before and after them ---- */
@@ -287,7 +287,8 @@ static struct weir_value scalar_embedding(struct weir_sana_build *b, struct weir
     return linear(b, h, width, width, &(struct weir_linear_call){ .residual = residual }, prefix, "linear_2");
 }
 
-/* [R, 1, 1, 1, width], of time and guidance; the blocks' part goes into b->time. */
+/* [R, 1, 1, 1, width], of time and guidance. The blocks' part goes into b->vectors, for all of them at once: a launch for
+ * each would take longer than its few numbers. */
 struct weir_value weir_sana_time_embedding(struct weir_sana_build *b, struct weir_value t, struct weir_value guidance)
 {
     const uint32_t width = b->config->width;
@@ -298,8 +299,11 @@ struct weir_value weir_sana_time_embedding(struct weir_sana_build *b, struct wei
     } else {
         e = scalar_embedding(b, t, none, "time_embed.emb.timestep_embedder");
     }
-    b->time = linear(b, weir_program_activate(b->p, e, WEIR_ACT_SILU), width, BLOCK_VECTORS * width, NULL, "time_embed",
-                     "linear");
+    const struct weir_value one = linear(b, weir_program_activate(b->p, e, WEIR_ACT_SILU), width, BLOCK_VECTORS * width,
+                                         NULL, "time_embed", "linear");
+    const struct weir_packed *tables = weir_params_tables(b->params, b->config->layers, BLOCK_VECTORS, width,
+                                                          "transformer_blocks", "scale_shift_table");
+    b->vectors = weir_program_table_add(b->p, tables, one);
     return e;
 }
 
