@@ -530,13 +530,13 @@ static enum weir_status load_tables(struct weir_params *params, const char *key,
     float *values = NULL;
     const uint32_t vectors = q->out / count;
     const size_t each = (size_t)vectors * q->in;
-    for (uint32_t i = 0; i < count && !params->shapes_only; i++) { /* the first one found, the others have room */
+    for (uint32_t i = 0; i < count && !params->shapes_only; i++) {
         struct tensors table = { .count = 0 };
         struct weir_weight found[WEIR_PARAMS_STACK_MAX];
         add_name(&table, "%s.%u.%s", prefix, i, name);
         set_shape(&table, SHAPE(vectors, q->in));
         WEIR_TRY(find_tensors(params, &table, found, error));
-        if (!values) values = malloc(count * each * sizeof *values);
+        if (!values) values = malloc(count * each * sizeof *values); /* one is there */
         if (!values) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "%s: no memory for its values", key));
         const struct weir_numbers numbers = numbers_of(&table, found);
         weir_numbers_f32(&numbers, 0, each, values + i * each);
