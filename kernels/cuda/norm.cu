@@ -66,8 +66,7 @@ template <int LANES> static __device__ __forceinline__ float sum_of_lanes(float 
 }
 
 /* LANES lanes a vector, which is a token or a part of one: so many threads of a block, or all of it where they are more
- * than a warp. Each has KEPT times 8 channels, LANES * 8 apart, and keeps them as they were read: in f32 they would take
- * twice the registers. */
+ * than a warp. Each has KEPT times 8 channels, LANES * 8 apart. */
 #define BLOCK_OF(LANES) ((LANES) > 32 ? (LANES) : THREADS)
 template <enum norm NORM, int LANES, int KEPT>
 __global__ void __launch_bounds__(BLOCK_OF(LANES))
@@ -87,29 +86,31 @@ __global__ void __launch_bounds__(BLOCK_OF(LANES))
         for (uint32_t c = (token.rest * LANES + lane) * 8; c < f.rest; c += f.parts * LANES * 8) /* a part's share */
             *(uint4 *)(y + rest + c) = *(const uint4 *)(x + rest + c);
     }
-    uint4 kept[KEPT];
-    float values[8], sum = 0, mean = 0, square = 0;
+    float values[KEPT][8], sum = 0, mean = 0, square = 0;
 #pragma unroll
     for (int k = 0; k < KEPT; k++) {
         const uint32_t c = (k * LANES + lane) * 8;
-        kept[k] = c < channels ? *(const uint4 *)(x + at + c) : make_uint4(0, 0, 0, 0);
+        if (c < channels) {
+            weir_read_8(x + at + c, values[k]);
+        } else {
+#pragma unroll
+            for (int n = 0; n < 8; n++) values[k][n] = 0;
+        }
     }
     if (!is_rms(NORM)) {
 #pragma unroll
         for (int k = 0; k < KEPT; k++) {
-            weir_read_8((const bf16 *)&kept[k], values);
 #pragma unroll
-            for (int n = 0; n < 8; n++) sum += values[n];
+            for (int n = 0; n < 8; n++) sum += values[k][n];
         }
         mean = sum_of_lanes<LANES>(sum, warps[0]) / (float)channels;
     }
 #pragma unroll
     for (int k = 0; k < KEPT; k++) {
         const bool inside = (k * LANES + lane) * 8 < channels;
-        weir_read_8((const bf16 *)&kept[k], values);
 #pragma unroll
         for (int n = 0; n < 8; n++) {
-            const float away = inside ? values[n] - mean : 0.0f;
+            const float away = inside ? values[k][n] - mean : 0.0f;
             square = fmaf(away, away, square);
         }
     }
@@ -127,25 +128,24 @@ __global__ void __launch_bounds__(BLOCK_OF(LANES))
             weir_read_8(f.gamma + row + c, a);
             if (f.beta) weir_read_8(f.beta + row + c, b);
         }
-        weir_read_8((const bf16 *)&kept[k], values);
 #pragma unroll
         for (int n = 0; n < 8; n++) {
-            const float value = (values[n] - mean) * scale;
-            values[n] = NORM == MODULATED ? value * (1.0f + a[n]) + b[n] : value * a[n] + b[n];
+            const float value = (values[k][n] - mean) * scale;
+            values[k][n] = NORM == MODULATED ? value * (1.0f + a[n]) + b[n] : value * a[n] + b[n];
         }
         if (is_rms(NORM)) {
             constexpr enum weir_activation A = NORM == RMS_RELU   ? WEIR_ACT_RELU
                                                : NORM == RMS_SILU ? WEIR_ACT_SILU
                                                                   : WEIR_ACT_NONE;
 #pragma unroll
-            for (int n = 0; n < 8; n++) values[n] = weir_act_fast<A>(values[n]);
+            for (int n = 0; n < 8; n++) values[k][n] = weir_act_fast<A>(values[k][n]);
             if (f.residual) {
                 weir_read_8(f.residual + at + c, a);
 #pragma unroll
-                for (int n = 0; n < 8; n++) values[n] += a[n];
+                for (int n = 0; n < 8; n++) values[k][n] += a[n];
             }
         }
-        weir_write_8(y + at + c, values);
+        weir_write_8(y + at + c, values[k]);
     }
 }
 
