@@ -187,6 +187,11 @@ uint32_t weir_linear_width(const struct weir_linear *s)
     return weir_activation_is_gated(s->activation) ? s->out / 2 : s->out;
 }
 
+uint32_t weir_rms_norm_width(const struct weir_rms_norm *s)
+{
+    return s->parts * s->channels + s->rest;
+}
+
 /* "rms_norm norm1: eps is 0; it must be above 0" */
 static enum weir_status check_eps(enum weir_op op, const struct weir_packed *packed, float eps,
                                   struct weir_error *error)
@@ -401,8 +406,22 @@ enum weir_status weir_check_rms_norm(const struct weir_packed *packed, const str
 
     WEIR_TRY(check_layer(WEIR_OP_RMS_NORM, packed, error));
     WEIR_TRY(check_dtype(WEIR_OP_RMS_NORM, s->dtype, error));
-    WEIR_TRY(check_equal(WEIR_OP_RMS_NORM, packed, "the number of channels", s->channels, packed->out, error));
-    CHECK_COUNT(WEIR_OP_RMS_NORM, packed, "x", s->rows, s->tokens, s->channels);
+    if ((uint64_t)s->parts * s->channels != packed->out) {
+        status = weir_fail(error, WEIR_BAD_SHAPE, "%s: the layer has %u channels, not %u parts of %u each",
+                           SUBJECT(WEIR_OP_RMS_NORM, packed->name), packed->out, s->parts, s->channels);
+        goto cleanup;
+    }
+    if (s->rest > WEIR_DIMENSION_MAX) {
+        status = weir_fail(error, WEIR_BAD_SHAPE, "%s: a rest of %u channels; at most %u are possible",
+                           SUBJECT(WEIR_OP_RMS_NORM, packed->name), s->rest, WEIR_DIMENSION_MAX);
+        goto cleanup;
+    }
+    CHECK_COUNT(WEIR_OP_RMS_NORM, packed, "x", s->rows, s->tokens, weir_rms_norm_width(s));
+    if (s->residual && (s->parts > 1 || s->rest > 0)) {
+        status = weir_fail(error, WEIR_BAD_SHAPE, "%s: a residual goes with one part and no rest, not %u and %u",
+                           SUBJECT(WEIR_OP_RMS_NORM, packed->name), s->parts, s->rest);
+        goto cleanup;
+    }
     WEIR_TRY(check_eps(WEIR_OP_RMS_NORM, packed, s->eps, error));
     if (s->activation != WEIR_ACT_NONE && s->activation != WEIR_ACT_RELU && s->activation != WEIR_ACT_SILU) {
         status = weir_fail(error, WEIR_BAD_SHAPE, "%s: activation %d; none, relu and silu are possible",
@@ -439,6 +458,10 @@ enum weir_status weir_check_table_add(const struct weir_packed *packed, const st
     WEIR_TRY(check_equal(WEIR_OP_TABLE_ADD, packed, "the number of vectors", s->vectors, packed->out, error));
     WEIR_TRY(check_equal(WEIR_OP_TABLE_ADD, packed, "the number of channels", s->channels, packed->in, error));
     CHECK_COUNT(WEIR_OP_TABLE_ADD, packed, "y", s->rows, s->vectors, s->channels);
+    if (s->given == 0 || s->vectors % s->given != 0) {
+        status = weir_fail(error, WEIR_BAD_SHAPE, "%s: %u vectors, again and again, do not make %u",
+                           SUBJECT(WEIR_OP_TABLE_ADD, packed->name), s->given, s->vectors);
+    }
 
 cleanup:
     return status;

@@ -19,8 +19,9 @@ struct weir_conv2d_size {
 };
 struct weir_conv2d_size weir_conv2d_size_of(const struct weir_conv2d *shape);
 
-bool weir_activation_is_gated(enum weir_activation activation); /* GEGLU, GEGLU_TANH */
-uint32_t weir_linear_width(const struct weir_linear *shape);    /* channels of y, residual and gate */
+bool weir_activation_is_gated(enum weir_activation activation);  /* GEGLU, GEGLU_TANH */
+uint32_t weir_linear_width(const struct weir_linear *shape);     /* channels of y, residual and gate */
+uint32_t weir_rms_norm_width(const struct weir_rms_norm *shape); /* channels of x and y */
 
 enum weir_status weir_check_parameters(const struct weir_parameters *parameters, struct weir_error *error);
 

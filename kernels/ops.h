@@ -167,12 +167,13 @@ struct weir_layer_norm {
 };
 enum { WEIR_LAYER_NORM_X, WEIR_LAYER_NORM_Y, WEIR_LAYER_NORM_OPERANDS };
 
-/* rms_norm: y[r,l,:] = act(x[r,l,:] / sqrt(mean(x[r,l,:]^2) + eps) * gamma + beta) + residual[r,l,:]
- * Weights  gamma [C], beta [C] or NULL. (Gemma's 1 + weight is added when the layer is packed.)
- * Shapes   x, y, residual [R, L, C]. y may be x or residual
+/* rms_norm: a token is `parts` parts of C channels, each normed by itself, and `rest` channels that are copied:
+ *   y[r,l,p,:] = act(x[r,l,p,:] / sqrt(mean(x[r,l,p,:]^2) + eps) * gamma[p,:] + beta[p,:]) + residual[r,l,:]
+ * Weights  gamma [parts, C], beta [parts, C] or NULL. (Gemma's 1 + weight is added when the layer is packed.)
+ * Shapes   x, y [R, L, parts * C + rest]; residual [R, L, C], only with one part and no rest. y may be x or residual
  * Source   Zhang and Sennrich, arXiv:1910.07467 */
 struct weir_rms_norm {
-    uint32_t rows, tokens, channels;
+    uint32_t rows, tokens, parts, channels, rest; /* parts: at least 1 */
     float eps;
     enum weir_activation activation; /* NONE, RELU or SILU */
     bool residual;
@@ -192,13 +193,12 @@ struct weir_modulated_norm {
 };
 enum { WEIR_MODULATED_NORM_X, WEIR_MODULATED_NORM_M, WEIR_MODULATED_NORM_Y, WEIR_MODULATED_NORM_OPERANDS };
 
-/* table_add: y[r,n,:] = table[n,:] + x[r,n,:], or x[r,0,:] when x has one vector: a table of vectors (scale, shift and
- * gate of a block, or positions) added to each row.
+/* table_add: y[r,n,:] = table[n,:] + x[r,n % given,:]: a table of vectors (scale, shift and gate of one block or of all,
+ * or positions) added to each row, whose own vectors are repeated.
  * Weights  table [vectors, C]
- * Shapes   x [R, vectors or 1, C]; y [R, vectors, C]. y may be x when x has as many vectors */
+ * Shapes   x [R, given, C], given divides vectors; y [R, vectors, C]. y may be x when given is vectors */
 struct weir_table_add {
-    uint32_t rows, vectors, channels;
-    bool one; /* x has one vector a row */
+    uint32_t rows, vectors, given, channels;
     enum weir_dtype dtype;
 };
 enum { WEIR_TABLE_ADD_X, WEIR_TABLE_ADD_Y, WEIR_TABLE_ADD_OPERANDS };

@@ -119,18 +119,21 @@ struct weir_depthwise_conv_call {
 struct weir_value weir_program_depthwise_conv(struct weir_program *p, const struct weir_packed *layer,
                                               struct weir_value x, const struct weir_depthwise_conv_call *call);
 
+/* x has the layer's channels, in parts, and `rest` more. */
 struct weir_rms_norm_call {
     float eps;
     enum weir_activation activation;
     struct weir_value residual; /* or none */
+    uint32_t parts, rest;       /* parts 0 means 1 */
 };
 struct weir_value weir_program_rms_norm(struct weir_program *p, const struct weir_packed *layer, struct weir_value x,
                                         const struct weir_rms_norm_call *call);
 /* m has dims [rows, 1, 1, vectors, channels of x]. */
 struct weir_value weir_program_modulated_norm(struct weir_program *p, struct weir_value x, struct weir_value m,
                                               uint32_t shift, uint32_t scale, float eps);
-/* x has as many tokens as the table vectors, or one; or, of dims [rows, 1, 1, 1, vectors * C], all of them in its
- * channels (what a linear makes). y has x's dims in the first case, else [rows, 1, 1, vectors, C]. */
+/* x has as many tokens as the table vectors, or a number that divides theirs, and is repeated; or, of dims [rows, 1, 1, 1,
+ * that number * C], all of them in its channels (what a linear makes). y has x's dims in the first case, else [rows, 1, 1,
+ * vectors, C]. */
 struct weir_value weir_program_table_add(struct weir_program *p, const struct weir_packed *layer, struct weir_value x);
 
 /* q, k, v may be channel ranges of the same value (a fused projection). */

@@ -239,15 +239,19 @@ struct weir_value weir_program_rms_norm(struct weir_program *p, const struct wei
                                         const struct weir_rms_norm_call *call)
 {
     if (!weir_program_check_layer(p, WEIR_OP_RMS_NORM, layer)) return weir_program_none;
-    if (!weir_program_check_operand(p, WEIR_OP_RMS_NORM, layer, "x", x, p->dtype, NULL)) return weir_program_none;
-    const struct weir_dims d = weir_program_dims(p, x);
+    struct weir_dims d = weir_program_dims(p, x);
+    d.channels = layer->out + call->rest;
+    if (!weir_program_check_operand(p, WEIR_OP_RMS_NORM, layer, "x", x, p->dtype, &d)) return weir_program_none;
+    const uint32_t parts = call->parts ? call->parts : 1;
     const bool residual = call->residual.index != 0;
     if (residual && !weir_program_check_operand(p, WEIR_OP_RMS_NORM, layer, "residual", call->residual, p->dtype, &d)) {
         return weir_program_none;
     }
     const struct weir_rms_norm shape = { .rows = d.rows,
                                          .tokens = tokens_of(&d),
-                                         .channels = d.channels,
+                                         .parts = parts,
+                                         .channels = layer->out / parts,
+                                         .rest = call->rest,
                                          .eps = call->eps,
                                          .activation = call->activation,
                                          .residual = residual,
@@ -290,22 +294,21 @@ struct weir_value weir_program_table_add(struct weir_program *p, const struct we
     const struct weir_dims d = weir_program_dims(p, x);
     const uint32_t vectors = layer->out, channels = layer->in, tokens = tokens_of(&d);
     const bool alike = tokens == vectors && d.channels == channels;
-    const bool in_channels = tokens == 1 && d.channels == (uint64_t)vectors * channels;
-    const bool one = !alike && tokens == 1 && d.channels == channels;
-    if (!alike && !in_channels && !one) {
+    const uint32_t given = tokens == 1 ? d.channels / channels : tokens;
+    if ((uint64_t)given * channels != (uint64_t)tokens * d.channels || given == 0 || vectors % given != 0) {
         FAIL(p, WEIR_BAD_SHAPE,
-             "table_add %s: x has %u tokens of %u channels, the table %u vectors of %u: as many tokens as vectors, one "
-             "alone, or all vectors in one token's channels are possible",
+             "table_add %s: x has %u tokens of %u channels, the table %u vectors of %u: tokens or, in the channels of "
+             "one token, vectors whose number divides the table's are possible",
              layer->name, tokens, d.channels, vectors, channels);
         return weir_program_none;
     }
     const struct weir_table_add shape = {
-        .rows = d.rows, .vectors = vectors, .channels = channels, .one = one, .dtype = p->dtype
+        .rows = d.rows, .vectors = vectors, .given = given, .channels = channels, .dtype = p->dtype
     };
     const struct weir_dims y_dims = { d.rows, 1, 1, vectors, channels };
     const struct weir_value y = weir_program_add_value(p, "table_add's y", p->dtype, alike ? &d : &y_dims);
     weir_program_add_op(p, WEIR_OP_TABLE_ADD, layer, &shape, OPERANDS(x, y), WEIR_TABLE_ADD_Y,
-                        one ? APART : WEIR_TABLE_ADD_X);
+                        given == vectors ? WEIR_TABLE_ADD_X : APART);
     return p->status == WEIR_OK ? y : weir_program_none;
 }
 

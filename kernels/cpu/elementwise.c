@@ -133,7 +133,7 @@ static void table_add_item(void *context, uint32_t item, uint32_t slot)
     const size_t first = (size_t)item * plan->piece, end = first + piece_count(plan, item);
     (void)slot;
     for (size_t n = first; n < end; n++) { /* vectors of all rows */
-        const size_t from = s->one ? n / s->vectors : n;
+        const size_t from = n / s->vectors * s->given + n % s->vectors % s->given;
         run->cpu->simd->add((const float *)run->operands[WEIR_TABLE_ADD_X] + from * s->channels,
                             plan->layer.weight + n % s->vectors * s->channels,
                             (float *)run->operands[WEIR_TABLE_ADD_Y] + n * s->channels, s->channels);

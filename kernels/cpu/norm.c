@@ -188,7 +188,7 @@ struct weir_cpu_plan *weir_cpu_plan_group_norm(struct weir_cpu *cpu, struct weir
 
 struct token_norm_plan {
     struct weir_cpu_plan head;
-    uint32_t rows, tokens, channels;
+    uint32_t rows, tokens, width;  /* width: channels of a token */
     uint32_t piece_tokens, pieces; /* of a row */
     union {
         struct weir_layer_norm layer_norm;
@@ -208,7 +208,7 @@ static struct span span_of(const struct token_norm_plan *plan, uint32_t item)
     const uint32_t left = plan->tokens - first;
     return (struct span){ .row = row,
                           .tokens = left < plan->piece_tokens ? left : plan->piece_tokens,
-                          .offset = ((size_t)row * plan->tokens + first) * plan->channels };
+                          .offset = ((size_t)row * plan->tokens + first) * plan->width };
 }
 
 static void layer_norm_item(void *context, uint32_t item, uint32_t slot)
@@ -218,7 +218,7 @@ static void layer_norm_item(void *context, uint32_t item, uint32_t slot)
     const struct span span = span_of(plan, item);
     (void)slot;
     run->cpu->simd->layer_norm((const float *)run->operands[WEIR_LAYER_NORM_X] + span.offset,
-                               (float *)run->operands[WEIR_LAYER_NORM_Y] + span.offset, span.tokens, plan->channels,
+                               (float *)run->operands[WEIR_LAYER_NORM_Y] + span.offset, span.tokens, plan->width,
                                plan->head.layer->vector_weight, plan->head.layer->bias, plan->shape.layer_norm.eps);
 }
 
@@ -228,11 +228,19 @@ static void rms_norm_item(void *context, uint32_t item, uint32_t slot)
     const struct token_norm_plan *plan = (const struct token_norm_plan *)run->plan;
     const struct weir_rms_norm *s = &plan->shape.rms_norm;
     const struct span span = span_of(plan, item);
+    const float *gamma = plan->head.layer->vector_weight, *beta = plan->head.layer->bias;
+    const float *x = (const float *)run->operands[WEIR_RMS_NORM_X] + span.offset;
     const float *residual = s->residual ? (const float *)run->operands[WEIR_RMS_NORM_RESIDUAL] + span.offset : NULL;
+    float *y = (float *)run->operands[WEIR_RMS_NORM_Y] + span.offset;
     (void)slot;
-    run->cpu->simd->rms_norm(s->activation, (const float *)run->operands[WEIR_RMS_NORM_X] + span.offset, residual,
-                             (float *)run->operands[WEIR_RMS_NORM_Y] + span.offset, span.tokens, s->channels,
-                             plan->head.layer->vector_weight, plan->head.layer->bias, s->eps);
+    for (uint32_t p = 0; p < s->parts; p++) {
+        const size_t c = (size_t)p * s->channels;
+        run->cpu->simd->rms_norm(s->activation, x + c, residual, y + c, span.tokens, s->channels, plan->width,
+                                 gamma + c, beta ? beta + c : NULL, s->eps);
+    }
+    const size_t rest = plan->width - s->rest;
+    for (size_t l = 0; l < span.tokens && s->rest && x != y; l++)
+        memcpy(y + l * plan->width + rest, x + l * plan->width + rest, s->rest * sizeof *y);
 }
 
 /* A layer_norm whose gamma is 1 + the row's scale. */
@@ -251,7 +259,7 @@ static void modulated_norm_item(void *context, uint32_t item, uint32_t slot)
                                gamma, shift, s->eps);
 }
 
-#define TOKEN_NORM(op)                                                                                                 \
+#define TOKEN_NORM(op, token_width)                                                                                    \
     static void op##_run(struct weir_cpu_run *run)                                                                     \
     {                                                                                                                  \
         const struct token_norm_plan *plan = (const struct token_norm_plan *)run->plan;                                \
@@ -260,7 +268,7 @@ static void modulated_norm_item(void *context, uint32_t item, uint32_t slot)
     struct weir_cpu_plan *weir_cpu_plan_##op(struct weir_cpu *cpu, struct weir_cpu_packed *layer,                      \
                                              const struct weir_##op *s, struct weir_error *error)                      \
     {                                                                                                                  \
-        struct token_norm_plan *plan = token_norm_plan_create(s->rows, s->tokens, s->channels, error);                 \
+        struct token_norm_plan *plan = token_norm_plan_create(s->rows, s->tokens, token_width, error);                 \
         (void)cpu;                                                                                                     \
         if (!plan) return NULL;                                                                                        \
         plan->shape.op = *s;                                                                                           \
@@ -269,7 +277,7 @@ static void modulated_norm_item(void *context, uint32_t item, uint32_t slot)
         return &plan->head;                                                                                            \
     }
 
-static struct token_norm_plan *token_norm_plan_create(uint32_t rows, uint32_t tokens, uint32_t channels,
+static struct token_norm_plan *token_norm_plan_create(uint32_t rows, uint32_t tokens, uint32_t width,
                                                       struct weir_error *error)
 {
     struct token_norm_plan *plan = calloc(1, sizeof *plan);
@@ -279,12 +287,12 @@ static struct token_norm_plan *token_norm_plan_create(uint32_t rows, uint32_t to
     }
     plan->rows = rows;
     plan->tokens = tokens;
-    plan->channels = channels;
-    plan->piece_tokens = weir_cpu_piece(tokens, PIECE_BYTES / (channels * sizeof(float)) + 1);
+    plan->width = width;
+    plan->piece_tokens = weir_cpu_piece(tokens, PIECE_BYTES / (width * sizeof(float)) + 1);
     plan->pieces = (tokens + plan->piece_tokens - 1) / plan->piece_tokens;
-    plan->head.slice_bytes = channels * sizeof(float); /* modulated_norm's gamma */
+    plan->head.slice_bytes = width * sizeof(float); /* modulated_norm's gamma */
     return plan;
 }
-TOKEN_NORM(layer_norm)
-TOKEN_NORM(rms_norm)
-TOKEN_NORM(modulated_norm)
+TOKEN_NORM(layer_norm, s->channels)
+TOKEN_NORM(rms_norm, weir_rms_norm_width(s))
+TOKEN_NORM(modulated_norm, s->channels)

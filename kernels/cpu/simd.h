@@ -45,9 +45,9 @@ struct weir_cpu_simd {
     void (*layer_norm)(const float *x, float *y, size_t tokens, size_t channels, const float *gamma, const float *beta,
                        float eps);
     /* y[l,:] = act(x[l,:] / sqrt(mean of its squares + eps) * gamma + beta (or NULL)) + residual[l,:] (or NULL);
-     * activation NONE, RELU or SILU. y may be x or residual. */
+     * activation NONE, RELU or SILU. The next token is `step` floats further. y may be x or residual. */
     void (*rms_norm)(enum weir_activation activation, const float *x, const float *residual, float *y, size_t tokens,
-                     size_t channels, const float *gamma, const float *beta, float eps);
+                     size_t channels, size_t step, const float *gamma, const float *beta, float eps);
 
     /* c[i,j] = sum over k, in order, of a[i,k] b[k,j]; columns is a multiple of `lanes`. */
     void (*product)(size_t rows, size_t columns, size_t inner, const float *a, size_t a_stride, const float *b,

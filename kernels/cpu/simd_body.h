@@ -465,11 +465,11 @@ INLINE void rms_norm_part(enum weir_activation activation, const float *x, float
 }
 
 INLINE void rms_norm_all(enum weir_activation activation, const float *x, const float *residual, float *y,
-                         size_t tokens, size_t channels, const float *gamma, const float *beta, float eps)
+                         size_t tokens, size_t channels, size_t step, const float *gamma, const float *beta, float eps)
 {
-    for (size_t l = 0; l < tokens; l++, x += channels, y += channels) {
+    for (size_t l = 0; l < tokens; l++, x += step, y += step) {
         const float scale = 1 / sqrtf(token_sum(x, channels, true, 0) / (float)channels + eps);
-        const float *added_to = residual ? residual + l * channels : NULL;
+        const float *added_to = residual ? residual + l * step : NULL;
         size_t c = 0;
         for (; c + LANES <= channels; c += LANES) {
             rms_norm_part(activation, x + c, scale, gamma + c, beta ? beta + c : NULL, added_to ? added_to + c : NULL,
@@ -483,14 +483,14 @@ INLINE void rms_norm_all(enum weir_activation activation, const float *x, const 
 }
 
 static void rms_norm(enum weir_activation activation, const float *x, const float *residual, float *y, size_t tokens,
-                     size_t channels, const float *gamma, const float *beta, float eps)
+                     size_t channels, size_t step, const float *gamma, const float *beta, float eps)
 {
     if (activation == WEIR_ACT_SILU) {
-        rms_norm_all(WEIR_ACT_SILU, x, residual, y, tokens, channels, gamma, beta, eps);
+        rms_norm_all(WEIR_ACT_SILU, x, residual, y, tokens, channels, step, gamma, beta, eps);
     } else if (activation == WEIR_ACT_RELU) {
-        rms_norm_all(WEIR_ACT_RELU, x, residual, y, tokens, channels, gamma, beta, eps);
+        rms_norm_all(WEIR_ACT_RELU, x, residual, y, tokens, channels, step, gamma, beta, eps);
     } else {
-        rms_norm_all(WEIR_ACT_NONE, x, residual, y, tokens, channels, gamma, beta, eps);
+        rms_norm_all(WEIR_ACT_NONE, x, residual, y, tokens, channels, step, gamma, beta, eps);
     }
 }
 

@@ -89,11 +89,11 @@ enum weir_status weir_cuda_run_concat(const struct weir_cuda_run *run)
 template <typename T>
 __global__ void table_add(struct weir_table_add s, uint64_t count, const float *table, const T *x, T *y)
 {
-    const uint64_t row = (uint64_t)s.vectors * s.channels;
+    const uint64_t row = (uint64_t)s.vectors * s.channels, given = (uint64_t)s.given * s.channels;
     WEIR_EACH(i, count)
     {
-        const uint64_t from = s.one ? i / row * s.channels + i % s.channels : i;
-        weir_write(y + i, table[i % row] + weir_read(x + from));
+        const uint64_t at = i % row; /* x's vectors are repeated, and follow without gaps */
+        weir_write(y + i, table[at] + weir_read(x + i / row * given + at % given));
     }
 }
 

@@ -1,4 +1,4 @@
-/* layer_norm, rms_norm, modulated_norm: one warp a token, statistics in f32 about the mean. */
+/* layer_norm, rms_norm, modulated_norm: one warp a token, or two a long one; statistics in f32 about the mean. */
 #include "kernels/cuda/kernel.cuh"
 
 #define WARPS (THREADS / 32)
@@ -31,56 +31,80 @@ template <typename T> static __device__ struct centre centre_of(const T *x, uint
     return centre;
 }
 
-/* --- bf16, channels counted in eights: the token is read once and kept in registers
- * -------------------------------- */
+/* --- bf16, channels counted in eights: the token is read once and kept in registers --------------------------------- */
 
-#define KEPT_MAX 12 /* eights a lane */
+#define CHANNELS_MAX 3072
 
-/* What a token's norm needs beside x. */
+/* What a norm needs beside x. */
 struct factors {
     const float *gamma, *beta; /* layer_norm, rms_norm; beta may be NULL */
     const bf16 *by, *shift;    /* modulated_norm: of row 0, and the next row `row` further */
     const bf16 *residual;      /* rms_norm, or NULL */
     uint64_t row;
-    uint32_t tokens; /* of a row */
+    uint32_t tokens;             /* of a row */
+    uint32_t parts, width, rest; /* rms_norm: of a token, its channels, and those to be copied */
     float eps;
 };
 enum norm { LAYER, RMS, RMS_RELU, RMS_SILU, MODULATED };
-
-template <int LANES> static __device__ __forceinline__ float sum_of_lanes(float value)
+static __device__ constexpr bool is_rms(enum norm norm)
 {
-    for (int step = LANES / 2; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step, LANES);
-    return value;
+    return norm == RMS || norm == RMS_RELU || norm == RMS_SILU;
 }
 
-/* LANES lanes a token, each with KEPT times 8 channels, LANES * 8 apart. */
-template <enum norm NORM, int LANES, int KEPT>
-__global__ void __launch_bounds__(THREADS)
-    norm_8(struct factors f, uint32_t channels, uint64_t tokens, const bf16 *x, bf16 *y)
+/* The sum over LANES lanes, alike in all. More than a warp are a block, and pass the sums of their warps through `warps`. */
+template <int LANES> static __device__ __forceinline__ float sum_of_lanes(float value, float *warps)
 {
-    const uint64_t wanted = ((uint64_t)blockIdx.x * THREADS + threadIdx.x) / LANES;
-    const uint64_t token = wanted < tokens ? wanted : tokens - 1; /* all lanes take part in the sums */
+    for (int step = LANES < 32 ? LANES / 2 : 16; step > 0; step /= 2)
+        value += __shfl_xor_sync(0xffffffffu, value, step);
+    if (LANES <= 32) return value;
+    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
+    __syncthreads();
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < LANES / 32; i++) sum += warps[i];
+    return sum;
+}
+
+/* LANES lanes a vector, which is a token or a part of one: so many threads of a block, or all of it where they are more
+ * than a warp. Each has KEPT times 8 channels, LANES * 8 apart. */
+#define BLOCK_OF(LANES) ((LANES) > 32 ? (LANES) : THREADS)
+template <enum norm NORM, int LANES, int KEPT>
+__global__ void __launch_bounds__(BLOCK_OF(LANES))
+    norm_8(struct factors f, uint32_t channels, uint64_t vectors, const bf16 *x, bf16 *y)
+{
+    __shared__ float warps[2][BLOCK_OF(LANES) / 32];
+    const uint64_t wanted = ((uint64_t)blockIdx.x * BLOCK_OF(LANES) + threadIdx.x) / LANES;
+    const uint64_t vector = wanted < vectors ? wanted : vectors - 1; /* all lanes take part in the sums */
     const uint32_t lane = threadIdx.x % LANES;
-    float values[KEPT][8], sum = 0, mean = 0;
+    uint64_t at = vector * channels, row = 0; /* row: where what it needs beside x begins */
+    if (NORM == MODULATED) row = weir_split_by(vector, f.tokens).quotient * f.row;
+    if (is_rms(NORM) && f.width != channels) {
+        const struct weir_split token = weir_split_by(vector, f.parts);
+        const uint64_t rest = token.quotient * f.width + (uint64_t)f.parts * channels;
+        row = (uint64_t)token.rest * channels;
+        at = token.quotient * f.width + row;
+        for (uint32_t c = (token.rest * LANES + lane) * 8; c < f.rest; c += f.parts * LANES * 8) /* a part's share */
+            *(uint4 *)(y + rest + c) = *(const uint4 *)(x + rest + c);
+    }
+    float values[KEPT][8], sum = 0, mean = 0, square = 0;
 #pragma unroll
     for (int k = 0; k < KEPT; k++) {
         const uint32_t c = (k * LANES + lane) * 8;
         if (c < channels) {
-            weir_read_8(x + token * channels + c, values[k]);
+            weir_read_8(x + at + c, values[k]);
         } else {
 #pragma unroll
             for (int n = 0; n < 8; n++) values[k][n] = 0;
         }
     }
-    if (NORM == LAYER || NORM == MODULATED) {
+    if (!is_rms(NORM)) {
 #pragma unroll
         for (int k = 0; k < KEPT; k++) {
 #pragma unroll
             for (int n = 0; n < 8; n++) sum += values[k][n];
         }
-        mean = sum_of_lanes<LANES>(sum) / (float)channels;
+        mean = sum_of_lanes<LANES>(sum, warps[0]) / (float)channels;
     }
-    float square = 0;
 #pragma unroll
     for (int k = 0; k < KEPT; k++) {
         const bool inside = (k * LANES + lane) * 8 < channels;
@@ -90,9 +114,8 @@ __global__ void __launch_bounds__(THREADS)
             square = fmaf(away, away, square);
         }
     }
-    const float scale = 1.0f / sqrtf(sum_of_lanes<LANES>(square) / (float)channels + f.eps);
-    if (wanted >= tokens) return;
-    const uint64_t row = NORM == MODULATED ? weir_split_by(token, f.tokens).quotient * f.row : 0;
+    const float scale = 1.0f / sqrtf(sum_of_lanes<LANES>(square, warps[1]) / (float)channels + f.eps);
+    if (wanted >= vectors) return;
 #pragma unroll
     for (int k = 0; k < KEPT; k++) {
         const uint32_t c = (k * LANES + lane) * 8;
@@ -102,64 +125,64 @@ __global__ void __launch_bounds__(THREADS)
             weir_read_8(f.by + row + c, a);
             weir_read_8(f.shift + row + c, b);
         } else {
-            weir_read_8(f.gamma + c, a);
-            if (f.beta) weir_read_8(f.beta + c, b);
+            weir_read_8(f.gamma + row + c, a);
+            if (f.beta) weir_read_8(f.beta + row + c, b);
         }
 #pragma unroll
         for (int n = 0; n < 8; n++) {
             const float value = (values[k][n] - mean) * scale;
             values[k][n] = NORM == MODULATED ? value * (1.0f + a[n]) + b[n] : value * a[n] + b[n];
         }
-        if (NORM == RMS || NORM == RMS_RELU || NORM == RMS_SILU) {
+        if (is_rms(NORM)) {
             constexpr enum weir_activation A = NORM == RMS_RELU   ? WEIR_ACT_RELU
                                                : NORM == RMS_SILU ? WEIR_ACT_SILU
                                                                   : WEIR_ACT_NONE;
 #pragma unroll
             for (int n = 0; n < 8; n++) values[k][n] = weir_act_fast<A>(values[k][n]);
             if (f.residual) {
-                weir_read_8(f.residual + token * channels + c, a);
+                weir_read_8(f.residual + at + c, a);
 #pragma unroll
                 for (int n = 0; n < 8; n++) values[k][n] += a[n];
             }
         }
-        weir_write_8(y + token * channels + c, values[k]);
+        weir_write_8(y + at + c, values[k]);
     }
 }
 
 template <enum norm NORM, int LANES, int KEPT>
-static void launch_8(const struct factors *f, uint32_t channels, uint64_t tokens, cudaStream_t stream, const void *x,
+static void launch_8(const struct factors *f, uint32_t channels, uint64_t vectors, cudaStream_t stream, const void *x,
                      void *y)
 {
-    const uint64_t blocks = (tokens * LANES + THREADS - 1) / THREADS;
+    const uint64_t blocks = (vectors * LANES + BLOCK_OF(LANES) - 1) / BLOCK_OF(LANES);
     norm_8<NORM, LANES, KEPT>
-        <<<(unsigned)blocks, THREADS, 0, stream>>>(*f, channels, tokens, (const bf16 *)x, (bf16 *)y);
+        <<<(unsigned)blocks, BLOCK_OF(LANES), 0, stream>>>(*f, channels, vectors, (const bf16 *)x, (bf16 *)y);
 }
 
-static bool fits_8(enum weir_dtype dtype, uint32_t channels, uint64_t tokens)
+static bool fits_8(enum weir_dtype dtype, uint32_t channels, uint64_t vectors)
 {
-    return dtype == WEIR_BF16 && channels % WEIR_EIGHT == 0 && channels <= KEPT_MAX * 256 && tokens < (uint64_t)1 << 33;
+    return dtype == WEIR_BF16 && channels % WEIR_EIGHT == 0 && channels <= CHANNELS_MAX && vectors < (uint64_t)1 << 33;
 }
 
 template <enum norm NORM>
-static enum weir_status run_8(const struct factors *f, uint32_t channels, uint64_t tokens, cudaStream_t stream,
+static enum weir_status run_8(const struct factors *f, uint32_t channels, uint64_t vectors, cudaStream_t stream,
                               const void *x, void *y)
 {
     if (channels <= 64) {
-        launch_8<NORM, 8, 1>(f, channels, tokens, stream, x, y);
+        launch_8<NORM, 8, 1>(f, channels, vectors, stream, x, y);
     } else if (channels <= 128) {
-        launch_8<NORM, 16, 1>(f, channels, tokens, stream, x, y);
+        launch_8<NORM, 16, 1>(f, channels, vectors, stream, x, y);
     } else if (channels <= 256) {
-        launch_8<NORM, 32, 1>(f, channels, tokens, stream, x, y);
+        launch_8<NORM, 32, 1>(f, channels, vectors, stream, x, y);
     } else if (channels <= 512) {
-        launch_8<NORM, 32, 2>(f, channels, tokens, stream, x, y);
+        launch_8<NORM, 32, 2>(f, channels, vectors, stream, x, y);
     } else if (channels <= 1024) {
-        launch_8<NORM, 32, 4>(f, channels, tokens, stream, x, y);
+        launch_8<NORM, 32, 4>(f, channels, vectors, stream, x, y);
     } else if (channels <= 1280) {
-        launch_8<NORM, 32, 5>(f, channels, tokens, stream, x, y);
-    } else if (channels <= 2304) {
-        launch_8<NORM, 32, 9>(f, channels, tokens, stream, x, y);
+        launch_8<NORM, 32, 5>(f, channels, vectors, stream, x, y);
+    } else if (channels <= 2560) {
+        launch_8<NORM, 64, 5>(f, channels, vectors, stream, x, y);
     } else {
-        launch_8<NORM, 32, KEPT_MAX>(f, channels, tokens, stream, x, y);
+        launch_8<NORM, 64, 6>(f, channels, vectors, stream, x, y);
     }
     return weir_launched();
 }
@@ -202,25 +225,31 @@ enum weir_status weir_cuda_run_layer_norm(const struct weir_cuda_run *run)
 }
 
 template <typename T>
-__global__ void rms_norm(struct weir_rms_norm s, uint64_t tokens, const float *gamma, const float *beta, const T *x,
-                         const T *residual, T *y)
+__global__ void rms_norm(struct weir_rms_norm s, uint32_t width, uint64_t vectors, const float *gamma,
+                         const float *beta, const T *x, const T *residual, T *y)
 {
-    EACH_TOKEN(token, tokens)
+    EACH_TOKEN(vector, vectors) /* a part of a token */
     {
-        const uint64_t at = token * s.channels;
+        const struct weir_split token = weir_split_by(vector, s.parts);
+        const uint64_t whole = token.quotient * width;
+        const uint32_t part = token.rest * s.channels, lane = threadIdx.x % 32;
+        const T *from = x + whole + part;
+        T *to = y + whole + part;
         float square = 0;
-        for (uint32_t c = threadIdx.x % 32; c < s.channels; c += 32) {
-            const float value = weir_read(x + at + c);
+        for (uint32_t c = lane; c < s.channels; c += 32) {
+            const float value = weir_read(from + c);
             square = fmaf(value, value, square);
         }
         const float scale = 1.0f / sqrtf(weir_warp_sum(square) / (float)s.channels + s.eps);
-        for (uint32_t c = threadIdx.x % 32; c < s.channels; c += 32) {
-            float value = weir_read(x + at + c) * scale * gamma[c];
-            if (beta) value += beta[c];
+        for (uint32_t c = lane; c < s.channels; c += 32) {
+            float value = weir_read(from + c) * scale * gamma[part + c];
+            if (beta) value += beta[part + c];
             value = weir_act(s.activation, value);
-            if (s.residual) value += weir_read(residual + at + c);
-            weir_write(y + at + c, value);
+            if (s.residual) value += weir_read(residual + whole + c);
+            weir_write(to + c, value);
         }
+        for (uint32_t c = width - s.rest + token.rest * 32 + lane; c < width && x != y; c += s.parts * 32)
+            y[whole + c] = x[whole + c];
     }
 }
 
@@ -228,24 +257,27 @@ enum weir_status weir_cuda_run_rms_norm(const struct weir_cuda_run *run)
 {
     const struct weir_rms_norm *s = &run->plan->shape.rms_norm;
     const struct weir_cuda_packed *layer = run->plan->layer;
-    const uint64_t tokens = (uint64_t)s->rows * s->tokens;
-    if (fits_8(s->dtype, s->channels, tokens)) {
+    const uint64_t vectors = (uint64_t)s->rows * s->tokens * s->parts;
+    const void *x = run->operands[WEIR_RMS_NORM_X];
+    void *y = run->operands[WEIR_RMS_NORM_Y];
+    cudaStream_t stream = run->stream->stream;
+    if (fits_8(s->dtype, s->channels, vectors) && s->rest % WEIR_EIGHT == 0) {
         struct factors f = {};
         f.gamma = (const float *)layer->weight;
         f.beta = layer->bias;
         f.residual = s->residual ? (const bf16 *)run->operands[WEIR_RMS_NORM_RESIDUAL] : NULL;
+        f.parts = s->parts;
+        f.width = weir_rms_norm_width(s);
+        f.rest = x == y ? 0 : s->rest;
         f.eps = s->eps;
-        const void *x = run->operands[WEIR_RMS_NORM_X];
-        void *y = run->operands[WEIR_RMS_NORM_Y];
-        cudaStream_t stream = run->stream->stream;
-        if (s->activation == WEIR_ACT_RELU) return run_8<RMS_RELU>(&f, s->channels, tokens, stream, x, y);
-        if (s->activation == WEIR_ACT_SILU) return run_8<RMS_SILU>(&f, s->channels, tokens, stream, x, y);
-        return run_8<RMS>(&f, s->channels, tokens, stream, x, y);
+        if (s->activation == WEIR_ACT_RELU) return run_8<RMS_RELU>(&f, s->channels, vectors, stream, x, y);
+        if (s->activation == WEIR_ACT_SILU) return run_8<RMS_SILU>(&f, s->channels, vectors, stream, x, y);
+        return run_8<RMS>(&f, s->channels, vectors, stream, x, y);
     }
     WEIR_BY_TYPE(s->dtype, T,
-                 (rms_norm<T><<<blocks_of(tokens), THREADS, 0, run->stream->stream>>>(
-                     *s, tokens, (const float *)layer->weight, layer->bias, (const T *)run->operands[WEIR_RMS_NORM_X],
-                     (const T *)run->operands[WEIR_RMS_NORM_RESIDUAL], (T *)run->operands[WEIR_RMS_NORM_Y])));
+                 (rms_norm<T><<<blocks_of(vectors), THREADS, 0, stream>>>(
+                     *s, weir_rms_norm_width(s), vectors, (const float *)layer->weight, layer->bias, (const T *)x,
+                     (const T *)run->operands[WEIR_RMS_NORM_RESIDUAL], (T *)y)));
     return weir_launched();
 }
 

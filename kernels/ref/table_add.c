@@ -16,9 +16,9 @@ void weir_ref_table_add(const struct weir_table_add *s, const struct weir_ref_pa
     for (uint32_t r = 0; r < s->rows; r++) {
         const float *table = layer->weight;
         for (uint32_t n = 0; n < s->vectors; n++, table += s->channels, y += s->channels) {
-            for (uint32_t c = 0; c < s->channels; c++) y[c] = table[c] + x[c];
-            if (!s->one) x += s->channels;
+            const float *given = x + n % s->given * s->channels;
+            for (uint32_t c = 0; c < s->channels; c++) y[c] = table[c] + given[c];
         }
-        if (s->one) x += s->channels;
+        x += s->given * s->channels;
     }
 }

@@ -232,7 +232,21 @@ struct kernel_case {
         .label = "rms_norm " #L " x " #C " " #__VA_ARGS__, .op = WEIR_OP_RMS_NORM, .shape.rms_norm = {                 \
             .rows = 2,                                                                                                 \
             .tokens = L,                                                                                               \
+            .parts = 1,                                                                                                \
             .channels = C,                                                                                             \
+            .eps = 1e-5f,                                                                                              \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
+#define RMS_NORM_PARTS(L, PARTS, C, REST, ...)                                                                         \
+    {                                                                                                                  \
+        .label = "rms_norm " #L " x (" #PARTS " x " #C " + " #REST ") " #__VA_ARGS__, .op = WEIR_OP_RMS_NORM,          \
+        .shape.rms_norm = {                                                                                            \
+            .rows = 2,                                                                                                 \
+            .tokens = L,                                                                                               \
+            .parts = PARTS,                                                                                            \
+            .channels = C,                                                                                             \
+            .rest = REST,                                                                                              \
             .eps = 1e-5f,                                                                                              \
             __VA_ARGS__                                                                                                \
         }                                                                                                              \
@@ -250,14 +264,14 @@ struct kernel_case {
             .eps = 1e-6f                                                                                               \
         }                                                                                                              \
     }
-#define TABLE_ADD(N, C, ...)                                                                                           \
+#define TABLE_ADD(N, GIVEN, C)                                                                                         \
     {                                                                                                                  \
-        .label = "table_add " #N " x " #C " " #__VA_ARGS__, .op = WEIR_OP_TABLE_ADD, .no_bias = true,                  \
+        .label = "table_add " #N " x " #C " to " #GIVEN, .op = WEIR_OP_TABLE_ADD, .no_bias = true,                     \
         .shape.table_add = {                                                                                           \
             .rows = 2,                                                                                                 \
             .vectors = N,                                                                                              \
-            .channels = C,                                                                                             \
-            __VA_ARGS__                                                                                                \
+            .given = GIVEN,                                                                                            \
+            .channels = C                                                                                              \
         }                                                                                                              \
     }
 #define LINEAR_ATTENTION(T, P, H, D, STRIDE, STEP, Q, K, V)                                                            \
@@ -572,17 +586,32 @@ static const struct kernel_case kernel_cases[] = {
     { .label = "rms_norm 300 x 230 without beta",
       .op = WEIR_OP_RMS_NORM,
       .no_bias = true,
-      .shape.rms_norm = { .rows = 2, .tokens = 300, .channels = 230, .eps = 1e-6f } },
+      .shape.rms_norm = { .rows = 2, .tokens = 300, .parts = 1, .channels = 230, .eps = 1e-6f } },
+    RMS_NORM_PARTS(1, 1, 1, 1),
+    RMS_NORM_PARTS(7, 2, 5, 3),
+    RMS_NORM_PARTS(5, 3, 33, 0, .activation = WEIR_ACT_SILU),
+    RMS_NORM_PARTS(5, 3, 24, 8, .activation = WEIR_ACT_RELU),
+    RMS_NORM_PARTS(9, 1, 96, 1000),
+    RMS_NORM_PARTS(9, 2, 40, 12),
+    RMS_NORM_PARTS(30, 3, 320, 0),
+    RMS_NORM_PARTS(30, 2, 2240, 2240),
+    RMS_NORM_PARTS(3, 2, 3080, 16),
+    { .label = "rms_norm 50 x (2 x 1152 + 1152) without beta",
+      .op = WEIR_OP_RMS_NORM,
+      .no_bias = true,
+      .shape.rms_norm = { .rows = 2, .tokens = 50, .parts = 2, .channels = 1152, .rest = 1152, .eps = 1e-5f } },
 
     MODULATED_NORM(1, 1, 1, 0, 0),
     MODULATED_NORM(5, 7, 6, 3, 4),
     MODULATED_NORM(1024, 224, 2, 0, 1),
     MODULATED_NORM(30, 2240, 6, 3, 4),
 
-    TABLE_ADD(1, 1),
-    TABLE_ADD(6, 7),
-    TABLE_ADD(2, 33, .one = true),
-    TABLE_ADD(1024, 224),
+    TABLE_ADD(1, 1, 1),
+    TABLE_ADD(6, 6, 7),
+    TABLE_ADD(2, 1, 33),
+    TABLE_ADD(12, 4, 5),
+    TABLE_ADD(120, 6, 2240),
+    TABLE_ADD(1024, 1024, 224),
 
     SPATIAL(2, 3, 5, 2, 3, .lengths = true),
     SPATIAL(1, 100, 37, 4, 20, .softcap = 0.5f),

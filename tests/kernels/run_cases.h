@@ -33,7 +33,8 @@ static inline struct operands_under_y operands_under_y(const struct kernel_case 
     case WEIR_OP_MODULATED_NORM:
         return UNDER(WEIR_MODULATED_NORM_X);
     case WEIR_OP_TABLE_ADD:
-        return c->shape.table_add.one ? UNDER(WEIR_OPERANDS_MAX) : UNDER(WEIR_TABLE_ADD_X);
+        return c->shape.table_add.given < c->shape.table_add.vectors ? UNDER(WEIR_OPERANDS_MAX)
+                                                                     : UNDER(WEIR_TABLE_ADD_X);
     case WEIR_OP_ROPE:
         return UNDER(WEIR_ROPE_X);
     case WEIR_OP_ACTIVATE:
@@ -179,7 +180,7 @@ static inline struct operand_sizes sizes_of(const struct kernel_case *c)
     case WEIR_OP_RMS_NORM: {
         const struct weir_rms_norm *s = &c->shape.rms_norm;
         n.y = WEIR_RMS_NORM_Y;
-        n.row[WEIR_RMS_NORM_X] = n.row[n.y] = (size_t)s->tokens * s->channels;
+        n.row[WEIR_RMS_NORM_X] = n.row[n.y] = (size_t)s->tokens * weir_rms_norm_width(s);
         if (s->residual) n.row[WEIR_RMS_NORM_RESIDUAL] = n.row[n.y];
         break;
     }
@@ -194,7 +195,7 @@ static inline struct operand_sizes sizes_of(const struct kernel_case *c)
         const struct weir_table_add *s = &c->shape.table_add;
         n.y = WEIR_TABLE_ADD_Y;
         n.row[n.y] = (size_t)s->vectors * s->channels;
-        n.row[WEIR_TABLE_ADD_X] = s->one ? s->channels : n.row[n.y];
+        n.row[WEIR_TABLE_ADD_X] = (size_t)s->given * s->channels;
         break;
     }
     case WEIR_OP_ATTENTION: {
@@ -329,7 +330,7 @@ static inline struct weir_parameters parameters_of(const struct kernel_case *c)
         q.out = c->shape.depthwise_conv.channels, q.kernel = c->shape.depthwise_conv.kernel;
         break;
     case WEIR_OP_RMS_NORM:
-        q.out = c->shape.rms_norm.channels;
+        q.out = c->shape.rms_norm.parts * c->shape.rms_norm.channels;
         break;
     case WEIR_OP_TABLE_ADD:
         q.out = c->shape.table_add.vectors, q.in = c->shape.table_add.channels;

@@ -78,6 +78,7 @@ static struct model random_norm(struct weir_program *p, const struct model *x, c
     run_op(ref, WEIR_OP_RMS_NORM, *layer,
            &(struct weir_rms_norm){ .rows = x->dims.rows,
                                     .tokens = x->dims.frames * x->dims.height * x->dims.width,
+                                    .parts = 1,
                                     .channels = x->dims.channels,
                                     .eps = 1e-5f,
                                     .residual = true },
@@ -269,20 +270,22 @@ static void new_ops_lie_over_operands_that_die(void **state)
     ref->ops->packed_destroy(table);
 }
 
-static void a_table_is_added_to_its_vectors_to_one_or_to_a_token_of_all(void **state)
+static void a_table_is_added_to_its_vectors_or_to_some_repeated_or_to_a_token_of_them(void **state)
 {
     (void)state;
-    const float weight[] = { 1, 2, 3, 4, 5, 6 };
+    const float weight[] = { 1, 2, 3, 4, 5, 6, 7, 8 };
     struct weir_packed *table =
-        pack_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_TABLE_ADD, .weight = weight, .out = 3, .in = 2 });
-    const struct weir_dims ways[] = { { 2, 3, 1, 1, 2 }, { 2, 1, 1, 1, 2 }, { 2, 1, 1, 1, 6 } };
+        pack_layer(ref, &(struct weir_parameters){ .op = WEIR_OP_TABLE_ADD, .weight = weight, .out = 4, .in = 2 });
+    const struct weir_dims ways[] = {
+        { 2, 4, 1, 1, 2 }, { 2, 1, 1, 1, 2 }, { 2, 1, 1, 1, 8 }, { 2, 1, 1, 1, 4 }, { 2, 1, 2, 1, 2 }
+    };
     for (size_t way = 0; way < WEIR_COUNT(ways); way++) {
         struct weir_program *p = NULL;
         struct weir_stream *stream = NULL;
         _Alignas(WEIR_ALIGNMENT) float arena[64] = { 0 };
         assert_int_equal(weir_program_create(ref, WEIR_F32, &p), WEIR_OK);
         const struct weir_value y = weir_program_table_add(p, table, weir_program_input(p, "x", WEIR_F32, &ways[way]));
-        const struct weir_dims dims = weir_program_dims(p, y), apart = { 2, 1, 1, 3, 2 };
+        const struct weir_dims dims = weir_program_dims(p, y), apart = { 2, 1, 1, 4, 2 };
         assert_true(same_dims(&dims, way == 0 ? &ways[0] : &apart));
         weir_program_output(p, "y", y);
         assert_int_equal(weir_program_finish(p, NULL), WEIR_OK);
@@ -292,7 +295,8 @@ static void a_table_is_added_to_its_vectors_to_one_or_to_a_token_of_all(void **s
         for (size_t i = 0; i < element_count(&ways[way]); i++) x[i] = 10 * (float)i;
         assert_int_equal(ref->table->stream_create(ref, &stream, NULL), WEIR_OK);
         assert_int_equal(weir_program_run(p, stream, arena, NULL, 0), WEIR_OK);
-        for (size_t i = 0; i < 12; i++) assert_true(sum[i] == weight[i % 6] + (way == 1 ? x[i / 6 * 2 + i % 2] : x[i]));
+        const size_t row = element_count(&ways[way]) / 2;
+        for (size_t i = 0; i < 16; i++) assert_true(sum[i] == weight[i % 8] + x[i / 8 * row + i % 8 % row]);
         ref->table->stream_destroy(stream);
         weir_program_destroy(&p);
     }
@@ -668,7 +672,7 @@ int main(void)
         cmocka_unit_test(values_that_live_at_once_never_share_bytes),
         cmocka_unit_test(a_chain_of_any_length_needs_two_values_and_in_place_ops_only_one),
         cmocka_unit_test(new_ops_lie_over_operands_that_die),
-        cmocka_unit_test(a_table_is_added_to_its_vectors_to_one_or_to_a_token_of_all),
+        cmocka_unit_test(a_table_is_added_to_its_vectors_or_to_some_repeated_or_to_a_token_of_them),
         cmocka_unit_test(an_output_that_lies_elsewhere_is_written_there),
         cmocka_unit_test(a_profile_computes_what_run_computes_and_names_the_ops),
         cmocka_unit_test(the_first_error_sticks_and_names_op_and_layer),

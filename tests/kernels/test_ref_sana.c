@@ -95,7 +95,7 @@ static void rms_norm_divides_by_the_root_of_the_mean_square(void **state)
     const float gamma[] = { 1, 2 }, beta[] = { 0, 1 };
     float x[] = { 1, -7, 0, 0 }, residual[] = { 10, 20, 30, 40 }, y[4]; /* mean squares 25 and 0 */
     struct weir_parameters q = { .op = WEIR_OP_RMS_NORM, .weight = gamma, .out = 2 };
-    struct weir_rms_norm shape = { .rows = 1, .tokens = 2, .channels = 2, .eps = 1e-12f };
+    struct weir_rms_norm shape = { .rows = 1, .tokens = 2, .parts = 1, .channels = 2, .eps = 1e-12f };
     run_layer(ref, &q, &shape, (void *[]){ x, NULL, y });
     const float plain[] = { 0.2f, -2.8f, 0, 0 };
     for (size_t i = 0; i < 4; i++) NEAR(y[i], plain[i]);
@@ -105,6 +105,22 @@ static void rms_norm_divides_by_the_root_of_the_mean_square(void **state)
     run_layer(ref, &q, &shape, (void *[]){ x, residual, y });
     const float all[] = { 10.2f, 20, 30, 41 };
     for (size_t i = 0; i < 4; i++) NEAR(y[i], all[i]);
+}
+
+static void rms_norm_takes_each_part_by_itself_and_copies_the_rest(void **state)
+{
+    (void)state;
+    const float gamma[] = { 1, 2, 10, 100 }, beta[] = { 0, 1, 2, 3 };
+    float x[] = { 1, -7, 1, 7, 50, 0, 0, 1, 1, 60 }, y[10]; /* mean squares 25 and 25, then 0 and 1 */
+    const struct weir_parameters q = { .op = WEIR_OP_RMS_NORM, .weight = gamma, .bias = beta, .out = 4 };
+    const struct weir_rms_norm shape = {
+        .rows = 1, .tokens = 2, .parts = 2, .channels = 2, .rest = 1, .eps = 1e-12f, .activation = WEIR_ACT_RELU
+    };
+    const float wanted[] = { 0.2f, 0, 4, 143, 50, 0, 1, 12, 103, 60 };
+    run_layer(ref, &q, &shape, (void *[]){ x, NULL, y });
+    for (size_t i = 0; i < 10; i++) NEAR(y[i], wanted[i]);
+    run_layer(ref, &q, &shape, (void *[]){ x, NULL, x });
+    assert_memory_equal(x, y, sizeof x);
 }
 
 static void modulated_norm_takes_scale_and_shift_of_its_row(void **state)
@@ -120,19 +136,24 @@ static void modulated_norm_takes_scale_and_shift_of_its_row(void **state)
     for (size_t i = 0; i < 8; i++) NEAR(y[i], wanted[i]);
 }
 
-static void table_add_adds_to_all_vectors_or_to_one_repeated(void **state)
+static void table_add_adds_to_all_vectors_or_to_some_repeated(void **state)
 {
     (void)state;
-    const float table[] = { 1, 2, 3, 4, 5, 6 }; /* 3 vectors of 2 */
+    const float table[] = { 1, 2, 3, 4, 5, 6 }; /* 3 vectors of 2, or 6 of 1 */
     float x[] = { 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120 }, y[12];
-    const struct weir_parameters q = { .op = WEIR_OP_TABLE_ADD, .weight = table, .out = 3, .in = 2 };
-    struct weir_table_add shape = { .rows = 2, .vectors = 3, .channels = 2 };
+    struct weir_parameters q = { .op = WEIR_OP_TABLE_ADD, .weight = table, .out = 3, .in = 2 };
+    struct weir_table_add shape = { .rows = 2, .vectors = 3, .given = 3, .channels = 2 };
     run_layer(ref, &q, &shape, (void *[]){ x, y });
     for (size_t i = 0; i < 12; i++) NEAR(y[i], x[i] + table[i % 6]);
-    shape.one = true;
+    shape.given = 1;
     run_layer(ref, &q, &shape, (void *[]){ x, y });
     const float wanted[] = { 11, 22, 13, 24, 15, 26, 31, 42, 33, 44, 35, 46 };
     for (size_t i = 0; i < 12; i++) NEAR(y[i], wanted[i]);
+    q.out = 6, q.in = 1;
+    shape.vectors = 6, shape.given = 3, shape.channels = 1;
+    run_layer(ref, &q, &shape, (void *[]){ x, y });
+    const float in_turn[] = { 11, 22, 33, 14, 25, 36, 41, 52, 63, 44, 55, 66 };
+    for (size_t i = 0; i < 12; i++) NEAR(y[i], in_turn[i]);
 }
 
 /* Queries of 0 weigh all keys alike, so each head's y is the mean of the values that it may see. */
@@ -367,18 +388,36 @@ static void wrong_shapes_of_new_ops_are_refused_in_words(void **state)
     d.kernel = 5;
     REFUSED(WEIR_OP_DEPTHWISE_CONV, &depth, "the kernel's size is 5", d);
 
-    struct weir_rms_norm n = { .rows = 1, .tokens = 1, .channels = 3, .eps = 0 };
+    struct weir_rms_norm n = { .rows = 1, .tokens = 1, .parts = 1, .channels = 3, .eps = 0 };
     REFUSED(WEIR_OP_RMS_NORM, &rms, "eps is 0", n);
     n.eps = 1e-6f;
     n.activation = WEIR_ACT_GELU;
     REFUSED(WEIR_OP_RMS_NORM, &rms, "none, relu and silu", n);
+    n.parts = 2;
+    REFUSED(WEIR_OP_RMS_NORM, &rms, "the layer has 3 channels, not 2 parts of 3 each", n);
+    n.parts = 0;
+    REFUSED(WEIR_OP_RMS_NORM, &rms, "not 0 parts of 3 each", n);
+    n.parts = 1;
+    n.rest = UINT32_MAX;
+    REFUSED(WEIR_OP_RMS_NORM, &rms, "a rest of 4294967295 channels", n);
+    n.rest = 1;
+    n.residual = true;
+    REFUSED(WEIR_OP_RMS_NORM, &rms, "a residual goes with one part and no rest, not 1 and 1", n);
+    n.rest = 0;
+    n.parts = 3;
+    n.channels = 1;
+    REFUSED(WEIR_OP_RMS_NORM, &rms, "a residual goes with one part and no rest, not 3 and 0", n);
     struct weir_modulated_norm m = { .rows = 1, .tokens = 1, .channels = 3, .vectors = 2, .scale = 2, .eps = 1e-6f };
     REFUSED(WEIR_OP_MODULATED_NORM, NULL, "the scale is vector 2 of 2", m);
     m.scale = 0;
     m.shift = 3;
     REFUSED(WEIR_OP_MODULATED_NORM, NULL, "the shift is vector 3 of 2", m);
     REFUSED(WEIR_OP_TABLE_ADD, &table, "the number of vectors is 4",
-            (struct weir_table_add){ .rows = 1, .vectors = 4, .channels = 2 });
+            (struct weir_table_add){ .rows = 1, .vectors = 4, .given = 4, .channels = 2 });
+    REFUSED(WEIR_OP_TABLE_ADD, &table, "2 vectors, again and again, do not make 3",
+            (struct weir_table_add){ .rows = 1, .vectors = 3, .given = 2, .channels = 2 });
+    REFUSED(WEIR_OP_TABLE_ADD, &table, "0 vectors, again and again, do not make 3",
+            (struct weir_table_add){ .rows = 1, .vectors = 3, .channels = 2 });
 
     const struct weir_sequence_layout line = { .row_tokens = 2, .inner = 1, .token_step = 1 };
     struct weir_attention a = { .rows = 1,
@@ -473,8 +512,9 @@ int main(void)
         cmocka_unit_test(grouped_linear_sees_its_own_groups_inputs_alone),
         cmocka_unit_test(depthwise_conv_has_a_kernel_a_channel),
         cmocka_unit_test(rms_norm_divides_by_the_root_of_the_mean_square),
+        cmocka_unit_test(rms_norm_takes_each_part_by_itself_and_copies_the_rest),
         cmocka_unit_test(modulated_norm_takes_scale_and_shift_of_its_row),
-        cmocka_unit_test(table_add_adds_to_all_vectors_or_to_one_repeated),
+        cmocka_unit_test(table_add_adds_to_all_vectors_or_to_some_repeated),
         cmocka_unit_test(attention_heads_share_keys_and_stop_at_the_rows_length),
         cmocka_unit_test(attention_caps_the_scores_before_the_softmax),
         cmocka_unit_test(linear_attention_weighs_every_pair_by_its_relus),

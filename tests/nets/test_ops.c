@@ -296,7 +296,7 @@ static void layers_of_other_shapes_are_refused_by_name(void **state)
     struct weir_device *device = NULL;
     struct vectors v = vectors_open("ops");
     OK(weir_device_open(DEVICE, 1, &device, &error));
-    for (int fault = 0; fault < 7; fault++) {
+    for (int fault = 0; fault < 9; fault++) {
         struct weir_params *params = NULL;
         struct weir_error said = { 0 };
         const struct weir_packed *layer = NULL;
@@ -328,6 +328,16 @@ static void layers_of_other_shapes_are_refused_by_name(void **state)
         case 5:
             layer = weir_params_conv2d(params, &(struct weir_conv2d_params){ .in = 3, .out = 5, .kernel = 3 }, "plain");
             word = "plain.bias is missing";
+            break;
+        case 6:
+            layer = weir_params_tables(params, 2, 6, 11, "adaln", "table");
+            word = "adaln.0.table is missing";
+            break;
+        case 7:
+            layer = weir_params_rms_norm(
+                params, &(struct weir_rms_norm_params){ .channels = 40, .parts = 2, .part = { "norm", "norm_k" } },
+                "gemma");
+            word = "gemma.norm_k.weight is missing";
             break;
         default:
             layer = weir_params_table(params, 6, 11, "adaln.tables");

@@ -382,23 +382,30 @@ static void add_name(struct tensors *t, const char *format, ...)
     (void)length;
 }
 
+/* The layer's name, "NAME.PART+PART" of a stack, and the names of its tensors; parts 0: it is one of its own. */
+static void add_parts(const char *name, uint32_t parts, const char *const part[WEIR_PARAMS_STACK_MAX],
+                      char key[WEIR_PARAMS_NAME_MAX], struct tensors *weight, struct tensors *bias)
+{
+    size_t used = (size_t)snprintf(key, WEIR_PARAMS_NAME_MAX, "%s", name);
+    for (uint32_t i = 0; i < (parts ? parts : 1); i++) {
+        const char *own = parts ? part[i] : "", *dot = parts ? "." : "";
+        add_name(weight, "%s%s%s.weight", name, dot, own);
+        if (bias) add_name(bias, "%s%s%s.bias", name, dot, own);
+        if (parts) used += (size_t)snprintf(key + used, WEIR_PARAMS_NAME_MAX - used, "%s%s", i ? "+" : dot, own);
+        assert(used < WEIR_PARAMS_NAME_MAX);
+    }
+}
+
 const struct weir_packed *weir_params_linear(struct weir_params *params, const struct weir_linear_params *shape,
                                              const char *format, ...)
 {
     struct tensors weight = { .count = 0 }, bias = { .count = 0 };
     const uint32_t parts = shape->parts ? shape->parts : 1;
+    char key[WEIR_PARAMS_NAME_MAX];
     FORMAT_NAME(name, format);
-    char key[WEIR_PARAMS_NAME_MAX + 64]; /* stacks of one prefix differ by their parts */
-    size_t used = (size_t)snprintf(key, sizeof key, "%s", name);
 
     assert(parts <= WEIR_PARAMS_STACK_MAX && shape->out % parts == 0);
-    for (uint32_t i = 0; i < parts; i++) {
-        const char *part = shape->parts ? shape->part[i] : "", *dot = shape->parts ? "." : "";
-        add_name(&weight, "%s%s%s.weight", name, dot, part);
-        if (shape->bias) add_name(&bias, "%s%s%s.bias", name, dot, part);
-        if (shape->parts) used += (size_t)snprintf(key + used, sizeof key - used, "%s%s", i ? "+" : dot, part);
-        assert(used < WEIR_PARAMS_NAME_MAX);
-    }
+    add_parts(name, shape->parts, shape->part, key, &weight, shape->bias ? &bias : NULL);
     set_shape(&weight, SHAPE(shape->out / parts, shape->in));
     set_shape(&bias, SHAPE(shape->out / parts));
     struct weir_parameters q = { .op = WEIR_OP_LINEAR, .out = shape->out, .in = shape->in, .geglu = shape->geglu };
@@ -485,13 +492,16 @@ const struct weir_packed *weir_params_rms_norm(struct weir_params *params, const
                                                const char *format, ...)
 {
     struct tensors weight = { .offset = shape->unit_offset ? 1 : 0 }, bias = { .count = 0 };
+    const uint32_t parts = shape->parts ? shape->parts : 1;
+    char key[WEIR_PARAMS_NAME_MAX];
     FORMAT_NAME(name, format);
-    add_name(&weight, "%s.weight", name);
-    if (shape->bias) add_name(&bias, "%s.bias", name);
-    set_shape(&weight, SHAPE(shape->channels));
-    set_shape(&bias, SHAPE(shape->channels));
+
+    assert(parts <= WEIR_PARAMS_STACK_MAX && shape->channels % parts == 0);
+    add_parts(name, shape->parts, shape->part, key, &weight, shape->bias ? &bias : NULL);
+    set_shape(&weight, SHAPE(shape->channels / parts));
+    set_shape(&bias, SHAPE(shape->channels / parts));
     struct weir_parameters q = { .op = WEIR_OP_RMS_NORM, .out = shape->channels };
-    return take(params, name, &q, &weight, &bias);
+    return take(params, key, &q, &weight, &bias);
 }
 
 static const struct weir_packed *take_table(struct weir_params *params, const char *name, struct tensors *table,
@@ -509,6 +519,56 @@ const struct weir_packed *weir_params_table(struct weir_params *params, uint32_t
 {
     FORMAT_NAME(name, format);
     return take_table(params, name, &(struct tensors){ .count = 0 }, vectors, channels);
+}
+
+/* More tensors than a stack has: they are put together here, in f32. */
+static enum weir_status load_tables(struct weir_params *params, const char *key, struct weir_parameters *q,
+                                    uint32_t count, const char *prefix, const char *name, struct weir_error *error)
+{
+    enum weir_status status = WEIR_OK;
+    struct weir_packed *packed = NULL;
+    float *values = NULL;
+    const uint32_t vectors = q->out / count;
+    const size_t each = (size_t)vectors * q->in;
+    for (uint32_t i = 0; i < count && !params->shapes_only; i++) {
+        struct tensors table = { .count = 0 };
+        struct weir_weight found[WEIR_PARAMS_STACK_MAX];
+        add_name(&table, "%s.%u.%s", prefix, i, name);
+        set_shape(&table, SHAPE(vectors, q->in));
+        WEIR_TRY(find_tensors(params, &table, found, error));
+        if (!values) values = malloc(count * each * sizeof *values); /* one is there */
+        if (!values) WEIR_TRY(weir_fail(error, WEIR_NO_MEMORY, "%s: no memory for its values", key));
+        const struct weir_numbers numbers = numbers_of(&table, found);
+        weir_numbers_f32(&numbers, 0, each, values + i * each);
+    }
+    static const float nothing = 0;
+    q->name = key;
+    q->dtype = params->device->precision;
+    q->shape_only = params->shapes_only;
+    q->weight = values ? values : &nothing;
+    WEIR_TRY(params->device->ops->pack(params->device, q, &packed, error));
+    WEIR_TRY(add_layer(params, key, &packed, error));
+    params->count += count * each;
+cleanup:
+    free(values);
+    if (packed) params->device->ops->packed_destroy(packed);
+    return status;
+}
+
+const struct weir_packed *weir_params_tables(struct weir_params *params, uint32_t count, uint32_t vectors,
+                                             uint32_t channels, const char *prefix, const char *name)
+{
+    char key[2 * WEIR_PARAMS_NAME_MAX];
+    struct weir_parameters q = { .op = WEIR_OP_TABLE_ADD, .out = count * vectors, .in = channels };
+    const int length = snprintf(key, sizeof key, "%s.*.%s", prefix, name);
+    assert(length > 0 && length < WEIR_PARAMS_NAME_MAX);
+    (void)length;
+    if (params->status != WEIR_OK) return NULL;
+    const struct weir_packed *known = find_layer(params, key);
+    if (known) return known;
+    assert(!params->sealed);
+    params->status = load_tables(params, key, &q, count, prefix, name, &params->error);
+    return params->status == WEIR_OK ? find_layer(params, key) : NULL;
 }
 
 const struct weir_packed *weir_params_embed(struct weir_params *params, const struct weir_embed_params *shape,

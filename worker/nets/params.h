@@ -82,10 +82,13 @@ const struct weir_packed *weir_params_depthwise_conv(struct weir_params *params,
                                                      bool bias, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 
+/* With parts: those of a stacked linear, each normed by itself, with names as there. */
 struct weir_rms_norm_params {
-    uint32_t channels;
-    bool bias;        /* NAME.bias too */
-    bool unit_offset; /* what counts is 1 + NAME.weight (Gemma) */
+    uint32_t channels; /* of all parts together, each the same */
+    bool bias;         /* NAME.bias too */
+    bool unit_offset;  /* what counts is 1 + NAME.weight (Gemma) */
+    uint32_t parts;
+    const char *part[WEIR_PARAMS_STACK_MAX];
 };
 const struct weir_packed *weir_params_rms_norm(struct weir_params *params, const struct weir_rms_norm_params *shape,
                                                const char *format, ...) __attribute__((format(printf, 3, 4)));
@@ -93,6 +96,9 @@ const struct weir_packed *weir_params_rms_norm(struct weir_params *params, const
 /* The tensor of that very name (it ends in no .weight), [vectors, channels] */
 const struct weir_packed *weir_params_table(struct weir_params *params, uint32_t vectors, uint32_t channels,
                                             const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* `count` of them as one, in order: PREFIX.NUMBER.NAME from 0 on, each [vectors, channels] */
+const struct weir_packed *weir_params_tables(struct weir_params *params, uint32_t count, uint32_t vectors,
+                                             uint32_t channels, const char *prefix, const char *name);
 /* A table of rows and a table of positions (positions 0: none), which have names of their own. Rows are multiplied by
  * `scale` (0: not) in f32. */
 struct weir_embed_params {

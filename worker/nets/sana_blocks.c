@@ -14,8 +14,9 @@
 #define CONV_KERNEL 3
 #define PREFIX_BYTES 64
 
-/* A block's six vectors, in the order of its table. */
+/* A block's six vectors, in the order of its table; one block's follow the other's. */
 enum { SHIFT_ATTENTION, SCALE_ATTENTION, GATE_ATTENTION, SHIFT_FEED, SCALE_FEED, GATE_FEED, BLOCK_VECTORS };
+#define VECTOR(index, name) ((index)*BLOCK_VECTORS + (name))
 
 /* ---- what a network owns ---- */
 
@@ -172,12 +173,14 @@ static struct weir_value linear(struct weir_sana_build *b, struct weir_value x, 
     return weir_adapted_linear(&b->adapted, &shape, x, call, "%s.%s", prefix, name);
 }
 
-static struct weir_value rms_norm(struct weir_sana_build *b, struct weir_value x, uint32_t channels, const char *prefix,
-                                  const char *name)
+/* Norms of whole projections, in a model that has them; the last `rest` channels have none. */
+static struct weir_value qk_norm(struct weir_sana_build *b, const struct weir_rms_norm_params *shape,
+                                 struct weir_value x, uint32_t rest, const char *prefix)
 {
-    const struct weir_rms_norm_params shape = { .channels = channels };
-    return weir_program_rms_norm(b->p, weir_params_rms_norm(b->params, &shape, "%s.%s", prefix, name), x,
-                                 &(struct weir_rms_norm_call){ .eps = QK_NORM_EPS });
+    if (!b->config->qk_norm) return x;
+    return weir_program_rms_norm(
+        b->p, weir_params_rms_norm(b->params, shape, "%s", prefix), x,
+        &(struct weir_rms_norm_call){ .eps = QK_NORM_EPS, .parts = shape->parts, .rest = rest });
 }
 
 uint32_t weir_sana_cross_inner(const struct weir_sana_transformer_config *c)
@@ -185,34 +188,29 @@ uint32_t weir_sana_cross_inner(const struct weir_sana_transformer_config *c)
     return c->cross_heads * c->cross_head_dim;
 }
 
-/* q | k | v of one input. Norms are of whole projections, so with them each is a layer of its own. */
+/* q | k | v of one input */
 static struct weir_value project_self(struct weir_sana_build *b, struct weir_value x, const char *prefix)
 {
     const struct weir_sana_transformer_config *c = b->config;
-    const struct weir_linear_params one = { .in = c->width, .out = c->width, .bias = c->attention_bias };
-    struct weir_linear_params stack = one;
-    stack.out = 3 * c->width;
-    stack.parts = 3;
-    stack.part[0] = "to_q", stack.part[1] = "to_k", stack.part[2] = "to_v";
-    if (!c->qk_norm) return weir_adapted_linear(&b->adapted, &stack, x, NULL, "%s", prefix);
-
-    struct weir_value q = weir_adapted_linear(&b->adapted, &one, x, NULL, "%s.to_q", prefix);
-    struct weir_value k = weir_adapted_linear(&b->adapted, &one, x, NULL, "%s.to_k", prefix);
-    q = rms_norm(b, q, c->width, prefix, "norm_q");
-    k = rms_norm(b, k, c->width, prefix, "norm_k");
-    const struct weir_value v = weir_adapted_linear(&b->adapted, &one, x, NULL, "%s.to_v", prefix);
-    return weir_program_concat(b->p, weir_program_concat(b->p, q, k), v);
+    const struct weir_linear_params stack = {
+        .in = c->width, .out = 3 * c->width, .bias = c->attention_bias, .parts = 3, .part = { "to_q", "to_k", "to_v" }
+    };
+    const struct weir_rms_norm_params norms = { .channels = 2 * c->width, .parts = 2, .part = { "norm_q", "norm_k" } };
+    x = weir_adapted_linear(&b->adapted, &stack, x, NULL, "%s", prefix);
+    return qk_norm(b, &norms, x, c->width, prefix);
 }
 
 /* h + gate * to_out(linear attention(modulated norm of h)) */
-static struct weir_value self_attention(struct weir_sana_build *b, struct weir_value h, struct weir_value m,
-                                        uint32_t index)
+static struct weir_value self_attention(struct weir_sana_build *b, struct weir_value h, uint32_t index)
 {
     const struct weir_sana_transformer_config *c = b->config;
-    const struct weir_linear_call gated = { .residual = h, .gate = m, .gate_vector = GATE_ATTENTION };
+    const struct weir_linear_call gated = { .residual = h,
+                                            .gate = b->vectors,
+                                            .gate_vector = VECTOR(index, GATE_ATTENTION) };
     char prefix[PREFIX_BYTES];
     snprintf(prefix, sizeof prefix, "transformer_blocks.%u.attn1", index);
-    struct weir_value y = weir_program_modulated_norm(b->p, h, m, SHIFT_ATTENTION, SCALE_ATTENTION, c->norm_eps);
+    struct weir_value y = weir_program_modulated_norm(b->p, h, b->vectors, VECTOR(index, SHIFT_ATTENTION),
+                                                      VECTOR(index, SCALE_ATTENTION), c->norm_eps);
     y = project_self(b, y, prefix);
     y = weir_program_linear_attention(b->p, y,
                                       &(struct weir_linear_attention_call){ .heads = c->heads,
@@ -230,11 +228,12 @@ static struct weir_value text_attention(struct weir_sana_build *b, struct weir_v
     const struct weir_sana_transformer_config *c = b->config;
     const uint32_t inner = weir_sana_cross_inner(c);
     char prefix[PREFIX_BYTES], slot[WEIR_SANA_SLOT_NAME_BYTES];
+    const struct weir_rms_norm_params norm = { .channels = inner, .parts = 1, .part = { "norm_q" } };
     snprintf(prefix, sizeof prefix, "transformer_blocks.%u.attn2", index);
     weir_sana_slot_name(b->slots, b->next_slot++, slot);
     const struct weir_value kv = weir_program_extern(b->p, slot, b->dtype, &b->text);
     struct weir_value q = linear(b, h, c->width, inner, NULL, prefix, "to_q");
-    if (c->qk_norm) q = rms_norm(b, q, inner, prefix, "norm_q");
+    q = qk_norm(b, &norm, q, 0, prefix);
     const struct weir_value y =
         weir_program_attention(b->p, &(struct weir_attention_call){ .kind = WEIR_ATTENTION_CROSS,
                                                                     .q = q,
@@ -249,32 +248,29 @@ static struct weir_value text_attention(struct weir_sana_build *b, struct weir_v
 }
 
 /* h + gate * GLUMBConv(modulated norm of h) */
-static struct weir_value feed_forward(struct weir_sana_build *b, struct weir_value h, struct weir_value m,
-                                      uint32_t index)
+static struct weir_value feed_forward(struct weir_sana_build *b, struct weir_value h, uint32_t index)
 {
     const struct weir_sana_transformer_config *c = b->config;
     const struct weir_linear_params point = { .in = c->hidden, .out = c->width };
+    const struct weir_linear_call gated = { .residual = h,
+                                            .gate = b->vectors,
+                                            .gate_vector = VECTOR(index, GATE_FEED) };
     char prefix[PREFIX_BYTES];
     snprintf(prefix, sizeof prefix, "transformer_blocks.%u.ff", index);
-    struct weir_value y = weir_program_modulated_norm(b->p, h, m, SHIFT_FEED, SCALE_FEED, c->norm_eps);
+    struct weir_value y = weir_program_modulated_norm(b->p, h, b->vectors, VECTOR(index, SHIFT_FEED),
+                                                      VECTOR(index, SCALE_FEED), c->norm_eps);
     y = linear(b, y, c->width, 2 * c->hidden, NULL, prefix, "conv_inverted");
     y = weir_program_depthwise_conv(
         b->p, weir_params_depthwise_conv(b->params, 2 * c->hidden, CONV_KERNEL, true, "%s.conv_depth", prefix), y,
         &(struct weir_depthwise_conv_call){ .activation = WEIR_ACT_SILU, .glu = true });
-    return weir_adapted_linear(&b->adapted, &point, y,
-                               &(struct weir_linear_call){ .residual = h, .gate = m, .gate_vector = GATE_FEED },
-                               "%s.conv_point", prefix);
+    return weir_adapted_linear(&b->adapted, &point, y, &gated, "%s.conv_point", prefix);
 }
 
 struct weir_value weir_sana_block(struct weir_sana_build *b, struct weir_value h, uint32_t index)
 {
-    const struct weir_value m = weir_program_table_add(
-        b->p,
-        weir_params_table(b->params, BLOCK_VECTORS, b->config->width, "transformer_blocks.%u.scale_shift_table", index),
-        b->time);
-    h = self_attention(b, h, m, index);
+    h = self_attention(b, h, index);
     h = text_attention(b, h, index);
-    return feed_forward(b, h, m, index);
+    return feed_forward(b, h, index);
 }
 
 /* ---- before and after them ---- */
@@ -290,7 +286,8 @@ static struct weir_value scalar_embedding(struct weir_sana_build *b, struct weir
     return linear(b, h, width, width, &(struct weir_linear_call){ .residual = residual }, prefix, "linear_2");
 }
 
-/* [R, 1, 1, 1, width], of time and guidance; the blocks' part goes into b->time. */
+/* [R, 1, 1, 1, width], of time and guidance. The blocks' part goes into b->vectors, for all of them at once: a launch for
+ * each would take longer than its few numbers. */
 struct weir_value weir_sana_time_embedding(struct weir_sana_build *b, struct weir_value t, struct weir_value guidance)
 {
     const uint32_t width = b->config->width;
@@ -301,8 +298,11 @@ struct weir_value weir_sana_time_embedding(struct weir_sana_build *b, struct wei
     } else {
         e = scalar_embedding(b, t, none, "time_embed.emb.timestep_embedder");
     }
-    b->time = linear(b, weir_program_activate(b->p, e, WEIR_ACT_SILU), width, BLOCK_VECTORS * width, NULL, "time_embed",
-                     "linear");
+    const struct weir_value one = linear(b, weir_program_activate(b->p, e, WEIR_ACT_SILU), width, BLOCK_VECTORS * width,
+                                         NULL, "time_embed", "linear");
+    const struct weir_packed *tables = weir_params_tables(b->params, b->config->layers, BLOCK_VECTORS, width,
+                                                          "transformer_blocks", "scale_shift_table");
+    b->vectors = weir_program_table_add(b->p, tables, one);
     return e;
 }
 
@@ -325,10 +325,9 @@ static struct weir_value project_text(struct weir_sana_build *b, struct weir_val
     const struct weir_linear_params stack = {
         .in = width, .out = 2 * inner, .bias = true, .parts = 2, .part = { "to_k", "to_v" }
     };
-    if (!b->config->qk_norm) return weir_adapted_linear(&b->adapted, &stack, text, NULL, "%s", prefix);
-    struct weir_value k = linear(b, text, width, inner, NULL, prefix, "to_k");
-    k = rms_norm(b, k, inner, prefix, "norm_k");
-    return weir_program_concat(b->p, k, linear(b, text, width, inner, NULL, prefix, "to_v"));
+    const struct weir_rms_norm_params norm = { .channels = inner, .parts = 1, .part = { "norm_k" } };
+    const struct weir_value kv = weir_adapted_linear(&b->adapted, &stack, text, NULL, "%s", prefix);
+    return qk_norm(b, &norm, kv, inner, prefix);
 }
 
 static struct weir_value caption(struct weir_sana_build *b, struct weir_value text)

@@ -38,7 +38,7 @@ struct weir_sana_build {
     enum weir_dtype dtype;
     const char *slots;           /* how the names of the text's slots begin */
     struct weir_adapted adapted; /* what linears are asked for by; a ControlNet has no adapters */
-    struct weir_value time;      /* [R, 1, 1, 1, 6 width]: what a block adds to its table */
+    struct weir_value vectors;   /* [R, 1, 1, 6 layers, width]: shifts, scales and gates of all blocks, of the time */
     struct weir_value lengths;   /* i32 [R]: real tokens of the text */
     struct weir_dims text;       /* of a key/value slot */
     uint32_t next_slot;
@@ -54,7 +54,7 @@ enum weir_status weir_sana_config_read(const struct weir_config *config, int64_t
 
 /* Channels of all heads of the attention to the text. */
 uint32_t weir_sana_cross_inner(const struct weir_sana_transformer_config *config);
-/* [R, 1, 1, 1, width], of time and guidance (none without guidance_embeds); the blocks' part goes into b->time. */
+/* [R, 1, 1, 1, width], of time and guidance (none without guidance_embeds); the blocks' part goes into b->vectors. */
 struct weir_value weir_sana_time_embedding(struct weir_sana_build *b, struct weir_value t, struct weir_value guidance);
 /* A token of each pixel, with its position where the model adds one, and `residual` or none. */
 struct weir_value weir_sana_patch_embedding(struct weir_sana_build *b, struct weir_value x, struct weir_value residual);

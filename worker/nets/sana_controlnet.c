@@ -59,7 +59,7 @@ static struct weir_sana_build build_at(const struct weir_sana_controlnet_walk *w
     b.lengths = walk->step->lengths;
     b.text = (struct weir_dims){ weir_program_dims(walk->p, walk->step->x).rows, 1, 1, walk->step->tokens,
                                  2 * weir_sana_cross_inner(&walk->net->parts.config) };
-    b.time = walk->time;
+    b.vectors = walk->vectors;
     b.next_slot = walk->done;
     return b;
 }
@@ -75,7 +75,7 @@ void weir_sana_controlnet_begin(const struct weir_sana_controlnet *net, struct w
     const struct weir_value control = weir_program_extern(p, "control", net->parts.dtype, &tokens);
     walk.scale = weir_program_narrow(p, weir_program_extern(p, "control_scale", WEIR_F32, &scale));
     weir_sana_time_embedding(&b, step->t, none);
-    walk.time = b.time;
+    walk.vectors = b.vectors;
     walk.h = weir_sana_patch_embedding(&b, step->x, control);
     *out = walk;
 }

@@ -51,8 +51,8 @@ struct weir_sana_controlnet_walk {
     const struct weir_sana_controlnet *net;
     struct weir_program *p;
     const struct weir_sana_transformer_step *step;
-    struct weir_value time, scale, h; /* h: what its last block gave */
-    uint32_t done;                    /* blocks */
+    struct weir_value vectors, scale, h; /* h: what its last block gave */
+    uint32_t done;                       /* blocks */
 };
 void weir_sana_controlnet_begin(const struct weir_sana_controlnet *net, struct weir_program *p,
                                 const struct weir_sana_transformer_step *step, struct weir_sana_controlnet_walk *out);
