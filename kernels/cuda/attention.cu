@@ -1,7 +1,7 @@
 /* Softmax attention of any layout, summed in f32: a block has a tile of queries of one head and goes through the
  * keys tile by tile, with the maximum and the sum of each query's weights so far (Milakov and Gimelshein,
  * arXiv:1805.02867). Scores are made from chunks of the head's channels, values are brought a few keys at a time, so
- * that any head fits. What the tensor cores take is in attention_bf16.cu. */
+ * that any head fits. What the tensor cores take is in attention_bf16.cu and attention_tiles.cu. */
 #include "kernels/cuda/attention.cuh"
 
 #define CHANNELS 32 /* of q and k in shared memory at a time */
@@ -181,6 +181,8 @@ enum weir_status weir_cuda_run_attention(const struct weir_cuda_run *run)
                                              run->operands[WEIR_ATTENTION_V],
                                              (const int32_t *)run->operands[WEIR_ATTENTION_LENGTHS],
                                              run->operands[WEIR_ATTENTION_Y] };
+    const struct weir_cuda *cuda = (const struct weir_cuda *)run->plan->head.device;
+    if (weir_attention_tiles_take(cuda, s)) return weir_attention_tiles_run(cuda, s, run->stream->stream, &t);
     if (weir_attention_bf16_takes(s)) return weir_attention_bf16_run(s, run->stream->stream, &t);
     return s->dtype == WEIR_F32 ? launch_any<float>(s, run->stream->stream, &t)
                                 : launch_any<bf16>(s, run->stream->stream, &t);

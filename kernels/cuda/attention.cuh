@@ -1,4 +1,4 @@
-/* attention: what its two kernels share. */
+/* attention: what its kernels share. */
 #ifndef WEIR_KERNELS_CUDA_ATTENTION_CUH
 #define WEIR_KERNELS_CUDA_ATTENTION_CUH
 
@@ -22,5 +22,11 @@ static __device__ __forceinline__ uint64_t weir_first_token(const struct weir_se
 bool weir_attention_bf16_takes(const struct weir_attention *shape);
 enum weir_status weir_attention_bf16_run(const struct weir_attention *shape, cudaStream_t stream,
                                          const struct weir_attention_memory *memory);
+
+/* Of these, by the products of warpgroups (attention_tiles.cu): on sm_90a, heads of 33 to 112 channels and more than 64
+ * queries. The number of rows decides nothing. */
+bool weir_attention_tiles_take(const struct weir_cuda *cuda, const struct weir_attention *shape);
+enum weir_status weir_attention_tiles_run(const struct weir_cuda *cuda, const struct weir_attention *shape,
+                                          cudaStream_t stream, const struct weir_attention_memory *memory);
 
 #endif

@@ -9,8 +9,9 @@
  * 8). */
 #include "kernels/cuda/attention.cuh"
 
-#define KEYS 64 /* of a tile, with short sequences SHORT_KEYS */
+#define KEYS 64 /* of a tile, with short sequences SHORT_KEYS or SHORTEST_KEYS */
 #define SHORT_KEYS 32
+#define SHORTEST_KEYS 16
 #define VALUES_MAX 128
 #define PAD 8 /* numbers behind a row in shared memory: rows begin in other banks */
 #define LOG2_E 1.4426950408889634f
@@ -314,7 +315,8 @@ __global__ void __launch_bounds__(32 * WARPS, shape_of<DIM, VALUES, TILE, WARPS,
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const uint32_t query = first + (warp * MT + m) * 16 + g + half * 8;
-            const float sum = sum_of_row(total[m][half]);
+            const float inverse =
+                1.0f / sum_of_row(total[m][half]); /* the largest weight is 1: so is the sum at least */
             if (query >= s.query_length) continue;
             bf16 *to =
                 y + (q_token + (uint64_t)query * s.query.token_step) * s.y_stride + (uint64_t)h * s.head_dim + slice;
@@ -323,7 +325,7 @@ __global__ void __launch_bounds__(32 * WARPS, shape_of<DIM, VALUES, TILE, WARPS,
                 const uint32_t c = n * 8 + t * 2;
                 if (c < v_channels) {
                     *reinterpret_cast<uint32_t *>(to + c) =
-                        pair(out[m][n][2 * half] / sum, out[m][n][2 * half + 1] / sum);
+                        pair(out[m][n][2 * half] * inverse, out[m][n][2 * half + 1] * inverse);
                 }
             }
         }
@@ -359,10 +361,16 @@ bool weir_attention_bf16_takes(const struct weir_attention *s)
 enum weir_status weir_attention_bf16_run(const struct weir_attention *s, cudaStream_t stream,
                                          const struct weir_attention_memory *m)
 {
-    if (s->query_length <= 32 && s->key_length <= SHORT_KEYS) { /* a warp a sequence */
-        if (s->head_dim <= 32) return launch<32, 32, SHORT_KEYS, 1, 1, 1>(s, stream, m);
-        if (s->head_dim <= 64) return launch<64, 64, SHORT_KEYS, 1, 1, 1>(s, stream, m);
-        if (s->head_dim <= 128) return launch<128, 128, SHORT_KEYS, 1, 1, 1>(s, stream, m);
+    /* A warp a sequence. */
+    if (s->query_length <= 16 && s->key_length <= SHORTEST_KEYS) {
+        if (s->head_dim <= 32) return launch<32, 32, SHORTEST_KEYS, 1, 1, 1>(s, stream, m);
+        if (s->head_dim <= 64) return launch<64, 64, SHORTEST_KEYS, 1, 1, 1>(s, stream, m);
+        if (s->head_dim <= 128) return launch<128, 128, SHORTEST_KEYS, 1, 1, 1>(s, stream, m);
+    }
+    if (s->query_length <= 32 && s->key_length <= SHORT_KEYS) {
+        if (s->head_dim <= 32) return launch<32, 32, SHORT_KEYS, 1, 2, 1>(s, stream, m);
+        if (s->head_dim <= 64) return launch<64, 64, SHORT_KEYS, 1, 2, 1>(s, stream, m);
+        if (s->head_dim <= 128) return launch<128, 128, SHORT_KEYS, 1, 2, 1>(s, stream, m);
     }
     if (s->head_dim <= 32) return launch<32, 32, KEYS, 4, 1, 2>(s, stream, m);
     if (s->head_dim <= 64) return launch<64, 64, KEYS, 4, 1, 2>(s, stream, m);

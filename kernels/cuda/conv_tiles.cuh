@@ -99,28 +99,6 @@ template <int TOGETHER> static __device__ __forceinline__ struct tile tile_of(co
     return tile;
 }
 
-/* Four words a lane, of four lanes: word i of lane k becomes word k of lane i. */
-static __device__ __forceinline__ void transpose_4(uint32_t w[4], uint32_t lane)
-{
-    const bool odd = lane & 1, high = lane & 2;
-#pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-        const uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? w[i] : w[i + 1], 1);
-        if (odd)
-            w[i] = got;
-        else
-            w[i + 1] = got;
-    }
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const uint32_t got = __shfl_xor_sync(0xffffffffu, high ? w[i] : w[i + 2], 2);
-        if (high)
-            w[i] = got;
-        else
-            w[i + 2] = got;
-    }
-}
-
 static __device__ __forceinline__ float low_of(uint32_t word)
 {
     return __uint_as_float(word << 16);
@@ -204,7 +182,7 @@ template <int N> static __device__ __forceinline__ void add(float *line, const u
 #pragma unroll
     for (int c = 0; c < N; c += 32) {
         uint32_t w[4] = { more[c / 32].x, more[c / 32].y, more[c / 32].z, more[c / 32].w };
-        transpose_4(w, lane);
+        weir_transpose_4(w, lane);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             line[(c / 8 + j) * 4] += low_of(w[j]);
@@ -305,7 +283,7 @@ static __device__ __forceinline__ void finish(const struct tiling &t, const stru
                 uint32_t w[4];
 #pragma unroll
                 for (int j = 0; j < 4; j++) w[j] = packed_of(line[(c / 8 + j) * 4], line[(c / 8 + j) * 4 + 1]);
-                transpose_4(w, lane);
+                weir_transpose_4(w, lane);
                 if (to.there && first + lane % 4 * 8 + c < t.out)
                     *reinterpret_cast<uint4 *>(y + c) = make_uint4(w[0], w[1], w[2], w[3]);
             }

@@ -30,10 +30,7 @@ enum weir_status weir_cuda_prepare_linear_attention(struct weir_cuda *cuda, stru
     const uint64_t heads = (uint64_t)s->rows * s->frames * s->heads, chunks = chunks_of(s);
     (void)cuda;
     (void)error;
-    if (weir_linear_attention_bf16_takes(s)) {
-        plan->workspace_bytes = weir_linear_attention_bf16_workspace(s);
-        return WEIR_OK;
-    }
+    if (weir_linear_attention_bf16_takes(s)) return WEIR_OK;
     plan->workspace_bytes = heads * sums_of_head(*s) * (chunks > 1 ? chunks + 1 : 1) * sizeof(float);
     return WEIR_OK;
 }

@@ -131,9 +131,13 @@ template <int LEFT> static __device__ __forceinline__ void weir_products_wait(vo
     "8,%" #tens "9"
 #define WEIR_SUMS_4(d, i) "+f"((d)[i]), "+f"((d)[(i) + 1]), "+f"((d)[(i) + 2]), "+f"((d)[(i) + 3])
 #define WEIR_SUMS_16(d, i) WEIR_SUMS_4(d, i), WEIR_SUMS_4(d, (i) + 4), WEIR_SUMS_4(d, (i) + 8), WEIR_SUMS_4(d, (i) + 12)
+#define WEIR_NEW_4(d, i) "=f"((d)[i]), "=f"((d)[(i) + 1]), "=f"((d)[(i) + 2]), "=f"((d)[(i) + 3])
+#define WEIR_NEW_16(d, i) WEIR_NEW_4(d, i), WEIR_NEW_4(d, (i) + 4), WEIR_NEW_4(d, (i) + 8), WEIR_NEW_4(d, (i) + 12)
 /* `sums` names the registers, A and B the numbers of what follows them. */
 #define WEIR_WGMMA(n, sums, A, B)                                                                                      \
     "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" sums "}, %" #A ", %" #B ", 1, 1, 1, 0, 0;"
+#define WEIR_WGMMA_NEW(n, sums, A, B)                                                                                  \
+    "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" sums "}, %" #A ", %" #B ", 0, 1, 1, 0, 0;"
 
 /* sums [64, N] += a [64, 16] b [N, 16]^T, both from shared memory; row l / 4 (+ 8) and columns 2 (l % 4) + {0, 1} of
  * each eight belong to lane l of a warp of 16 rows. */
@@ -151,6 +155,21 @@ template <> struct weir_product<64> {
     {
         asm volatile(WEIR_WGMMA(64, WEIR_TEN() "," WEIR_TEN(1) "," WEIR_TEN(2) ",%30,%31", 32, 33)
                      : WEIR_SUMS_16(d, 0), WEIR_SUMS_16(d, 16)
+                     : "l"(weir_whole_descriptor(a)), "l"(weir_whole_descriptor(b)));
+    }
+};
+template <> struct weir_product<80> {
+    static __device__ __forceinline__ void run(float *d, uint32_t a, uint32_t b)
+    {
+        asm volatile(WEIR_WGMMA(80, WEIR_TEN() "," WEIR_TEN(1) "," WEIR_TEN(2) "," WEIR_TEN(3), 40, 41)
+                     : WEIR_SUMS_16(d, 0), WEIR_SUMS_16(d, 16), WEIR_SUMS_4(d, 32), WEIR_SUMS_4(d, 36)
+                     : "l"(weir_whole_descriptor(a)), "l"(weir_whole_descriptor(b)));
+    }
+    /* The same with = for +=. */
+    static __device__ __forceinline__ void begin(float *d, uint32_t a, uint32_t b)
+    {
+        asm volatile(WEIR_WGMMA_NEW(80, WEIR_TEN() "," WEIR_TEN(1) "," WEIR_TEN(2) "," WEIR_TEN(3), 40, 41)
+                     : WEIR_NEW_16(d, 0), WEIR_NEW_16(d, 16), WEIR_NEW_4(d, 32), WEIR_NEW_4(d, 36)
                      : "l"(weir_whole_descriptor(a)), "l"(weir_whole_descriptor(b)));
     }
 };
@@ -177,6 +196,63 @@ template <> struct weir_product<160> {
                      : "l"(weir_whole_descriptor(a)), "l"(weir_whole_descriptor(b)));
     }
 };
+
+#define WEIR_WGMMA_TURNED(n, sums, A0, A1, A2, A3, B)                                                                  \
+    "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" sums "}, {%" #A0 ",%" #A1 ",%" #A2 ",%" #A3 "}, %" #B \
+    ", 1, 1, 1, 1;"
+#define WEIR_KEPT(a, b) "r"((a)[0]), "r"((a)[1]), "r"((a)[2]), "r"((a)[3]), "l"(b)
+
+/* The lower half of a descriptor of what is turned: tiles of 16 or more rows of k, 64 columns of n; `step` bytes from
+ * one to that of the next 64 columns. */
+static __device__ __forceinline__ uint32_t weir_turned_descriptor(uint32_t address, uint32_t step)
+{
+    return address >> 4 | step >> 4 << 16;
+}
+
+/* sums [64, N] += a [64, 16] b [16, N]: a in registers, which hold it as they would hold sums, in pairs; b turned. */
+template <int N> struct weir_product_turned;
+template <> struct weir_product_turned<64> {
+    static __device__ __forceinline__ void run(float *d, const uint32_t a[4], uint32_t b)
+    {
+        asm volatile(WEIR_WGMMA_TURNED(64, WEIR_TEN() "," WEIR_TEN(1) "," WEIR_TEN(2) ",%30,%31", 32, 33, 34, 35, 36)
+                     : WEIR_SUMS_16(d, 0), WEIR_SUMS_16(d, 16)
+                     : WEIR_KEPT(a, weir_whole_descriptor(b)));
+    }
+};
+template <> struct weir_product_turned<112> {
+    static __device__ __forceinline__ void run(float *d, const uint32_t a[4], uint32_t b)
+    {
+        asm volatile(
+            WEIR_WGMMA_TURNED(
+                112,
+                WEIR_TEN() "," WEIR_TEN(1) "," WEIR_TEN(2) "," WEIR_TEN(3) "," WEIR_TEN(4) ",%50,%51,%52,%53,%54,%55",
+                56, 57, 58, 59, 60)
+            : WEIR_SUMS_16(d, 0), WEIR_SUMS_16(d, 16), WEIR_SUMS_16(d, 32), WEIR_SUMS_4(d, 48), WEIR_SUMS_4(d, 52)
+            : WEIR_KEPT(a, weir_whole_descriptor(b)));
+    }
+};
+
+/* Four words a lane, of four lanes: word i of lane k becomes word k of lane i. */
+static __device__ __forceinline__ void weir_transpose_4(uint32_t w[4], uint32_t lane)
+{
+    const bool odd = lane & 1, high = lane & 2;
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? w[i] : w[i + 1], 1);
+        if (odd)
+            w[i] = got;
+        else
+            w[i + 1] = got;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const uint32_t got = __shfl_xor_sync(0xffffffffu, high ? w[i] : w[i + 2], 2);
+        if (high)
+            w[i] = got;
+        else
+            w[i + 2] = got;
+    }
+}
 
 template <int REGISTERS> static __device__ __forceinline__ void weir_registers_more(void)
 {

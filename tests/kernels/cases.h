@@ -477,6 +477,9 @@ static const struct kernel_case kernel_cases[] = {
     SPATIAL(5, 20, 30, 2, 128),
     SPATIAL(1, 1050, 300, 2, 48),
     TEMPORAL(24, 40, 2, 64),
+    TEMPORAL(16, 40, 2, 64),
+    TEMPORAL(13, 9, 3, 104),
+    TEMPORAL(20, 9, 2, 24),
     TEMPORAL(2, 3, 1, 2),
     TEMPORAL(16, 256, 3, 16),
     TEMPORAL(16, 16, 9, 16),
@@ -622,6 +625,14 @@ static const struct kernel_case kernel_cases[] = {
     SHARED(77, 8, 4, 32, .softcap = 2, .lengths = true),
     SHARED(150, 4, 2, 256, .softcap = 5),
     CROSS(1, 300, 150, 3, 112, .lengths = true),
+    CROSS(3, 70, 340, 2, 112, .lengths = true), /* more tiles of keys than are in memory at once */
+    SPATIAL(2, 450, 81, 3, 64, .softcap = 3),
+    SPATIAL(1, 65, 33, 1, 80, .softcap = 0.7f),
+    CAUSAL(230, 3, 64, .lengths = true),
+    SHARED(500, 4, 2, 96),
+    SPATIAL(80, 65, 33, 2, 64), /* more passes than multiprocessors */
+    SPATIAL(1, 40, 90, 2, 64),  /* few queries */
+    SPATIAL(1, 40, 90, 2, 112),
 
     LINEAR_ATTENTION(1, 1, 1, 1, 3, 1, 0, 1, 2),
     LINEAR_ATTENTION(2, 7, 3, 5, 46, 5, 0, 15, 30),
@@ -630,6 +641,8 @@ static const struct kernel_case kernel_cases[] = {
     LINEAR_ATTENTION(1, 1024, 7, 32, 672, 32, 0, 224, 448),
     LINEAR_ATTENTION(1, 256, 12, 32, 1152, 96, 0, 32, 64),
     LINEAR_ATTENTION(2, 1300, 3, 32, 288, 32, 0, 96, 192),
+    LINEAR_ATTENTION(1, 90, 5, 32, 480, 96, 0, 32, 64),
+    LINEAR_ATTENTION(3, 400, 1, 32, 96, 96, 0, 32, 64),
 
     ROPE(1, 2, 1, 2),
     ROPE(19, 33, 3, 6),
