@@ -334,7 +334,7 @@ static const struct weir_device_table cuda_table = {
 
 /* Of our own kernels here, and of how the libraries are asked: one more with every change after which any bytes differ,
  * so that whoever verifies a picture or goes on from a checkpoint knows that it was made by others. */
-#define KERNELS_GENERATION 3
+#define KERNELS_GENERATION 4
 
 /* "cuda-sm90x132-k2-rt13.0-cublaslt130100-cudnn91900-f32": the libraries choose algorithms by the generation and the
  * number of multiprocessors, and each of their releases chooses anew. */
