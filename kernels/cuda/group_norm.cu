@@ -28,13 +28,12 @@ enum weir_status weir_cuda_prepare_group_norm(struct weir_cuda *cuda, struct wei
     const struct weir_group_norm *s = &plan->shape.group_norm;
     const uint64_t entries = (uint64_t)s->rows * s->batch * s->groups;
     const uint32_t pixels = chunk_pixels(s);
-    (void)cuda;
     if (s->channels > CHANNELS_MAX) {
         return weir_fail(error, WEIR_UNSUPPORTED, "device cuda: group_norm takes up to %d channels, not %u",
                          CHANNELS_MAX, s->channels);
     }
     if (weir_group_norm_bf16_takes(s)) {
-        plan->workspace_bytes = weir_group_norm_bf16_workspace(s);
+        plan->workspace_bytes = weir_group_norm_bf16_workspace(cuda, s);
         return WEIR_OK;
     }
     if (!is_whole(s)) plan->workspace_bytes = entries * (2 + (s->pixels + pixels - 1) / pixels) * sizeof(double);

@@ -456,6 +456,12 @@ static const struct kernel_case kernel_cases[] = {
     GROUP_NORM(1, 6000, 320, 32, .silu = true),
     GROUP_NORM(2, 900, 2560, 32, .silu = true),
     GROUP_NORM(3, 501, 40, 5),
+    GROUP_NORM(10, 1700, 256, 8),
+    GROUP_NORM(1, 7000, 320, 32, .silu = true),
+    GROUP_NORM(5, 7300, 288, 9),
+    GROUP_NORM(4, 16, 1280, 32, .silu = true),
+    GROUP_NORM(1, 2900, 64, 2),
+    GROUP_NORM(1, 9, 960, 1),
 
     LAYER_NORM(1, 1),
     LAYER_NORM(5, 7),

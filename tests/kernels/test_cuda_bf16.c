@@ -259,6 +259,34 @@ static void y_of_a_norm_may_lie_where_the_contract_allows_it(void **state)
     assert_int_equal(faults, 0);
 }
 
+/* Numbers of bf16 about 1000 are 4 apart. */
+static void group_norm_far_from_zero_keeps_its_accuracy(void **state)
+{
+    static const struct kernel_case cases[] = {
+        GROUP_NORM(2, 16, 64, 16),
+        GROUP_NORM(1, 700, 320, 32),
+        GROUP_NORM(1, 12000, 72, 9),
+        GROUP_NORM(1, 7000, 320, 32),
+    };
+    struct weir_device *ref = open_device("ref", 0);
+    (void)state;
+    for (size_t i = 0; i < WEIR_COUNT(cases); i++) {
+        struct running_case wanted = case_begin(&cases[i], 0, 2), got = case_begin(&cases[i], 0, 2);
+        const size_t count = wanted.sizes.row[WEIR_GROUP_NORM_X] * 2;
+        float *x = wanted.operands[WEIR_GROUP_NORM_X];
+        for (size_t k = 0; k < count; k++) x[k] = 1000 + 4 * x[k];
+        round_all(x, count);
+        memcpy(got.operands[WEIR_GROUP_NORM_X], x, count * sizeof *x);
+        case_run(&wanted, ref);
+        run_in_bf16(&got);
+        const double error = relative_error(got.operands[WEIR_GROUP_NORM_Y], wanted.operands[WEIR_GROUP_NORM_Y], count);
+        if (!(error <= BF16_TOLERANCE)) fail_msg("%s: relative error %.2e", cases[i].label, error);
+        case_end(&wanted);
+        case_end(&got);
+    }
+    weir_device_close(&ref);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -267,6 +295,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(bytes_of_a_row_do_not_depend_on_the_rows_beside_it),
         cmocka_unit_test(every_tile_shape_makes_the_same_bytes),
         cmocka_unit_test(y_of_a_norm_may_lie_where_the_contract_allows_it),
+        cmocka_unit_test(group_norm_far_from_zero_keeps_its_accuracy),
     };
     struct weir_error error = { 0 };
     const enum weir_status status = weir_device_open("cuda", 0, &cuda, &error);
