@@ -11,6 +11,7 @@
 #define WORKSPACE_BYTES_MAX ((size_t)32 << 20)
 #define BATCH_MAX 65535
 #define WORKSPACE_ALIGNMENT ((size_t)256)
+#define HOLE_TOKENS 32 /* how far a neighbour is */
 
 struct weir_cuda_product {
     struct weir_cuda_product_shape shape;
@@ -103,31 +104,75 @@ static bool describe(struct weir_cuda_product *p)
                CUBLAS_STATUS_SUCCESS;
 }
 
-static bool choose(struct weir_cuda_product *p)
+/* The first algorithm that cuBLASLt proposes for so many tokens. */
+static bool propose(const struct weir_cuda_product *p, uint32_t tokens, cublasLtMatmulHeuristicResult_t *out)
 {
     const struct weir_cuda_product_shape *s = &p->shape;
     const size_t element = weir_dtype_bytes(s->dtype), y_element = weir_dtype_bytes(s->y_dtype);
     const size_t most = WORKSPACE_BYTES_MAX;
+    const uint64_t columns = tokens;
     const uint32_t whole = CUBLASLT_REDUCTION_SCHEME_NONE;
     const uint32_t weight = weir_cuda_alignment(s->weight_step * element),
                    x = weir_cuda_alignment((s->x_step | s->x_row) * element);
     const uint32_t y = weir_cuda_alignment((s->y_step | s->y_row) * y_element);
     cublasLtMatmulPreference_t wish = NULL;
-    cublasLtMatmulHeuristicResult_t found;
     int count = 0;
     if (cublasLtMatmulPreferenceCreate(&wish) != CUBLAS_STATUS_SUCCESS) return false;
 #define WISH(name, value)                                                                                              \
     (cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_##name, &(value), sizeof(value)) ==               \
      CUBLAS_STATUS_SUCCESS)
+#define COLUMNS(layout, value)                                                                                         \
+    (cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_COLS, &(value), sizeof(value)) ==                 \
+     CUBLAS_STATUS_SUCCESS)
+    const uint64_t own = s->tokens;
     const bool chosen =
         WISH(MAX_WORKSPACE_BYTES, most) && WISH(REDUCTION_SCHEME_MASK, whole) && WISH(MIN_ALIGNMENT_A_BYTES, weight) &&
         WISH(MIN_ALIGNMENT_B_BYTES, x) && WISH(MIN_ALIGNMENT_C_BYTES, y) && WISH(MIN_ALIGNMENT_D_BYTES, y) &&
-        cublasLtMatmulAlgoGetHeuristic(p->blas, p->product, p->weight, p->x, p->y, p->y, wish, 1, &found, &count) ==
+        COLUMNS(p->x, columns) && COLUMNS(p->y, columns) &&
+        cublasLtMatmulAlgoGetHeuristic(p->blas, p->product, p->weight, p->x, p->y, p->y, wish, 1, out, &count) ==
             CUBLAS_STATUS_SUCCESS &&
-        count == 1 && found.state == CUBLAS_STATUS_SUCCESS;
+        count == 1 && out->state == CUBLAS_STATUS_SUCCESS;
+    const bool is_back = COLUMNS(p->x, own) && COLUMNS(p->y, own);
+#undef COLUMNS
 #undef WISH
     cublasLtMatmulPreferenceDestroy(wish);
-    if (!chosen) return false;
+    return chosen && is_back;
+}
+
+static int32_t family_of(const cublasLtMatmulHeuristicResult_t *found)
+{
+    int32_t family = -1;
+    size_t written;
+    if (cublasLtMatmulAlgoConfigGetAttribute(&found->algo, CUBLASLT_ALGO_CONFIG_ID, &family, sizeof family, &written) !=
+        CUBLAS_STATUS_SUCCESS)
+        return -1;
+    return family;
+}
+
+/* cuBLASLt 13.1 has holes: for 9216 to 2304 at 256 tokens on sm_90 it proposes a kernel of an older processor, which takes
+ * eight times as long as the one it proposes for 224 and for 288. So where both neighbours have another family of
+ * kernels than the proposal, it is taken from the upper one, if it can do this. */
+static void fill_hole(struct weir_cuda_product *p, cublasLtMatmulHeuristicResult_t *found)
+{
+    const uint32_t tokens = p->shape.tokens;
+    cublasLtMatmulHeuristicResult_t lower, upper, checked;
+    if (p->shape.dtype != WEIR_BF16 || tokens <= HOLE_TOKENS) return;
+    const int32_t own = family_of(found);
+    if (!propose(p, tokens + HOLE_TOKENS, &upper) || family_of(&upper) == own) return;
+    if (!propose(p, tokens - HOLE_TOKENS, &lower) || family_of(&lower) != family_of(&upper)) return;
+    if (cublasLtMatmulAlgoCheck(p->blas, p->product, p->weight, p->x, p->y, p->y, &upper.algo, &checked) !=
+            CUBLAS_STATUS_SUCCESS ||
+        checked.workspaceSize > WORKSPACE_BYTES_MAX)
+        return;
+    found->algo = upper.algo;
+    found->workspaceSize = checked.workspaceSize;
+}
+
+static bool choose(struct weir_cuda_product *p)
+{
+    cublasLtMatmulHeuristicResult_t found;
+    if (!propose(p, p->shape.tokens, &found)) return false;
+    fill_hole(p, &found);
     p->algorithm = found.algo;
     p->workspace_bytes = found.workspaceSize;
     return true;
@@ -161,12 +206,15 @@ enum weir_status weir_cuda_product_run(const struct weir_cuda_product *p, const 
     const size_t x_step = s->x_row * weir_dtype_bytes(s->dtype), y_step = s->y_row * weir_dtype_bytes(s->y_dtype);
     char *scratch =
         (char *)(((uintptr_t)workspace + WORKSPACE_ALIGNMENT - 1) / WORKSPACE_ALIGNMENT * WORKSPACE_ALIGNMENT);
+    /* What is added where it lies is rounded otherwise than what comes from elsewhere: so it always lies there. */
+    if (s->add && add != y &&
+        cudaMemcpyAsync(y, add, s->rows * y_step, cudaMemcpyDeviceToDevice, stream->stream) != cudaSuccess)
+        return WEIR_DEVICE;
     for (uint32_t call = 0; call < p->calls; call++) {
         char *to = (char *)y + call * y_step;
-        const char *added = s->add ? (const char *)add + call * y_step : to;
         if (cublasLtMatmul(p->blas, p->product, &one, weight, p->weight, (const char *)x + call * x_step, p->x, &beta,
-                           added, p->y, to, p->y, &p->algorithm, p->workspace_bytes ? scratch : NULL,
-                           p->workspace_bytes, stream->stream) != CUBLAS_STATUS_SUCCESS) {
+                           to, p->y, to, p->y, &p->algorithm, p->workspace_bytes ? scratch : NULL, p->workspace_bytes,
+                           stream->stream) != CUBLAS_STATUS_SUCCESS) {
             return WEIR_DEVICE;
         }
     }
