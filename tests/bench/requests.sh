@@ -23,6 +23,7 @@ trap 'stop; rm -rf "$work"' EXIT
 [ -d "$models/sprint16" ] ||
     python3 "$here/../golden/make_sana16_random.py" "$models/sprint16" --sprint "$models/sana16" >/dev/null
 [ -d "$models/ms17b" ] || python3 "$here/../golden/make_ms17b_random.py" "$models/ms17b" >/dev/null
+sync # 15 GB that are still on their way to the disk make every fsync wait
 
 start() { # MODEL
     stop
