@@ -35,8 +35,8 @@ static const struct film_kind {
     const char *format, *codec;
     double flat_error_max; /* mean over a flat area and its channels, of 255 */
 } kinds[] = {
-    { "mp4", "h264", 3 }, { "mp4", "av1", 3 }, { "mp4", "vp9", 3 }, { "webm", "vp9", 3 }, { "webm", "av1", 3 },
-    { "gif", NULL, 0 },   { "png", NULL, 0 },
+    { "mp4", "h264", 3 }, { "mp4", "av1", 3 }, { "mp4", "vp9", 3 }, { "webm", "vp9", 3 },
+    { "webm", "av1", 3 }, { "gif", NULL, 0 },  { "png", NULL, 0 },
 };
 
 static const struct image_kind {
@@ -493,8 +493,13 @@ static void a_receipt_that_is_no_json_object_is_refused(void **state)
     const struct {
         const char *bytes;
         size_t count;
-    } bad[] = { { "", 0 }, { "{\"a\":1", 6 }, { "[1]", 3 }, { "{\"a\":\"\0\"}", 9 }, { "{\"a\":\"\xff\"}", 9 },
-                { "{\"a\":1,\"a\":2}", 13 }, { "{}{}", 4 } };
+    } bad[] = { { "", 0 },
+                { "{\"a\":1", 6 },
+                { "[1]", 3 },
+                { "{\"a\":\"\0\"}", 9 },
+                { "{\"a\":\"\xff\"}", 9 },
+                { "{\"a\":1,\"a\":2}", 13 },
+                { "{}{}", 4 } };
     for (size_t i = 0; i < WEIR_COUNT(bad); i++) {
         write_file(w, "bad.json", bad[i].bytes, bad[i].count);
         const int code = run(w, "%s --metadata bad.json -o out/film", film(w, &kinds[5], FRAMES));
@@ -822,8 +827,10 @@ static void a_file_over_its_limit_leaves_nothing(void **state)
     const struct film_kind *some[] = { first_film_kind(w), &kinds[5] }; /* a PNG of this noise has 768 KiB: within it */
     for (size_t i = 0; i < WEIR_COUNT(some); i++) {
         char line[300];
-        snprintf(line, sizeof line, "encode --width 512 --height 512 --frames 8 --fps 8 --format %s --file-mib 1 -o "
-                 "out/film", some[i]->format);
+        snprintf(line, sizeof line,
+                 "encode --width 512 --height 512 --frames 8 --fps 8 --format %s --file-mib 1 -o "
+                 "out/film",
+                 some[i]->format);
         see_failure(w, run_fed(w, noise, count, line), 75, "out/film", "File too large");
     }
     for (size_t i = 0; i < WEIR_COUNT(images); i++) {
@@ -986,8 +993,10 @@ static void an_encode_over_its_cpu_seconds_ends_and_leaves_nothing(void **state)
 {
     struct world *w = *state;
     const int zeros = open("/dev/zero", O_RDONLY | O_CLOEXEC);
-    const pid_t pid = start(w, "encode --width 512 --height 512 --frames 100000 --fps 8 --format gif --cpu-seconds 1 "
-                               "-o out/film", zeros);
+    const pid_t pid = start(w,
+                            "encode --width 512 --height 512 --frames 100000 --fps 8 --format gif --cpu-seconds 1 "
+                            "-o out/film",
+                            zeros);
     see_failure(w, finish(w, pid), 74, "--cpu-seconds", "");
     close(zeros);
 }
@@ -1000,8 +1009,10 @@ static void an_encode_over_its_memory_ends_and_leaves_nothing(void **state)
 #else
     struct world *w = *state;
     const int zeros = open("/dev/zero", O_RDONLY | O_CLOEXEC);
-    const pid_t pid = start(w, "encode --width 8192 --height 8192 --frames 1 --fps 8 --format gif --memory-mib 256 -o "
-                               "out/film", zeros);
+    const pid_t pid = start(w,
+                            "encode --width 8192 --height 8192 --frames 1 --fps 8 --format gif --memory-mib 256 -o "
+                            "out/film",
+                            zeros);
     see_failure(w, finish(w, pid), 71, "out of memory", "201326592");
     close(zeros);
 #endif

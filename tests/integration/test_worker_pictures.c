@@ -285,7 +285,7 @@ static void resumed(struct broker *b, const char *const *flags, const char *mode
     picture_wish(&wish, model);
     *(is_start ? &wish.start_image : &wish.control) = &file.ref;
     wish.has_steps = 1;
-    wish.steps = is_start ? 900 : 400; /* long enough to be killed in the middle, */
+    wish.steps = is_start ? 900 : 400;           /* long enough to be killed in the middle, */
     wish.has_width = wish.has_height = is_start; /* the second at a size where a step takes long enough */
     wish.width = wish.height = 128;
     start(b, flags);

@@ -246,7 +246,6 @@ static enum weir_status read_rows(struct weir_decoder *d, size_t offset, uint8_t
     return status;
 }
 
-/* The `count` frames whose latents were written, as they are wanted. */
 static void call_meanwhile(struct weir_decoder *d)
 {
     void (*const call)(void *context) = d->meanwhile;
@@ -254,6 +253,7 @@ static void call_meanwhile(struct weir_decoder *d)
     if (call) call(d->meanwhile_context);
 }
 
+/* The `count` frames whose latents were written, as they are wanted. */
 static enum weir_status run_whole(struct weir_decoder *d, uint32_t count, uint8_t *rgb, float *out,
                                   struct weir_error *error)
 {

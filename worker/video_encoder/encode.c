@@ -24,17 +24,27 @@ static const struct codec {
     int64_t side_min;
     const char *options[6][2];
 } codecs[] = {
-    { "h264", "libx264", 2,
+    { "h264",
+      "libx264",
+      2,
       { { "preset", "medium" },
         { "crf", "16" },
         /* cpu-independent: no algorithm is chosen by what the processor offers */
         { "x264-params", "scenecut=0:open-gop=0:cpu-independent=1:sliced-threads=0:lookahead-threads=1:"
                          "sync-lookahead=0" } } },
-    { "av1", "libsvtav1", 64,
+    { "av1",
+      "libsvtav1",
+      64,
       { { "preset", "8" }, { "crf", "18" }, { "svtav1-params", "lp=1:pred-struct=1:scd=0:enable-overlays=0" } } },
-    { "vp9", "libvpx-vp9", 2,
-      { { "crf", "14" }, { "deadline", "good" }, { "cpu-used", "3" }, { "lag-in-frames", "0" },
-        { "auto-alt-ref", "0" }, { "row-mt", "0" } } },
+    { "vp9",
+      "libvpx-vp9",
+      2,
+      { { "crf", "14" },
+        { "deadline", "good" },
+        { "cpu-used", "3" },
+        { "lag-in-frames", "0" },
+        { "auto-alt-ref", "0" },
+        { "row-mt", "0" } } },
     { "gif", "gif", 1, { { "gifflags", "+offsetting+transdiff" } } },
 };
 
@@ -157,8 +167,10 @@ static enum weir_status encoder_init(struct encoder *e, const struct codec *code
     e->frame->format = e->context->pix_fmt;
     e->frame->color_range = e->context->color_range;
     e->frame->colorspace = e->context->colorspace;
-    if (e->context->pix_fmt == AV_PIX_FMT_PAL8) e->palette = malloc(sizeof *e->palette);
-    else e->scaler = scaler_create(width, height);
+    if (e->context->pix_fmt == AV_PIX_FMT_PAL8)
+        e->palette = malloc(sizeof *e->palette);
+    else
+        e->scaler = scaler_create(width, height);
     if ((!e->palette && !e->scaler) || av_frame_get_buffer(e->frame, 0) < 0) {
         return weir_fail(error, WEIR_NO_MEMORY, "out of memory for frames of %dx%d", width, height);
     }
@@ -258,8 +270,8 @@ static enum weir_status begin_film(struct film *film, const uint8_t *rgb, struct
     const struct weir_encode *encode = film->encode;
     AVCodecParameters *parameters = avcodec_parameters_alloc();
     if (!parameters) return weir_fail(error, WEIR_NO_MEMORY, "out of memory");
-    WEIR_TRY(encoder_init(&film->encoder, film->codec, (int)encode->width, (int)encode->height, (int)encode->fps,
-                          error));
+    WEIR_TRY(
+        encoder_init(&film->encoder, film->codec, (int)encode->width, (int)encode->height, (int)encode->fps, error));
     WEIR_TRY(encoder_send(&film->encoder, rgb, error));
     const int code = avcodec_parameters_from_context(parameters, film->encoder.context);
     if (code < 0) {
@@ -294,8 +306,8 @@ static enum weir_status encode_film(const struct weir_encode *encode, const stru
     WEIR_TRY(read_frames(encode, in_fd, encode_frame, &film, error));
     WEIR_TRY(encoder_give(&film.encoder, NULL, error));
     WEIR_TRY(weir_muxer_finish(film.muxer, error));
-    WEIR_TRY(weir_probe_verify(film.output.fd, false, encode->path, encode->width, encode->height, encode->frames,
-                               error));
+    WEIR_TRY(
+        weir_probe_verify(film.output.fd, false, encode->path, encode->width, encode->height, encode->frames, error));
     WEIR_TRY(weir_guard_check(error));
     WEIR_TRY(weir_output_commit(&film.output, encode->is_scratch, error));
 
@@ -317,7 +329,8 @@ static enum weir_status write_png(void *taker, int64_t index, uint8_t *rgb, stru
     const struct folder *folder = taker;
     const struct weir_picture picture = { .width = (uint32_t)folder->encode->width,
                                           .height = (uint32_t)folder->encode->height,
-                                          .comment = (char *)folder->encode->comment, .rgb = rgb };
+                                          .comment = (char *)folder->encode->comment,
+                                          .rgb = rgb };
     return weir_png_write(folder->fd, folder->encode->path, index, &picture, folder->encode->is_scratch, error);
 }
 

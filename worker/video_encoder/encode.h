@@ -19,8 +19,8 @@
 
 struct weir_encode {
     int64_t width, height, frames, fps;
-    const char *format; /* mp4, webm, gif, png (a folder) */
-    const char *codec;  /* h264, av1, vp9; NULL: the format's first that is installed */
+    const char *format;  /* mp4, webm, gif, png (a folder) */
+    const char *codec;   /* h264, av1, vp9; NULL: the format's first that is installed */
     const char *comment; /* the receipt; may be NULL */
     const char *path;
     bool is_scratch; /* it need not outlive a power cut: nothing is fsynced */

@@ -19,11 +19,17 @@ enum { SIDE_MAX = WEIR_VERB_SIDE_MAX, FPS_MAX = 240 };
 
 #define AT(field) WEIR_VERB_AT(field)
 #define FILM_ROWS                                                                                                      \
-    { "metadata", 0, WEIR_OPTION_TEXT, AT(metadata), .value = "FILE",                                                  \
+    { "metadata",                                                                                                      \
+      0,                                                                                                               \
+      WEIR_OPTION_TEXT,                                                                                                \
+      AT(metadata),                                                                                                    \
+      .value = "FILE",                                                                                                 \
       .help = "the receipt: a JSON object of at most 65536 bytes. mp4, webm: the comment tag; gif: a comment "         \
               "extension; png: an iTXt chunk \"weir\" in every frame" },                                               \
-    { "output", 'o', WEIR_OPTION_TEXT, AT(encode.path), .value = "PATH",                                               \
-      .help = "the file to write; for png a folder that is not there or empty" }
+    {                                                                                                                  \
+        "output", 'o', WEIR_OPTION_TEXT, AT(encode.path),                                                              \
+            .value = "PATH", .help = "the file to write; for png a folder that is not there or empty"                  \
+    }
 
 static const struct weir_option encode_rows[] = {
     { .kind = WEIR_OPTION_TITLE,
@@ -36,8 +42,7 @@ static const struct weir_option encode_rows[] = {
       .help = "png: PATH is a folder of 00000.png, 00001.png, ..." },
     { "codec", 0, WEIR_OPTION_CHOICE, AT(encode.codec), .value = "h264|av1|vp9",
       .help = "default: the first installed of h264, av1, vp9 for mp4; of vp9, av1 for webm" },
-    { "segment", 0, WEIR_OPTION_FLAG, AT(segment),
-      .help = "to be joined later: mp4 or webm, and no receipt" },
+    { "segment", 0, WEIR_OPTION_FLAG, AT(segment), .help = "to be joined later: mp4 or webm, and no receipt" },
     FILM_ROWS,
     WEIR_VERB_SCRATCH_ROW,
     WEIR_VERB_LIMIT_ROWS,
@@ -95,8 +100,12 @@ static enum weir_status run_join(struct weir_verb_values *values, char **words, 
 {
     char *receipt;
     enum weir_status status = weir_verb_receipt(values->metadata, &receipt, error);
-    const struct weir_join join = { .format = values->encode.format, .comment = receipt, .path = values->encode.path,
-                                    .segments = words, .segment_count = count, .is_scratch = values->scratch };
+    const struct weir_join join = { .format = values->encode.format,
+                                    .comment = receipt,
+                                    .path = values->encode.path,
+                                    .segments = words,
+                                    .segment_count = count,
+                                    .is_scratch = values->scratch };
     if (status == WEIR_OK) status = weir_join_run(&join, error);
     free(receipt);
     return status;
@@ -175,7 +184,9 @@ static enum weir_status run_version(struct weir_verb_values *values, char **word
 }
 
 #define VERB(word, least, most, leaves, ...)                                                                           \
-    { #word, word##_rows, WEIR_COUNT(word##_rows), run_##word, { __VA_ARGS__ }, least, most, leaves }
+    {                                                                                                                  \
+#word, word##_rows, WEIR_COUNT(word##_rows), run_##word, { __VA_ARGS__ }, least, most, leaves                  \
+    }
 static const struct weir_verb film_verbs[] = {
     VERB(encode, 0, 0, true, "width", "height", "frames", "fps", "format", "output"),
     VERB(join, 1, WEIR_OUTPUT_FRAMES_MAX, true, "format", "output"),
