@@ -18,6 +18,25 @@ static __device__ __forceinline__ uint64_t weir_first_token(const struct weir_se
            (uint64_t)(sequence % l.inner) * l.inner_step;
 }
 
+static __device__ __forceinline__ float weir_power_of_2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* Over the four lanes that share a row of a product's fragment. */
+static __device__ __forceinline__ float weir_most_of_row(float value)
+{
+    value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 1));
+    return fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 2));
+}
+static __device__ __forceinline__ float weir_sum_of_row(float value)
+{
+    value += __shfl_xor_sync(0xffffffffu, value, 1);
+    return value + __shfl_xor_sync(0xffffffffu, value, 2);
+}
+
 /* On the tensor cores (attention_bf16.cu): bf16 whose tokens and heads begin at multiples of 8 channels. */
 bool weir_attention_bf16_takes(const struct weir_attention *shape);
 enum weir_status weir_attention_bf16_run(const struct weir_attention *shape, cudaStream_t stream,

@@ -8,6 +8,7 @@
  * Fragments as PTX has them for mma.m16n8k16: lane = 4 g + t has rows g and g + 8, columns 2 t and 2 t + 1 (and +
  * 8). */
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/mma.cuh"
 
 #define KEYS 64 /* of a tile, with short sequences SHORT_KEYS or SHORTEST_KEYS */
 #define SHORT_KEYS 32
@@ -16,63 +17,11 @@
 #define PAD 8 /* numbers behind a row in shared memory: rows begin in other banks */
 #define LOG2_E 1.4426950408889634f
 
-static __device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
 /* 16 bytes, or zeros. */
 static __device__ __forceinline__ void copy_16(bf16 *to, const bf16 *from, bool real)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to)), "l"(from),
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(weir_shared_address(to)), "l"(from),
                  "r"(real ? 16 : 0));
-}
-
-static __device__ __forceinline__ void load_4(uint32_t r[4], const bf16 *from)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(from)));
-}
-
-static __device__ __forceinline__ void load_4_turned(uint32_t r[4], const bf16 *from)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(from)));
-}
-
-static __device__ __forceinline__ void multiply(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};\n"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-static __device__ __forceinline__ uint32_t pair(float low, float high)
-{
-    const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const uint32_t *>(&both);
-}
-
-static __device__ __forceinline__ float power_of_2(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-    return y;
-}
-
-/* Over the four lanes that share a row. */
-static __device__ __forceinline__ float most_of_row(float value)
-{
-    value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 1));
-    return fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 2));
-}
-static __device__ __forceinline__ float sum_of_row(float value)
-{
-    value += __shfl_xor_sync(0xffffffffu, value, 1);
-    return value + __shfl_xor_sync(0xffffffffu, value, 2);
 }
 
 /* `tokens` rows of DIM channels from token `first` on, of which `channels` (a multiple of 8) are real, the others
@@ -177,7 +126,7 @@ __global__ void __launch_bounds__(32 * WARPS, shape_of<DIM, VALUES, TILE, WARPS,
             for (int m = 0; m < MT; m++) {
 #pragma unroll
                 for (int c = 0; c < (keep_queries ? parts : 1); c++)
-                    load_4(kept[m][c], own + m * 16 * (DIM + PAD) + c * 16);
+                    weir_load_4(kept[m][c], own + m * 16 * (DIM + PAD) + c * 16);
             }
             if (shape::pass_through) __syncthreads();
         }
@@ -210,17 +159,17 @@ __global__ void __launch_bounds__(32 * WARPS, shape_of<DIM, VALUES, TILE, WARPS,
 #pragma unroll
                     for (int i = 0; i < 4; i++) a[m][i] = kept[m][keep_queries ? c : 0][i];
                 } else {
-                    load_4(a[m], own + m * 16 * (DIM + PAD) + c * 16);
+                    weir_load_4(a[m], own + m * 16 * (DIM + PAD) + c * 16);
                 }
             }
 #pragma unroll
             for (int n = 0; n < columns; n += 2) {
                 uint32_t b[4];
-                load_4(b, of_keys + n * 8 * (DIM + PAD) + c * 16);
+                weir_load_4(b, of_keys + n * 8 * (DIM + PAD) + c * 16);
 #pragma unroll
                 for (int m = 0; m < MT; m++) {
-                    multiply(scores[m][n], a[m], b[0], b[1]);
-                    multiply(scores[m][n + 1], a[m], b[2], b[3]);
+                    weir_multiply(scores[m][n], a[m], b[0], b[1]);
+                    weir_multiply(scores[m][n + 1], a[m], b[2], b[3]);
                 }
             }
         }
@@ -257,9 +206,9 @@ __global__ void __launch_bounds__(32 * WARPS, shape_of<DIM, VALUES, TILE, WARPS,
             float base[2];
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                most[half] = most_of_row(most[half]);
+                most[half] = weir_most_of_row(most[half]);
                 /* The first key is seen by all, so that this is a number after the first tile. */
-                const float shrink = power_of_2(factor * (largest[m][half] - most[half]));
+                const float shrink = weir_power_of_2(factor * (largest[m][half] - most[half]));
                 largest[m][half] = most[half];
                 base[half] = -factor * most[half];
                 total[m][half] *= shrink;
@@ -274,7 +223,7 @@ __global__ void __launch_bounds__(32 * WARPS, shape_of<DIM, VALUES, TILE, WARPS,
             for (int n = 0; n < columns; n++) {
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    scores[m][n][i] = power_of_2(fmaf(scores[m][n][i], factor, base[i / 2]));
+                    scores[m][n][i] = weir_power_of_2(fmaf(scores[m][n][i], factor, base[i / 2]));
                     sum[i / 2] += scores[m][n][i];
                 }
             }
@@ -287,19 +236,19 @@ __global__ void __launch_bounds__(32 * WARPS, shape_of<DIM, VALUES, TILE, WARPS,
             uint32_t a[MT][4];
 #pragma unroll
             for (int m = 0; m < MT; m++) {
-                a[m][0] = pair(scores[m][2 * j][0], scores[m][2 * j][1]);
-                a[m][1] = pair(scores[m][2 * j][2], scores[m][2 * j][3]);
-                a[m][2] = pair(scores[m][2 * j + 1][0], scores[m][2 * j + 1][1]);
-                a[m][3] = pair(scores[m][2 * j + 1][2], scores[m][2 * j + 1][3]);
+                a[m][0] = weir_pair(scores[m][2 * j][0], scores[m][2 * j][1]);
+                a[m][1] = weir_pair(scores[m][2 * j][2], scores[m][2 * j][3]);
+                a[m][2] = weir_pair(scores[m][2 * j + 1][0], scores[m][2 * j + 1][1]);
+                a[m][3] = weir_pair(scores[m][2 * j + 1][2], scores[m][2 * j + 1][3]);
             }
 #pragma unroll
             for (int n = 0; n < VALUES / 8; n += 2) {
                 uint32_t b[4];
-                load_4_turned(b, of_values + j * 16 * (VALUES + PAD) + n * 8);
+                weir_load_4_turned(b, of_values + j * 16 * (VALUES + PAD) + n * 8);
 #pragma unroll
                 for (int m = 0; m < MT; m++) {
-                    multiply(out[m][n], a[m], b[0], b[1]);
-                    multiply(out[m][n + 1], a[m], b[2], b[3]);
+                    weir_multiply(out[m][n], a[m], b[0], b[1]);
+                    weir_multiply(out[m][n + 1], a[m], b[2], b[3]);
                 }
             }
         }
@@ -316,7 +265,7 @@ __global__ void __launch_bounds__(32 * WARPS, shape_of<DIM, VALUES, TILE, WARPS,
         for (int half = 0; half < 2; half++) {
             const uint32_t query = first + (warp * MT + m) * 16 + g + half * 8;
             const float inverse =
-                1.0f / sum_of_row(total[m][half]); /* the largest weight is 1: so is the sum at least */
+                1.0f / weir_sum_of_row(total[m][half]); /* the largest weight is 1: so is the sum at least */
             if (query >= s.query_length) continue;
             bf16 *to =
                 y + (q_token + (uint64_t)query * s.query.token_step) * s.y_stride + (uint64_t)h * s.head_dim + slice;
@@ -325,7 +274,7 @@ __global__ void __launch_bounds__(32 * WARPS, shape_of<DIM, VALUES, TILE, WARPS,
                 const uint32_t c = n * 8 + t * 2;
                 if (c < v_channels) {
                     *reinterpret_cast<uint32_t *>(to + c) =
-                        pair(out[m][n][2 * half] * inverse, out[m][n][2 * half + 1] * inverse);
+                        weir_pair(out[m][n][2 * half] * inverse, out[m][n][2 * half + 1] * inverse);
                 }
             }
         }

@@ -37,31 +37,6 @@ template <int DIM> struct sizes {
 #endif
 
 #ifdef HAS_TILES
-static __device__ __forceinline__ uint32_t pair(float low, float high)
-{
-    const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const uint32_t *>(&both);
-}
-
-static __device__ __forceinline__ float power_of_2(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-    return y;
-}
-
-/* Over the four lanes that share a row. */
-static __device__ __forceinline__ float most_of_row(float value)
-{
-    value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 1));
-    return fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 2));
-}
-static __device__ __forceinline__ float sum_of_row(float value)
-{
-    value += __shfl_xor_sync(0xffffffffu, value, 1);
-    return value + __shfl_xor_sync(0xffffffffu, value, 2);
-}
-
 struct pass {
     uint64_t q_token, k_token; /* the first of its sequence */
     uint32_t head, first;      /* query */
@@ -211,7 +186,7 @@ static __device__ __forceinline__ void weigh(const struct weir_attention &s, flo
     for (int i = 0; i < KEYS / 2; i++) most[i % 4 / 2] = fmaxf(most[i % 4 / 2], scores[i]);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        most[half] = most_of_row(most[half]);
+        most[half] = weir_most_of_row(most[half]);
         grows[half] = factor * (most[half] - w->largest[half]) > SLACK;
     }
     weir_products_wait<0>();
@@ -220,7 +195,7 @@ static __device__ __forceinline__ void weigh(const struct weir_attention &s, flo
         float shrink[2];
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            shrink[half] = grows[half] ? power_of_2(factor * (w->largest[half] - most[half])) : 1.0f;
+            shrink[half] = grows[half] ? weir_power_of_2(factor * (w->largest[half] - most[half])) : 1.0f;
             if (grows[half]) w->largest[half] = most[half];
             w->total[half] *= shrink[half];
         }
@@ -231,7 +206,7 @@ static __device__ __forceinline__ void weigh(const struct weir_attention &s, flo
     for (int half = 0; half < 2; half++) base[half] = -factor * w->largest[half];
 #pragma unroll
     for (int i = 0; i < KEYS / 2; i++) {
-        scores[i] = power_of_2(fmaf(scores[i], factor, base[i % 4 / 2]));
+        scores[i] = weir_power_of_2(fmaf(scores[i], factor, base[i % 4 / 2]));
         sum[i % 4 / 2] += scores[i];
     }
 #pragma unroll
@@ -247,7 +222,7 @@ static __device__ __forceinline__ void finish(const struct weir_attention &s, co
     const uint32_t lane = threadIdx.x % 32, mine = lane % 4 * 8;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const float inverse = 1.0f / sum_of_row(w.total[half]);
+        const float inverse = 1.0f / weir_sum_of_row(w.total[half]);
         const bool there = query + (uint32_t)half * 8 < s.query_length;
         bf16 *to = y + (p.q_token + (uint64_t)(query + (uint32_t)half * 8) * s.query.token_step) * s.y_stride +
                    (uint64_t)p.head * s.head_dim + mine;
@@ -257,7 +232,7 @@ static __device__ __forceinline__ void finish(const struct weir_attention &s, co
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const int n = c / 8 + i < DIM / 8 ? c / 8 + i : 0;
-                words[i] = pair(out[n * 4 + half * 2] * inverse, out[n * 4 + half * 2 + 1] * inverse);
+                words[i] = weir_pair(out[n * 4 + half * 2] * inverse, out[n * 4 + half * 2 + 1] * inverse);
             }
             weir_transpose_4(words, lane);
             if (there && (uint32_t)c + mine < s.head_dim)
@@ -269,7 +244,7 @@ static __device__ __forceinline__ void finish(const struct weir_attention &s, co
 static __device__ __forceinline__ void pack(uint32_t (&weights)[KEYS / 16][4], const float (&scores)[KEYS / 2])
 {
 #pragma unroll
-    for (int i = 0; i < KEYS / 4; i++) weights[i / 4][i % 4] = pair(scores[i * 2], scores[i * 2 + 1]);
+    for (int i = 0; i < KEYS / 4; i++) weights[i / 4][i % 4] = weir_pair(scores[i * 2], scores[i * 2 + 1]);
 }
 
 /* Products of 64 queries with a tile of keys, on their way. q, k: descriptors. */

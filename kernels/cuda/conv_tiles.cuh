@@ -99,20 +99,6 @@ template <int TOGETHER> static __device__ __forceinline__ struct tile tile_of(co
     return tile;
 }
 
-static __device__ __forceinline__ float low_of(uint32_t word)
-{
-    return __uint_as_float(word << 16);
-}
-static __device__ __forceinline__ float high_of(uint32_t word)
-{
-    return __uint_as_float(word & 0xffff0000u);
-}
-static __device__ __forceinline__ uint32_t packed_of(float low, float high)
-{
-    const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const uint32_t *>(&both);
-}
-
 struct following {
     const float *bias;
     const bf16 *row_bias, *residual;
@@ -160,7 +146,7 @@ template <int N> static __device__ __forceinline__ float2 pair_of(const bf16 *fr
 {
     if (N >= 32) {
         const uint32_t word = at < count ? *reinterpret_cast<const uint32_t *>(from + at) : 0;
-        return float2{ low_of(word), high_of(word) };
+        return float2{ weir_low(word), weir_high(word) };
     }
     return float2{ at < count ? weir_read(from + at) : 0.0f, at + 1 < count ? weir_read(from + at + 1) : 0.0f };
 }
@@ -185,8 +171,8 @@ template <int N> static __device__ __forceinline__ void add(float *line, const u
         weir_transpose_4(w, lane);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            line[(c / 8 + j) * 4] += low_of(w[j]);
-            line[(c / 8 + j) * 4 + 1] += high_of(w[j]);
+            line[(c / 8 + j) * 4] += weir_low(w[j]);
+            line[(c / 8 + j) * 4 + 1] += weir_high(w[j]);
         }
     }
 }
@@ -282,7 +268,7 @@ static __device__ __forceinline__ void finish(const struct tiling &t, const stru
             for (int c = 0; c < N; c += 32) {
                 uint32_t w[4];
 #pragma unroll
-                for (int j = 0; j < 4; j++) w[j] = packed_of(line[(c / 8 + j) * 4], line[(c / 8 + j) * 4 + 1]);
+                for (int j = 0; j < 4; j++) w[j] = weir_pair(line[(c / 8 + j) * 4], line[(c / 8 + j) * 4 + 1]);
                 weir_transpose_4(w, lane);
                 if (to.there && first + lane % 4 * 8 + c < t.out)
                     *reinterpret_cast<uint4 *>(y + c) = make_uint4(w[0], w[1], w[2], w[3]);

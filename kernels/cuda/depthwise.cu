@@ -114,20 +114,6 @@ static __host__ __device__ __forceinline__ uint32_t half_bytes_of(uint32_t colum
     return (columns + 1) * PIXEL;
 }
 
-static __device__ __forceinline__ float low_of(uint32_t pair)
-{
-    return __uint_as_float(pair << 16);
-}
-static __device__ __forceinline__ float high_of(uint32_t pair)
-{
-    return __uint_as_float(pair & 0xffff0000u);
-}
-static __device__ __forceinline__ uint32_t pair_of(float low, float high)
-{
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const uint32_t *>(&pair);
-}
-
 /* A number that the compiler shall keep: it would make some anew for every row. */
 static __device__ __forceinline__ uint32_t kept_as_it_is(uint32_t number)
 {
@@ -160,7 +146,7 @@ static __device__ __forceinline__ void activate(uint32_t words[4])
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         words[i] =
-            pair_of(weir_act_fast<WEIR_ACT_SILU>(low_of(words[i])), weir_act_fast<WEIR_ACT_SILU>(high_of(words[i])));
+            weir_pair(weir_act_fast<WEIR_ACT_SILU>(weir_low(words[i])), weir_act_fast<WEIR_ACT_SILU>(weir_high(words[i])));
     }
 }
 /* Behind a branch, what makes the number would wait for it, too. */
@@ -247,7 +233,7 @@ add_row(float2 (&sums)[KERNEL - 1][HALVES][ACROSS], float2 (&done)[HALVES][ACROS
 #pragma unroll
     for (int n = 0; n < columns; n++) {
         const uint32_t word = shared_word(ways[(n ^ n >> 2) & 1] + (n & ~1) * PIXEL);
-        kept[n] = make_float2(low_of(word), high_of(word));
+        kept[n] = make_float2(weir_low(word), weir_high(word));
     }
 #pragma unroll
     for (int i = 0; i < KERNEL; i++) {
@@ -281,7 +267,7 @@ static __device__ __forceinline__ void store_row(const float2 (&sums)[HALVES][AC
             value.x *= weir_act_fast<WEIR_ACT_SILU>(sums[1 % HALVES][n].x);
             value.y *= weir_act_fast<WEIR_ACT_SILU>(sums[1 % HALVES][n].y);
         }
-        store_if(n < columns, to + (uint64_t)n * width, pair_of(value.x, value.y));
+        store_if(n < columns, to + (uint64_t)n * width, weir_pair(value.x, value.y));
     }
 }
 

@@ -35,7 +35,7 @@ static __device__ __forceinline__ void cluster_wait(void)
 static __device__ __forceinline__ void put_moments(struct moments *here, uint32_t rank, struct moments moments)
 {
     uint32_t there;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(here)), "r"(rank));
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(weir_shared_address(here)), "r"(rank));
     asm volatile("st.shared::cluster.v2.f64 [%0], {%1, %2};" ::"r"(there), "d"(moments.mean), "d"(moments.squares)
                  : "memory");
 }

@@ -102,14 +102,9 @@ static __device__ __forceinline__ void normalise_8(bool silu, const float a[8], 
     weir_write_8(y, values);
 }
 
-static __device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
 static __device__ __forceinline__ void copy_16(void *to, const void *from)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(weir_shared_address(to)), "l"(from) : "memory");
 }
 
 static __device__ __forceinline__ void wait_all_but(uint32_t stages)

@@ -50,6 +50,27 @@ static __device__ __forceinline__ void weir_write(bf16 *p, float value)
     *p = __float2bfloat16_rn(value);
 }
 
+/* For instructions that want an address within shared memory. */
+static __device__ __forceinline__ uint32_t weir_shared_address(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+/* Two of bf16 in a word. */
+static __device__ __forceinline__ float weir_low(uint32_t pair)
+{
+    return __uint_as_float(pair << 16);
+}
+static __device__ __forceinline__ float weir_high(uint32_t pair)
+{
+    return __uint_as_float(pair & 0xffff0000u);
+}
+static __device__ __forceinline__ uint32_t weir_pair(float low, float high)
+{
+    const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<const uint32_t *>(&both);
+}
+
 /* Eight numbers of bf16 at once, at a multiple of 16 bytes: all memory begins at a multiple of WEIR_ALIGNMENT, so
  * this is where every axis that is counted in eights begins. */
 #define WEIR_EIGHT 8

@@ -8,6 +8,7 @@
  * Fragments as PTX has them for mma.m16n8k16: lane = 4 g + t has rows g and g + 8, columns 2 t and 2 t + 1 (and + 8).
  * Channels of q and of y stand in another order there, so that a lane reads and writes 8 that lie side by side. */
 #include "kernels/cuda/linear_attention.cuh"
+#include "kernels/cuda/mma.cuh"
 
 #define DIM 32
 #define HEADS 2 /* of a block: 128 bytes of a token where heads lie side by side */
@@ -23,38 +24,12 @@
 #define SUMS (DIM * (DIM + 1)) /* of a head: S^T [k][v], then the sums of relu(k) */
 #define ROW (DIM + 1)          /* in shared memory: [k][v and 1] */
 
-static __device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
-static __device__ __forceinline__ void load_4_turned(uint32_t r[4], const bf16 *from)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(from)));
-}
-
-static __device__ __forceinline__ void multiply(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};\n"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 /* Both halves at once; a NaN stays one. */
 static __device__ __forceinline__ uint32_t relu_2(uint32_t two)
 {
     uint32_t kept;
     asm("max.NaN.bf16x2 %0, %1, %2;\n" : "=r"(kept) : "r"(two), "r"(0u));
     return kept;
-}
-
-static __device__ __forceinline__ uint32_t pair(float low, float high)
-{
-    const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const uint32_t *>(&both);
 }
 
 /* --- clusters ----------------------------------------------------------------------------------------------------- */
@@ -81,7 +56,7 @@ static __device__ __forceinline__ float4 cluster_read(const float4 *p, uint32_t 
                  "mapa.shared::cluster.u32 there, %4, %5;\n"
                  "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there];\n}"
                  : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "r"(shared_address(p)), "r"(block)
+                 : "r"(weir_shared_address(p)), "r"(block)
                  : "memory");
     return v;
 #else
@@ -94,7 +69,7 @@ static __device__ __forceinline__ void cluster_write(float4 *p, uint32_t block, 
 #ifdef HAS_CLUSTERS
     asm volatile("{\n.reg .b32 there;\n"
                  "mapa.shared::cluster.u32 there, %0, %1;\n"
-                 "st.shared::cluster.v4.f32 [there], {%2, %3, %4, %5};\n}" ::"r"(shared_address(p)),
+                 "st.shared::cluster.v4.f32 [there], {%2, %3, %4, %5};\n}" ::"r"(weir_shared_address(p)),
                  "r"(block), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
                  : "memory");
 #else
@@ -127,7 +102,7 @@ static __device__ __forceinline__ void bring(const struct weir_linear_attention 
         for (uint32_t i = token; i < TILE; i += together) {
             const bool real = there && first + i < end;
             asm volatile(
-                "cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to + place_of(i, eighth))),
+                "cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(weir_shared_address(to + place_of(i, eighth))),
                 "l"(real ? of + (uint64_t)(first + i) * s.stride : of), "r"(real ? 16 : 0)
                 : "memory");
         }
@@ -142,20 +117,20 @@ static __device__ __forceinline__ void add_tokens(float (&sums)[2][5][4], const 
     uint32_t a[2][4], b[2][4];
 #pragma unroll
     for (uint32_t m = 0; m < 2; m++) { /* K^T: rows are channels, columns tokens */
-        load_4_turned(a[m], keys + place_of(row + lane / 16 * 8 + lane % 8, m * 2 + lane / 8 % 2));
+        weir_load_4_turned(a[m], keys + place_of(row + lane / 16 * 8 + lane % 8, m * 2 + lane / 8 % 2));
 #pragma unroll
         for (int i = 0; i < 4; i++) a[m][i] = relu_2(a[m][i]);
     }
 #pragma unroll
-    for (uint32_t n = 0; n < 2; n++) load_4_turned(b[n], values + place_of(row + lane % 16, n * 2 + lane / 16));
+    for (uint32_t n = 0; n < 2; n++) weir_load_4_turned(b[n], values + place_of(row + lane % 16, n * 2 + lane / 16));
 #pragma unroll
     for (int m = 0; m < 2; m++) {
 #pragma unroll
         for (int n = 0; n < 2; n++) {
-            multiply(sums[m][2 * n], a[m], b[n][0], b[n][1]);
-            multiply(sums[m][2 * n + 1], a[m], b[n][2], b[n][3]);
+            weir_multiply(sums[m][2 * n], a[m], b[n][0], b[n][1]);
+            weir_multiply(sums[m][2 * n + 1], a[m], b[n][2], b[n][3]);
         }
-        multiply(sums[m][4], a[m], ones, ones);
+        weir_multiply(sums[m][4], a[m], ones, ones);
     }
 }
 
@@ -222,9 +197,9 @@ static __device__ __forceinline__ void prepare(uint4 *fragments, const float *wh
 #pragma unroll
         for (uint32_t half = 0; half < 2; half++) {
             const float low = at[2 * half * ROW], high = at[(2 * half + 1) * ROW];
-            large[half] = pair(low, high);
+            large[half] = weir_pair(low, high);
             small[half] =
-                pair(low - __uint_as_float(large[half] << 16), high - __uint_as_float(large[half] & 0xffff0000u));
+                weir_pair(low - __uint_as_float(large[half] << 16), high - __uint_as_float(large[half] & 0xffff0000u));
         }
         fragments[i] = make_uint4(large[0], large[1], small[0], small[1]);
     }
@@ -253,8 +228,8 @@ static __device__ __forceinline__ void apply(const uint4 *s, const uint4 (&q)[QU
             const uint4 b = s[(c * TILES_OF_V + n) * 32 + lane];
 #pragma unroll
             for (uint32_t m = 0; m < parts; m++) {
-                multiply(out[m][n], a[m][c], b.x, b.y);
-                multiply(out[m][n], a[m][c], b.z, b.w);
+                weir_multiply(out[m][n], a[m][c], b.x, b.y);
+                weir_multiply(out[m][n], a[m][c], b.z, b.w);
             }
         }
     }
@@ -265,7 +240,7 @@ static __device__ __forceinline__ void apply(const uint4 *s, const uint4 (&q)[QU
         const uint32_t token = first + i * 8 + g;
         uint32_t words[4];
 #pragma unroll
-        for (int n = 0; n < 4; n++) words[n] = pair(row[n * 4] * inverse, row[n * 4 + 1] * inverse);
+        for (int n = 0; n < 4; n++) words[n] = weir_pair(row[n * 4] * inverse, row[n * 4 + 1] * inverse);
         if (token < end)
             *reinterpret_cast<uint4 *>(to + token * step) = make_uint4(words[0], words[1], words[2], words[3]);
     }

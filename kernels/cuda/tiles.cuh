@@ -10,11 +10,6 @@
 
 #define WEIR_TILE_ROW_BYTES 128
 
-static __device__ __forceinline__ uint32_t weir_shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
 /* --- barriers, by their shared addresses -------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ void weir_barrier_init(uint32_t barrier, uint32_t arrivals)
