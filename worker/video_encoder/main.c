@@ -16,7 +16,8 @@
  *
  * Input    exactly N frames of W*H*3 bytes, row-major, top row first; fewer or more is an error naming both counts
  * Output   PATH appears whole or not at all: unnamed or temporary first, then read back, fsync, rename, fsync of its
- *          folder (with --scratch, for a worker that puts it in the store, without fsync); whatever fails or interrupts, nothing is left. Success says nothing (probe and version print JSON)
+ *          folder (with --scratch, for a worker that puts it in the store, without fsync); whatever fails or interrupts,
+ *          nothing is left. Success says nothing (probe and version print JSON)
  * Receipt  FILE is a JSON object of at most 64 KiB, carried byte for byte: MP4 and WebM `comment` tag, GIF comment
  *          extension, PNG iTXt chunk "weir" in every frame, JPEG COM segment (at most 65,533 bytes), WebP EXIF
  *          ImageDescription. Segments carry none: the film's is given to join
