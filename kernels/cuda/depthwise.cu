@@ -145,8 +145,8 @@ static __device__ __forceinline__ void activate(uint32_t words[4])
 {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        words[i] =
-            weir_pair(weir_act_fast<WEIR_ACT_SILU>(weir_low(words[i])), weir_act_fast<WEIR_ACT_SILU>(weir_high(words[i])));
+        words[i] = weir_pair(weir_act_fast<WEIR_ACT_SILU>(weir_low(words[i])),
+                             weir_act_fast<WEIR_ACT_SILU>(weir_high(words[i])));
     }
 }
 /* Behind a branch, what makes the number would wait for it, too. */
