@@ -612,7 +612,7 @@ static void an_interrupted_wait_says_how_to_go_on(void **state)
     char id[33], command[640];
     snprintf(id, sizeof id, "%.32s", t->out);
     snprintf(command, sizeof command,
-             "cd %s && timeout -s INT --preserve-status 1 %s/weir wait --dir %s %s >stdout 2>stderr", t->cluster.dir,
+             "cd %s && timeout -s INT --preserve-status 4 %s/weir wait --dir %s %s >stdout 2>stderr", t->cluster.dir,
              WEIR_BIN_DIR, t->cluster.dir, id);
     const int state_of_it = system(command);
     assert_int_equal(WEXITSTATUS(state_of_it), 130);
